@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make study` and `make test`. Each target makes .venv when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+
+.PHONY: study test unit nbval lab notebooks lint bench pretrain clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oscillab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+study: $(STAMP)
+	$(BIN)/python -m oscillab study --preset quick
+
+test: unit nbval
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest
+
+nbval: $(STAMP)
+	$(BIN)/python -m pytest $(NBVAL) notebooks
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(STAMP)
+	$(BIN)/python notebooks/settle.py notebooks/*.ipynb
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+pretrain: $(STAMP)
+	$(BIN)/python -m oscillab pretrain --out data/yolov5n-scenes.pt
+
+clean:
+	rm -rf .venv build results *.egg-info

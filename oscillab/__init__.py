@@ -1,0 +1,43 @@
+"""See, measure and repair what goes wrong when YOLO detectors are trained at 4 and 3 bits.
+
+Names are looked up when they are first used, so that `import oscillab` and `oscillab.Recording.open(path)` need no torch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "build": "oscillab.yolo.zoo",
+    "load": "oscillab.files",
+    "save": "oscillab.files",
+    "QuantSpec": "oscillab.quant",
+    "quantize": "oscillab.quant",
+    "record": "oscillab.record.recorder",
+    "Recording": "oscillab.record.recording",
+    "count_oscillations": "oscillab.record.oscillation",
+    "Ema": "oscillab.qat.ema",
+    "Trainer": "oscillab.qat.train",
+    "TrainSpec": "oscillab.qat.train",
+    "MoveEma": "oscillab.qat.callbacks",
+    "DetectionLoss": "oscillab.yolo.loss",
+    "Batches": "oscillab.coco.batches",
+    "correct": "oscillab.qat.correct",
+    "fold": "oscillab.qat.correct",
+    "evaluate": "oscillab.coco.evaluate",
+    "Scenes": "oscillab.coco.scenes",
+    "CocoFolder": "oscillab.coco.dataset",
+    "seed_everything": "oscillab.qat.train",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name):
+    """The public object of that name, imported from its room on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'oscillab' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,211 @@
+"""How well does a detector find the objects of a data set?
+
+COCO's mean average precision, as the official YOLO code has it worked out: square letterbox, boxes above confidence
+0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image, scaled back to the image as it was, judged by
+pycocotools. This file is the only one that knows pycocotools.
+"""
+
+import io
+import time
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tqdm.auto import tqdm
+
+from oscillab.coco.letterbox import letterbox
+from oscillab.coco.postprocess import detections
+
+BOXES_JUDGED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
+IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found; average precisions in 0..1."""
+
+    map: float  # mean over the classes and the IoU thresholds 0.50, 0.55 … 0.95
+    map50: float  # at IoU 0.50
+    map75: float  # at IoU 0.75
+    per_class: dict[str, float]  # name -> AP over the ten thresholds, of the classes that occur in the data set
+    image_count: int
+    seconds: float  # all of it: pictures read, network, NMS, pycocotools
+    network_seconds: float  # the share of it that the network took
+    # One array (k, 6) for each index of the data set: x1, y1, x2, y2 in the image's own pixels, score, class index.
+    detections: list[np.ndarray] = field(repr=False, compare=False)
+
+
+def evaluate(model, dataset, *, size=None, batch_size=16, conf=0.001, iou=0.65, max_boxes=300, progress=False):
+    """The `Evaluation` of a detector on every image of a data set, on the device and in the precision of the model.
+
+    `size` is the side in pixels of the square that images are fitted into; without it, the data set's own `size`, else
+    640. The model is left in the modes (train or eval, module by module) that it came in.
+
+    Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
+    multiple of the model's coarsest stride, and outputs that are not finite.
+    """
+    begin = time.perf_counter()
+    size = getattr(dataset, "size", 640) if size is None else size
+    _check(model, dataset, size, batch_size)
+    limits = {"conf": conf, "iou": iou, "max_boxes": max_boxes}
+    image_ids, found, network_seconds = [], [], 0.0
+    starts = range(0, len(dataset), batch_size)
+    with _eval_mode(model), torch.no_grad():
+        for start in tqdm(starts, desc="evaluate", unit="batch", disable=not progress):
+            images, places = _pictures(dataset, range(start, min(start + batch_size, len(dataset))), size)
+            decoded, seconds = _forward(model, images, len(dataset.names))
+            rows = detections(decoded, classes=len(dataset.names), **limits)
+            found += [_in_own_pixels(*pair) for pair in zip(rows, places, strict=True)]
+            image_ids += [place.image_id for place in places]
+            network_seconds += seconds
+    precision = average_precision(dataset.ground_truth(), _results(found, image_ids, dataset), image_ids)
+    return _summary(precision, dataset, found, begin, network_seconds)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a picture lies in its letterbox, for the way back."""
+
+    image_id: int
+    width: int
+    height: int
+    ratio: float
+    pad: tuple[float, float]  # grey pixels left and above
+
+
+def _check(model, dataset, size, batch_size):
+    """Raises the ValueError that says which argument of `evaluate` does not fit."""
+    if not len(dataset):
+        raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
+    classes = getattr(model, "classes", len(dataset.names))
+    if classes != len(dataset.names):
+        raise ValueError(
+            f"the model knows {classes} classes, the data set {dataset.name!r} has {len(dataset.names)}; "
+            "they must be the same"
+        )
+    stride = max(getattr(model, "strides", (32,)))
+    if size < stride or size % stride:
+        raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+
+
+@contextmanager
+def _eval_mode(model):
+    """`model` in eval mode within the block; afterwards every module is in the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _pictures(dataset, indices, size):
+    """Letterboxed images uint8 (N, 3, size, size), and the place of each in its square."""
+    squares = np.empty((len(indices), size, size, 3), np.uint8)
+    places = []
+    for square, index in zip(squares, indices, strict=True):
+        sample = dataset.sample(index)
+        square[:], ratio, pad = letterbox(sample.image, size)
+        height, width = sample.image.shape[:2]
+        places.append(_Place(sample.image_id, width, height, ratio, pad))
+    # A view: the colours stay innermost, the layout that convolutions on a CPU are quickest with.
+    return torch.from_numpy(squares).permute(0, 3, 1, 2), places
+
+
+def _forward(model, images, classes):
+    """Decoded output (N, boxes, 5 + classes [+ mask coefficients]) of uint8 images, and the network's seconds."""
+    parameter = next(model.parameters())
+    images = images.to(parameter.device).to(parameter.dtype).div_(255)
+    _wait(parameter.device)
+    begin = time.perf_counter()
+    outputs = model(images)
+    _wait(parameter.device)
+    seconds = time.perf_counter() - begin
+    segments = isinstance(outputs, tuple)  # (decoded, prototypes)
+    decoded = outputs[0] if segments else outputs
+    if not segments and decoded.shape[-1] != 5 + classes:
+        raise ValueError(f"{classes} classes need rows of {5 + classes}, the model gave {decoded.shape[-1]}")
+    return decoded, seconds
+
+
+def _wait(device):
+    """Waits for the work queued on a GPU, so that a clock beside it tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _in_own_pixels(rows, place):
+    """Reported boxes (k, 6) in the pixels of the image as it was before its letterbox, clipped to it."""
+    rows = rows[:, :6].copy()  # mask coefficients end here
+    rows[:, :4] = (rows[:, :4] - np.tile(place.pad, 2)) / place.ratio
+    rows[:, :4] = rows[:, :4].clip(0, [place.width, place.height] * 2)
+    return rows
+
+
+def _results(found, image_ids, dataset):
+    """COCO's result entries of every image's boxes; box corners rounded to 3 places, scores to 5, as published."""
+    results = []
+    for rows, image_id in zip(found, image_ids, strict=True):
+        rows = rows.astype(np.float64)
+        boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).round(3).tolist()
+        labels = rows[:, 5].astype(int).tolist()
+        for box, score, label in zip(boxes, rows[:, 4].round(5).tolist(), labels, strict=True):
+            category = dataset.category_ids[label]
+            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+    return results
+
+
+def average_precision(ground_truth, results, image_ids, *, iou_type="bbox"):
+    """AP (10 IoU thresholds, classes in the order of their category ids) by pycocotools; NaN where a class is absent.
+
+    `ground_truth` is a COCO dictionary, `results` its list of result entries; only `image_ids` count. `iou_type` is
+    "bbox", or "segm" for entries that hold a "segmentation".
+    """
+    # pycocotools speaks to the terminal at every step.
+    with redirect_stdout(io.StringIO()):
+        judge = COCOeval(_index(ground_truth, ground_truth["annotations"]), _index(ground_truth, results), iou_type)
+        judge.params.imgIds = image_ids
+        # All sizes of object at once: the three bands of size would take three times as long again.
+        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
+        judge.params.maxDets = [BOXES_JUDGED]
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][..., 0, 0].mean(1)  # (thresholds, recalls, classes) -> (thresholds, classes)
+    return np.where(precision < 0, np.nan, precision)  # pycocotools writes -1
+
+
+def _index(ground_truth, entries):
+    """A pycocotools index of `entries`, annotations or results, over the images and categories of the ground truth."""
+    index = COCO()
+    # Numbered afresh from 1: to pycocotools a match with entry number 0 is no match. Copies, for it writes into them.
+    numbered = [
+        {"iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]} | entry | {"id": number}
+        for number, entry in enumerate(entries, start=1)
+    ]
+    index.dataset = {**ground_truth, "annotations": numbered}
+    index.createIndex()
+    return index
+
+
+def _summary(precision, dataset, found, begin, network_seconds):
+    """The `Evaluation` of AP (thresholds, classes in the order of category ids)."""
+    order = np.argsort(dataset.category_ids)
+    present = ~np.isnan(precision[0])
+    averages = {dataset.names[order[k]]: float(precision[:, k].mean()) for k in np.flatnonzero(present)}
+    precision = precision[:, present] if present.any() else np.zeros((len(precision), 1))  # nothing to find: 0
+    return Evaluation(
+        map=float(precision.mean()),
+        map50=float(precision[IOU_50].mean()),
+        map75=float(precision[IOU_75].mean()),
+        per_class=averages,
+        image_count=len(dataset),
+        seconds=time.perf_counter() - begin,
+        network_seconds=network_seconds,
+        detections=found,
+    )

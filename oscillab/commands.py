@@ -1,0 +1,200 @@
+"""What do the commands `pretrain`, `qat`, `correct` and `evaluate` do?
+
+Each is a frozen dataclass of plain values, the command line's options, and one function that carries it out and returns
+what it measured. `study.py` runs the same functions over a grid.
+"""
+
+import copy
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from oscillab import files
+from oscillab.coco.evaluate import evaluate
+from oscillab.qat.callbacks import CountFlips, KeepCheckpoint, MoveEma
+from oscillab.qat.correct import correct, fold
+from oscillab.qat.ema import Ema, decay_for, ramp_for
+from oscillab.qat.keep import LossLog, continue_from, save_run
+from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.quant import QuantSpec, is_quantized, quantize
+from oscillab.record.recorder import record
+from oscillab.runs import (
+    SHIPPED,
+    DataOptions,
+    RunOptions,
+    calibration_batches,
+    check_classes,
+    held_out,
+    placed,
+    prepare,
+    provenance,
+    training_batches,
+    write_json,
+)
+from oscillab.yolo import zoo
+from oscillab.yolo.loss import DetectionLoss
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a float detector from scratch."""
+
+    model: str = "yolov5n"
+    """a name of the zoo"""
+    out: Path = Path("runs/yolov5n-scenes.pt")
+    """the checkpoint to write; <out>.json beside it says how it was made"""
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200))
+    data: DataOptions = field(default_factory=lambda: DataOptions(count=2048, batch_size=32))
+    run: RunOptions = field(default_factory=RunOptions)
+    resume: bool = False
+    """continue from <out>.last"""
+
+
+def pretrain(options):
+    """The measured mAP of a detector that was trained from scratch and written to `options.out`, as a mapping."""
+    prepare(options.run)
+    batches = training_batches(options.data, options.run.seed)
+    names = batches.dataset.names
+    model = placed(zoo.build(options.model, classes=len(names), names=names), options.run.device)
+    ema = Ema(model, decay=0.999, ramp=200)
+    trainer = Trainer(model, DetectionLoss(model), batches, options.train, title=options.model, progress=options.run.progress)
+    last = options.out.with_suffix(".last")
+    if options.resume:
+        continue_from(last, trainer, ema)
+    keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, ema))
+    trainer.callbacks += [MoveEma(ema), keep, LossLog(options.out.with_suffix(".csv"), append=options.resume)]
+    trainer.fit()
+    if trainer.interrupted:
+        return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
+    files.save(ema.model, options.out, half=True)
+    model = placed(files.load(options.out), options.run.device)
+    measured = measure(model, held_out(options.data), options.data.size) | {"seconds": trainer.seconds}
+    write_json(options.out.with_suffix(".json"), provenance(options, **measured))
+    last.unlink(missing_ok=True)
+    return measured
+
+
+@dataclass(frozen=True)
+class Qat:
+    """Quantize a float detector and train it, with an EMA beside it and every flip recorded."""
+
+    weights: Path = SHIPPED
+    """a float checkpoint, official or oscillab's"""
+    out: Path = Path("runs/qat")
+    """the folder for lsq.pt, ema.pt, lsq.npz, ema.npz (recordings), log.csv, run.json"""
+    quant: QuantSpec = field(default_factory=QuantSpec)
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="constant"))
+    data: DataOptions = field(default_factory=DataOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    ema_decay: float | None = None
+    """None: the decay with the paper's share of the run as its horizon; the paper's own is 0.9999"""
+    checkpoint_every: int = 200
+    """optimizer steps between checkpoints"""
+    resume: bool = False
+    """continue from last.pt in `out`, to the same result"""
+
+
+def start_qat(options):
+    """The quantized, calibrated model and its training batches, before the first step."""
+    prepare(options.run)
+    batches = training_batches(options.data, options.run.seed)
+    model = files.load(options.weights)
+    if is_quantized(model):
+        raise ValueError(f"{options.weights} is already quantized; start from a float checkpoint")
+    check_classes(model, batches.dataset, options.weights)
+    model = quantize(placed(model, "cpu"), options.quant, calibration_batches(batches))
+    return placed(model, options.run.device), batches
+
+
+def qat(options, *, start=None, watch=()):
+    """What one QAT run measured: steps, seconds and the files it wrote; `start` is a result of `start_qat`."""
+    model, batches = start or start_qat(options)
+    total = options.train.epochs * len(batches)
+    decay = decay_for(total) if options.ema_decay is None else options.ema_decay
+    ema = Ema(model, decay=decay, ramp=ramp_for(total))
+    title = f"QAT {options.quant.bits} bit"
+    trainer = Trainer(model, DetectionLoss(model), batches, options.train, title=title, progress=options.run.progress)
+    with ExitStack() as stack:
+        recorders = {
+            "lsq": stack.enter_context(record(model, trainer.optimizer, seed=options.run.seed)),
+            "ema": stack.enter_context(record(ema.model, ema, seed=options.run.seed)),
+        }
+        last = options.out / "last.pt"
+        if options.resume:
+            continue_from(last, trainer, ema, recorders)
+        keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, ema, recorders), every=options.checkpoint_every)
+        loss_log = LossLog(options.out / "log.csv", append=options.resume)
+        trainer.callbacks += [MoveEma(ema), CountFlips(recorders["lsq"]), loss_log, *watch, keep]
+        trainer.fit()
+        for name, recorder in recorders.items():
+            recorder.recording().save(options.out / f"{name}.npz")
+    if trainer.interrupted:
+        return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
+    files.save(model, options.out / "lsq.pt")
+    files.save(ema.model, options.out / "ema.pt")
+    measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay}
+    write_json(options.out / "run.json", provenance(options, **measured))
+    last.unlink(missing_ok=True)
+    return measured
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Train QC on a quantized detector for one epoch and fold it away."""
+
+    weights: Path
+    """a quantized checkpoint, such as ema.pt of a QAT run"""
+    out: Path
+    """the corrected, folded checkpoint to write"""
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=1, learning_rate=1e-3, schedule="cosine", warmup_steps=0))
+    data: DataOptions = field(default_factory=DataOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def correct_file(options):
+    """What a QC run measured; the folded detector is written to `options.out`."""
+    prepare(options.run)
+    batches = training_batches(options.data, options.run.seed)
+    model = files.load(options.weights)
+    check_classes(model, batches.dataset, options.weights)
+    correct(placed(model, options.run.device), batches, spec=options.train, progress=options.run.progress)
+    files.save(fold(model), options.out)
+    return {"steps": options.train.epochs * len(batches), "out": str(options.out)}
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure COCO mAP."""
+
+    weights: Path = SHIPPED
+    """a checkpoint, official or oscillab's, float or quantized"""
+    data: str = "scenes"
+    """'scenes' or a folder in COCO's layout"""
+    size: int | None = None
+    """side of the square letterbox in pixels; None: 160 for scenes, 640 for a folder"""
+    held_out: int = 500
+    """pictures, for scenes"""
+    batch_size: int = 16
+    """pictures at once"""
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def evaluate_file(options):
+    """The measured mAP as a mapping."""
+    prepare(options.run)
+    size = options.size or (160 if options.data == "scenes" else 640)
+    dataset = held_out(DataOptions(data=options.data, size=size, held_out=options.held_out))
+    model = files.load(options.weights)
+    check_classes(model, dataset, options.weights)
+    return measure(placed(model, options.run.device), dataset, size, batch_size=options.batch_size, progress=options.run.progress)
+
+
+def measure(model, dataset, size, **options):
+    """COCO mAP, AP50 and AP75 of a detector on a data set, and how many pictures that took."""
+    result = evaluate(model, dataset, size=size, **options)
+    return {"map": result.map, "map50": result.map50, "map75": result.map75, "images": result.image_count}

@@ -1,0 +1,142 @@
+"""What does one epoch of a per-channel scale and shift repair, and where does it go afterwards?
+
+Quantization correction (QC) of 2311.05109: after QAT every convolution's output h becomes gamma * h + beta, gamma and beta
+are trained for one epoch with everything else fixed, and are then folded away, so that inference costs nothing more.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.quant import QuantConv2d
+from oscillab.yolo.loss import DetectionLoss
+
+PAPER_SPEC = TrainSpec(epochs=1, learning_rate=1e-4, schedule="constant", warmup_steps=0)
+PARTS = ("scale", "shift")
+GRANULARITIES = ("per_channel", "per_tensor")
+
+
+class CorrectedConv2d(nn.Module):
+    """A convolution followed by `correction_scale * h + correction_shift`, the identity at its start.
+
+    `correction_scale`, `correction_shift`: (C_out,), or (1,) per tensor.
+    """
+
+    def __init__(self, conv, *, granularity="per_channel"):
+        super().__init__()
+        count = conv.out_channels if granularity == "per_channel" else 1
+        self.conv = conv
+        self.correction_scale = nn.Parameter(torch.ones(count, dtype=conv.weight.dtype, device=conv.weight.device))
+        self.correction_shift = nn.Parameter(torch.zeros_like(self.correction_scale))
+
+    def forward(self, x):
+        """The corrected output, (N, C_out, H, W)."""
+        h = self.conv(x)
+        return h * self.correction_scale.view(1, -1, 1, 1) + self.correction_shift.view(1, -1, 1, 1)
+
+
+def correct(model, batches, *, spec=PAPER_SPEC, parts=PARTS, granularity="per_channel", loss=None, progress=True):
+    """The model with QC trained but not yet folded, in eval mode (in place); `fold` it to get the modules it had before.
+
+    `batches`: training data, see `oscillab.coco.batches.Batches`; `spec`: one epoch of Adam at 1e-4 as in the paper. Each
+    factor moves by about learning rate x steps at most, so a short epoch needs a higher rate (0.05 or more in all).
+    BN statistics and everything but the factors stay fixed. Source: section 3.3 of 2311.05109.
+    """
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    insert(model, parts=parts, granularity=granularity)
+    spec = replace(spec, weight_decay=0.0)
+    loss = loss or DetectionLoss(model)
+    Trainer(model, loss, batches, spec, bn_fixed=True, title="QC", progress=progress).fit()
+    for p, flag in flags:
+        p.requires_grad_(flag)
+    return model
+
+
+def insert(model, *, parts=PARTS, granularity="per_channel"):
+    """The model with QC in place at every convolution, the only parameters that still train (in place).
+
+    `parts`: "scale", "shift" or both; `granularity`: "per_channel" or "per_tensor".
+    """
+    if not parts or set(parts) - set(PARTS):
+        raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {granularity}")
+    if corrections(model):
+        raise ValueError("the model already holds corrections; fold them before inserting new ones")
+    model.requires_grad_(False)
+    for parent, name, conv in _convolutions(model):
+        corrected = CorrectedConv2d(conv, granularity=granularity)
+        corrected.correction_scale.requires_grad_("scale" in parts)
+        corrected.correction_shift.requires_grad_("shift" in parts)
+        corrected.train(conv.training)
+        setattr(parent, name, corrected)
+    return model
+
+
+def corrections(model):
+    """The corrected convolutions of the model by name; empty before `insert` and after `fold`."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, CorrectedConv2d)}
+
+
+@torch.no_grad()
+def fold(model):
+    """The model with every correction folded away exactly: the modules are those of the model before `insert` (in place).
+
+    Before a BN with weight g, bias b and fixed statistics: g' = g * gamma, b' = b + g * (beta + (gamma - 1) * mean) / std.
+    Without a BN (the detection convolutions): into the step size, which becomes per-channel, and into the bias.
+    Raises ValueError, before anything is changed, when a scale that has no BN to go to is not positive.
+    """
+    places = [(parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)]
+    for _, name, corrected in places:
+        if _following_bn(model, corrected) is None and not (corrected.correction_scale > 0).all():
+            raise ValueError(f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate")
+    for parent, name, corrected in places:
+        bn = _following_bn(model, corrected)
+        if bn is None:
+            _fold_into_conv(corrected)
+        else:
+            _fold_into_bn(corrected, bn)
+        setattr(parent, name, corrected.conv)
+    return model
+
+
+def _fold_into_bn(corrected, bn):
+    scale, shift = corrected.correction_scale, corrected.correction_shift
+    slope = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    bn.bias += slope * (shift + (scale - 1) * bn.running_mean)
+    bn.weight *= scale
+
+
+def _fold_into_conv(corrected):
+    conv, shift = corrected.conv, corrected.correction_shift
+    scale = corrected.correction_scale.expand(conv.out_channels)
+    if isinstance(conv, QuantConv2d):
+        conv.scale_output(scale)
+    else:
+        conv.weight *= scale.view(-1, 1, 1, 1)
+    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias
+    folded = scale * bias + shift
+    if conv.bias is None:
+        conv.bias = nn.Parameter(folded)
+    else:
+        conv.bias.copy_(folded)
+
+
+def _following_bn(model, corrected):
+    """The BN that stands right after the convolution among its parent's children, or None."""
+    for parent in model.modules():
+        children = list(parent.children())
+        if corrected in children:
+            after = children[children.index(corrected) + 1 :][:1]
+            return after[0] if after and isinstance(after[0], nn.BatchNorm2d) else None
+    return None
+
+
+def _children(model):
+    return [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+
+
+def _convolutions(model):
+    return [(parent, name, child) for parent, name, child in _children(model) if isinstance(child, nn.Conv2d)]

@@ -1,0 +1,233 @@
+"""How is a detector trained here, float, quantized or corrected?
+
+One loop for all three: forward, loss, backward, clip, step, then the callbacks (the EMA, a checkpoint, a log). What differs
+between the three is which parameters the optimizer owns and whether BN statistics move.
+"""
+
+import logging
+import math
+import random
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+log = logging.getLogger(__name__)
+
+
+def seed_everything(seed):
+    """Seed Python's, numpy's and torch's global generators; data draws from generators of its own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - other libraries draw from the global generator
+    torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How to train; each field with its unit."""
+
+    epochs: int = 1
+    """passes over the data"""
+    learning_rate: float = 1e-4
+    """Adam's peak rate; 1e-4 is the paper's for 184,900 steps, short runs need more"""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """what follows the warm-up; cosine falls to `final_share` of the peak"""
+    final_share: float = 0.01
+    """the last learning rate as a share of the peak"""
+    warmup_steps: int = 50
+    """optimizer steps from 0 to the peak rate"""
+    weight_decay: float = 5e-4
+    """decoupled decay of convolution weights alone: never of biases, BN or step sizes"""
+    gradient_clip: float = 10.0
+    """largest norm of the whole gradient, as YOLOv5 has it"""
+    autocast: bool = False
+    """convolutions in bfloat16 (quantizers stay in float32)"""
+    check_every: int = 10
+    """steps between looks at the loss for NaN on an accelerator, where each look waits; on the CPU every step is looked at"""
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must be in 0 < rate < 1, got {self.learning_rate}")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule must be constant or cosine, got {self.schedule}")
+
+    def rate_at(self, step, total):
+        """The learning rate of optimizer step `step` (from 0) of `total`."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        share = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * share)) / 2)
+
+
+class Callback:
+    """What may happen beside training; every method may be left out. `trainer` is the running `Trainer`."""
+
+    def start(self, trainer):
+        """Called once before the first step of this call of `fit`."""
+
+    def step_end(self, trainer):
+        """Called after every optimizer step."""
+
+    def epoch_end(self, trainer):
+        """Called after every pass over the data."""
+
+    def end(self, trainer):
+        """Called when `fit` ends, whatever ended it."""
+
+
+def parameter_groups(model, weight_decay):
+    """Adam's groups: convolution weights with decay; biases, BN and every step size without."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if p.ndim > 1 and name.endswith("weight")]
+    steps = [p for name, p in trained if "quantizer." in name]
+    taken = {id(p) for p in decayed + steps}
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay, "name": "weights"},
+        {"params": [p for _, p in trained if id(p) not in taken], "weight_decay": 0.0, "name": "biases and BN"},
+        {"params": steps, "weight_decay": 0.0, "name": "step sizes"},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class Trainer:
+    """One training run: `fit` carries on from `step` to the end of the last epoch, or until `stop()`.
+
+    `loss(outputs, targets, image_size)` -> (scalar, items); `batches`: see `oscillab.coco.batches.Batches`.
+    `bn_fixed`: BN in eval mode, statistics as they are (QC). Raises FloatingPointError when the loss is not finite.
+    """
+
+    def __init__(self, model, loss, batches, spec, *, callbacks=(), bn_fixed=False, title="training", progress=True):
+        self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
+        self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
+        self.device = next(model.parameters()).device
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, spec.weight_decay), lr=spec.learning_rate)
+        self.step = 0
+        self.total_steps = spec.epochs * len(batches)
+        self.notes = {}  # what the progress bar shows beside the loss
+        self.last_loss, self.last_items, self.seconds = math.nan, {}, 0.0
+        self._stopping = False
+
+    @property
+    def epoch(self):
+        """The pass that the next step belongs to, from 0."""
+        return self.step // len(self.batches)
+
+    def stop(self):
+        """End `fit` after the step that is under way; the state stays usable."""
+        self._stopping = True
+
+    def fit(self):
+        """The trained model, back in eval mode; True in `interrupted` when `stop` or Ctrl-C ended it early."""
+        self._stopping = False
+        started = time.perf_counter()
+        self._call("start")
+        bar = tqdm(total=self.total_steps, initial=self.step, desc=self.title, disable=not self.progress, mininterval=1)
+        try:
+            with bar, stop_on_interrupt(self):
+                while self.step < self.total_steps and not self._stopping:
+                    self._run_epoch(bar)
+        finally:
+            self.seconds += time.perf_counter() - started
+            self._call("end")
+        self.model.eval()
+        return self.model
+
+    @property
+    def interrupted(self):
+        """Whether the run ended before its last step."""
+        return self.step < self.total_steps
+
+    def state_dict(self):
+        """What a later run needs to continue to the same result."""
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "seconds": self.seconds}
+
+    def load_state_dict(self, state):
+        """Continue from `state`, made by `state_dict`; the model's own state is loaded apart."""
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _run_epoch(self, bar):
+        self._set_modes()
+        for batch in self.batches.epoch(self.epoch, start=self.step % len(self.batches)):
+            self._run_step(batch)
+            bar.update()
+            bar.set_postfix(loss=f"{self.last_loss:.3f}", **self.notes, refresh=False)
+            if self._stopping:
+                return
+        self._call("epoch_end")
+
+    def _set_modes(self):
+        self.model.train()
+        for module in self.model.modules():
+            if self.bn_fixed and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+    def _run_step(self, batch):
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.spec.rate_at(self.step, self.total_steps)
+        images = to_pixels(batch.images, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
+            outputs = self.model(images)
+        loss, items = self.loss(outputs, batch.targets.to(self.device), max(images.shape[-2:]))
+        if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
+            self._look(loss, items)
+        loss.backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self._call("step_end")
+
+    def _look(self, loss, items):
+        self.last_loss = float(loss.detach())
+        self.last_items = {name: float(value) for name, value in items.items()}
+        if not math.isfinite(self.last_loss):
+            raise FloatingPointError(
+                f"the loss became {self.last_loss} at step {self.step} of {self.total_steps}; it must stay finite: "
+                f"lower the learning rate (now {self.spec.learning_rate}) or start from an earlier checkpoint"
+            )
+
+    def _call(self, moment):
+        for callback in self.callbacks:
+            getattr(callback, moment, lambda trainer: None)(self)
+
+
+def to_pixels(images, device="cpu"):
+    """Float pixels in 0..1, (N, 3, H, W), channels last (a third faster on CPUs), of uint8 pictures."""
+    return images.to(device, non_blocking=True).to(memory_format=torch.channels_last).float().div_(255)
+
+
+@contextmanager
+def stop_on_interrupt(trainer):
+    """Ctrl-C ends the step that is under way and then the run; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number, frame):
+        log.warning("stopping after this step; press Ctrl-C again to stop at once")
+        signal.signal(signal.SIGINT, previous)
+        trainer.stop()
+
+    previous = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def spec_from(values):
+    """The TrainSpec of those values in a mapping that name one of its fields."""
+    return TrainSpec(**{field.name: values[field.name] for field in fields(TrainSpec) if field.name in values})

@@ -1,0 +1,126 @@
+"""Which ranges do the activations take?
+
+One forward pass of the float network over a few batches: every layer's range comes from float activations, so that the
+order of the layers does not matter. Each layer keeps a sample of its input and the exact minimum, no more.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .initial import sample
+from .quantizer import Quantizer
+
+BATCH_SAMPLE_COUNT = 2**14  # values kept of one layer's input in one batch
+
+logger = logging.getLogger(__name__)
+
+
+def quantizers(model: nn.Module) -> dict[str, Quantizer]:
+    """Every quantizer in `model` by its module name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
+
+
+@contextmanager
+def quantizers_off(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` as the float network: within the block its quantizers hand their inputs through."""
+    before = {module: module.enabled for module in quantizers(model).values()}
+    try:
+        for module in before:
+            module.enabled = False
+        yield model
+    finally:
+        for module, enabled in before.items():
+            module.enabled = enabled
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Nothing; within the block the model is in eval mode, after it each module in the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Observer:
+    """A sample of the values that pass, and the smallest of them all; a forward pre-hook."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.samples: list[Tensor] = []
+        self.lowest = float("inf")
+
+    def __call__(self, module: nn.Module, inputs: tuple) -> None:
+        x = inputs[0].detach()
+        lowest, highest = (value.item() for value in x.aminmax())
+        if not abs(lowest) + abs(highest) < float("inf"):
+            raise ValueError(
+                f"layer {self.name!r}: its input holds nan or inf during calibration (lowest {lowest}, highest "
+                f"{highest}); images and weights must be finite"
+            )
+        self.lowest = min(self.lowest, lowest)
+        self.samples.append(sample(x.flatten(), BATCH_SAMPLE_COUNT))
+
+
+def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """`model`, its quantizers filled: weights from themselves, activations from `batches` through the float network.
+
+    `batches` gives float tensors (N, 3, H, W), images in 0..1. Batch norm statistics and training flags stay as they
+    are. A layer that no batch reaches stays uncalibrated, with a warning. Raises ValueError, naming the layer, where a
+    value is not finite, and where there is no batch.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(getattr(m, "input_quantizer", None), Quantizer)}
+    if not layers:
+        raise ValueError("model has no quantized layer to calibrate: call quantize(model, spec, batches) first")
+    for name, layer in layers.items():  # first, so that a weight that is not finite is named before what it spoils
+        _fill(layer.weight_quantizer, f"layer {name!r}: weight", layer.weight)
+    observers = _observe(model, layers, batches)
+    for name, layer in layers.items():
+        observer = observers[name]
+        if observer.samples:
+            _fill(layer.input_quantizer, f"layer {name!r}: input", torch.cat(observer.samples), observer.lowest)
+        else:
+            logger.warning("layer %r was not reached by the calibration batches and stays uncalibrated", name)
+    return model
+
+
+def _observe(model: nn.Module, layers: dict[str, nn.Module], batches: Iterable[Tensor]) -> dict[str, _Observer]:
+    """What each layer's input held while the float network saw every batch."""
+    observers = {name: _Observer(name) for name in layers}
+    handles = [layer.register_forward_pre_hook(observers[name]) for name, layer in layers.items()]
+    like = next(model.parameters())
+    count = 0
+    try:
+        with quantizers_off(model), _evaluating(model), torch.no_grad():
+            for batch in batches:
+                model(_images(batch).to(like))
+                count += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+    if count == 0:
+        raise ValueError("batches is empty: calibration needs at least one float tensor (N, 3, H, W)")
+    return observers
+
+
+def _images(batch: Tensor) -> Tensor:
+    """`batch` itself where it is a float tensor of images; raises ValueError otherwise."""
+    if isinstance(batch, Tensor) and batch.is_floating_point() and batch.ndim == 4 and batch.numel():
+        return batch
+    given = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+    raise ValueError(f"batches must give float tensors (N, 3, H, W) of images in 0..1, got {given}")
+
+
+def _fill(quantizer: Quantizer, name: str, values: Tensor, lowest: float | None = None) -> None:
+    """Nothing; calibrates one quantizer, and names it where that fails."""
+    try:
+        quantizer.calibrate(values.detach(), lowest=lowest)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

@@ -1,0 +1,194 @@
+"""How do the quantizers come into a network?
+
+`quantize` turns every convolution into a `QuantConv2d` where it stands: the same module object, hence the same
+Parameters, hooks, device and flags, and two quantizers more. An optimizer built before still owns the weights.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .calibrate import calibrate, quantizers
+from .initial import INITS
+from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
+from .quantizer import Quantizer
+
+GRANULARITIES = ("per_tensor", "per_channel")
+ACTIVATIONS = ("symmetric", "unsigned", "affine")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How a network is quantized; raises ValueError for a value that is not allowed."""
+
+    bits: int = 4  # of weights and of each convolution's input
+    ends_bits: int = 8  # of the first and the last layers; the paper's 4-bit* is ends_bits=4
+    weight_granularity: str = "per_tensor"  # the paper's; per_channel gives each output channel a step size
+    activation: str = "symmetric"  # signed where calibration sees a negative value, as N-code has it, else unsigned
+    init: str = "mse"  # as Nagel et al.; lsq is the formula of LSQ
+    gradient_mask: str = "unrounded"  # LSQ's paper; rounded is what most libraries do
+    gradient_scale: bool = True  # LSQ's 1 / sqrt(N * Qp); Adam hardly notices it
+
+    def __post_init__(self):
+        check_bits(self.bits)
+        check_bits(self.ends_bits, "ends_bits")
+        check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("init", self.init, INITS)
+        check_choice("gradient_mask", self.gradient_mask, GRADIENT_MASKS)
+        if not isinstance(self.gradient_scale, bool):
+            raise ValueError(f"gradient_scale must be True or False, got {self.gradient_scale!r}")
+
+
+class QuantConv2d(nn.Conv2d):
+    """A convolution of quantized weights with a quantized input; `weight` and `bias` keep their names."""
+
+    def __init__(self, *args, bits: int = 4, spec: QuantSpec | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._insert(bits, spec or QuantSpec(bits=bits))
+
+    def _insert(self, bits: int, spec: QuantSpec) -> None:
+        """Nothing; adds the two quantizers, uncalibrated, on the weight's device and in its dtype and mode."""
+        same = {"init": spec.init, "gradient_mask": spec.gradient_mask, "gradient_scale": spec.gradient_scale}
+        channels = self.out_channels if spec.weight_granularity == "per_channel" else None
+        signed = False if spec.activation == "unsigned" else None
+        affine = spec.activation == "affine"
+        weight = Quantizer(bits, channels=channels, **same)
+        activation = Quantizer(bits, signed=signed, affine=affine, per_sample=True, **same)
+        self.bits = bits
+        self.weight_quantizer = weight.to(self.weight).train(self.training)
+        self.input_quantizer = activation.to(self.weight).train(self.training)
+
+    @classmethod
+    def from_float(cls, conv: nn.Conv2d, *, bits: int, spec: QuantSpec) -> "QuantConv2d":
+        """`conv` itself, turned into a QuantConv2d that is not calibrated yet."""
+        conv.__class__ = cls
+        conv._insert(bits, spec)
+        return conv
+
+    def to_float(self) -> nn.Conv2d:
+        """This module itself, turned back into the nn.Conv2d that it was."""
+        del self.weight_quantizer, self.input_quantizer, self.bits
+        self.__class__ = nn.Conv2d
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+
+    def integer_state(self) -> Tensor:
+        """The integer state of every weight, int8, of the weight's shape."""
+        grid = self.weight_quantizer
+        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high).to(torch.int8)
+
+    def weight_step_size(self) -> Tensor:
+        """The step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
+        return self.weight_quantizer.positive_step_size()
+
+    def activation_range(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest value of the input's grid, 0-d, in the units of the input."""
+        return self.input_quantizer.clipping_range()
+
+    @torch.no_grad()
+    def scale_output(self, scale: Tensor) -> None:
+        """Nothing; multiplies what the weights give by the positive `scale` (out_channels,), in place and exactly.
+
+        The step size becomes per-channel and every integer state stays what it was ("stored as quantization scale
+        factors by converting per-tensor quantization to per-channel quantization", 2311.05109). The bias is left alone.
+        """
+        grid = self.weight_quantizer
+        states = integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high)
+        grid.scale_steps(scale)
+        step_size = grid.positive_step_size()
+        self.weight.mul_(along_channels(scale, self.weight))
+        moved = integer_state(self.weight, step_size, grid.low, grid.high) != states  # by rounding, at a bin edge
+        self.weight.copy_(torch.where(moved, states * along_channels(step_size, states), self.weight))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.bits}"
+
+
+def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None) -> nn.Module:
+    """`model` with every nn.Conv2d turned into a QuantConv2d, in place, and calibrated on `batches`.
+
+    `batches` gives float tensors (N, 3, H, W), images in 0..1; None leaves the quantizers uncalibrated, for a
+    state_dict or for `calibrate` to fill. The ends are `model.end_layers` where the model names them, else the first
+    and the last convolution. Batch norm is left alone. On ValueError (a model without convolutions or already
+    quantized, no batch, values that are not finite) the model is as it was.
+    """
+    if is_quantized(model):
+        raise ValueError(f"model is already quantized ({len(quant_layers(model))} layers); quantize a float model")
+    convolutions = _convolutions(model)
+    ends = _end_layers(model, convolutions)
+    layers = [
+        QuantConv2d.from_float(conv, bits=spec.ends_bits if name in ends else spec.bits, spec=spec)
+        for name, conv in convolutions.items()
+    ]
+    model.quant_spec = spec  # what a file needs to say of the structure
+    if batches is None:
+        return model
+    try:
+        return calibrate(model, batches)
+    except BaseException:  # Ctrl-C as well: half a calibration is no model
+        for layer in layers:
+            layer.to_float()
+        del model.quant_spec
+        raise
+
+
+def _convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Every convolution by its module name, in module order; raises ValueError where one cannot be replaced."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    if not found:
+        raise ValueError(f"model has no nn.Conv2d to quantize, got {type(model).__name__}")
+    for name, module in found.items():
+        if type(module) is not nn.Conv2d:
+            raise ValueError(f"layer {name!r} must be a plain nn.Conv2d, got {type(module).__name__}")
+    return found
+
+
+def _end_layers(model: nn.Module, convolutions: dict[str, nn.Conv2d]) -> set[str]:
+    """The names of the first and the last convolutions."""
+    names = list(convolutions)
+    ends = getattr(model, "end_layers", [names[0], names[-1]])
+    unknown = sorted(set(ends) - set(names))
+    if unknown:
+        raise ValueError(f"model.end_layers must name convolutions, got {unknown[0]!r}; there are {', '.join(names)}")
+    return set(ends)
+
+
+def quant_layers(model: nn.Module) -> dict[str, QuantConv2d]:
+    """Every QuantConv2d in `model` by its module name, in module order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantConv2d)}
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether `model` holds a QuantConv2d."""
+    return any(isinstance(module, QuantConv2d) for module in model.modules())
+
+
+def step_sizes(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every step size, and every offset of an affine quantizer, by the name that model.named_parameters() has."""
+    own = {id(parameter) for module in quantizers(model).values() for parameter in module.parameters()}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def held_step_sizes(model: nn.Module) -> dict[str, int]:
+    """In how many training steps each step size had to be held positive, by quantizer name, those alone that were.
+
+    Logs one warning per quantizer. Synchronises with the device, so it is for once an epoch and not for every step.
+    """
+    found = quantizers(model)
+    if not found:
+        return {}
+    counts = torch.stack([module.held.max() for module in found.values()]).tolist()
+    held = {name: count for name, count in zip(found, counts, strict=True) if count}
+    for name, count in held.items():
+        if not found[name].warned:
+            logger.warning("step size of %s fell to its floor and was held positive in %d training steps", name, count)
+            found[name].warned = True
+    return held

@@ -1,0 +1,201 @@
+"""Which layers are recorded, and are they still the ones that recording began with?
+
+A layer is anything with the three methods of the protocol, from this project or from another library:
+`integer_state()` (int8, the weight's shape), `weight_step_size()` (0-d, or one per output channel) and
+`activation_range()` ((low, high) in the units of the input, or None). `bits` and `latent_weight()` are taken where
+they exist; without `latent_weight()` the latent weight is the parameter `weight`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+PROTOCOL = ("integer_state", "weight_step_size", "activation_range")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as it was when recording began."""
+
+    name: str
+    module: nn.Module
+    weight: nn.Parameter | None  # None where another library keeps the latent weight elsewhere
+    latent_method: Callable[[], Tensor] | None
+    shape: tuple[int, ...]
+    start: int  # its first weight's place among the weights of all layers
+    step_count: int  # 1, or one per output channel
+    bits: int | None
+
+    @property
+    def slice(self) -> slice:
+        """Its weights among those of all layers."""
+        return slice(self.start, self.start + self.count)
+
+    @property
+    def count(self) -> int:
+        """The number of its weights."""
+        return math.prod(self.shape)
+
+    def latent_weight(self) -> Tensor | None:
+        """The latent weight without its graph, or None where the layer does not show it."""
+        weight = self.latent_method() if self.latent_method else self.weight
+        return None if weight is None else weight.detach()
+
+    def position(self) -> Tensor | None:
+        """Latent weight over step size, flat float32: bin edges lie at half integers. None without a latent weight."""
+        latent, step = self.latent_weight(), self.module.weight_step_size().detach()
+        if latent is None:
+            return None
+        per_slice = step.reshape(-1, *[1] * (latent.ndim - 1)) if step.numel() > 1 else step  # (C, 1, ..., 1)
+        return (latent / per_slice).float().reshape(-1)
+
+
+class WatchedLayers:
+    """The layers of a model that follow the protocol, in the order of `model.named_modules()`.
+
+    Raises ValueError when there is none.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.layers = find_layers(model)
+        self.modules = [layer.module for layer in self.layers]
+        self.weight_count = sum(layer.count for layer in self.layers)
+        self.device = self.modules[0].weight_step_size().device
+        self._places = places(model, {layer.name for layer in self.layers})
+        self.ranged = [i for i, module in enumerate(self.modules) if module.activation_range() is not None]
+        self.per_channel = any(layer.step_count > 1 for layer in self.layers)
+        self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
+        self._step_layer = self._step_layer.to(self.device)
+
+    def check_owned_by(self, optimizer) -> None:
+        """Raise ValueError when `optimizer` has parameter groups and none of them holds a recorded weight."""
+        if not hasattr(optimizer, "param_groups"):
+            return
+        owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if any(id(p) in owned for layer in self.layers for p in weights_of(layer)):
+            return
+        raise ValueError(
+            f"the optimizer ({type(optimizer).__name__}) owns the weights of none of the {len(self.layers)} layers; "
+            "give record() the optimizer that trains this model, built after quantizing"
+        )
+
+    def checked_step_sizes(self) -> Tensor:
+        """The weight step sizes of all layers one after the other, float32 (sum of step counts,).
+
+        Raises ValueError, in one line that names the layer, when a layer or weight was replaced or moved since
+        recording began, or a latent weight or step size is NaN or infinite.
+        """
+        self._check_places()
+        each = [module.weight_step_size().detach().reshape(-1) for module in self.modules]
+        for layer, step_size in zip(self.layers, each, strict=True):
+            if step_size.device != self.device or step_size.numel() != layer.step_count:
+                now = f"{step_size.numel()} step size(s) on {step_size.device}"
+                raise ValueError(
+                    f"layer '{layer.name}' had {layer.step_count} step size(s) on {self.device}, has {now}"
+                )
+        step_sizes = torch.cat(each).float()
+        self._check_finite(step_sizes)
+        return step_sizes
+
+    def integer_states(self, out: Tensor) -> Tensor:
+        """`out` (weights of all layers,) int8, filled with their integer states."""
+        for module, view in zip(self.modules, self._views(out), strict=True):
+            view.copy_(module.integer_state())
+        return out
+
+    def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
+        """Mean, and for per-channel layers the least and the largest step size of each layer, float32 (layers,)."""
+        if not self.per_channel:
+            return {"step_size": step_sizes}
+        empty, index = step_sizes.new_zeros(len(self.layers)), self._step_layer
+        rows = {"step_size": "mean", "step_size_min": "amin", "step_size_max": "amax"}
+        return {k: empty.scatter_reduce(0, index, step_sizes, how, include_self=False) for k, how in rows.items()}
+
+    def clipping_ranges(self) -> dict[str, Tensor]:
+        """Low and high end of each input quantizer in the units of the input, float32 (layers with one,)."""
+        ends = [self.modules[i].activation_range() for i in self.ranged]
+        low, high = (torch.stack([pair[side] for pair in ends]).detach().float() for side in (0, 1))
+        return {"clip_low": low, "clip_high": high}
+
+    def _check_places(self) -> None:
+        for name, modules, key, module in self._places:
+            if modules.get(key) is not module:
+                became = f"{kind(module)} became {kind(modules.get(key))}"
+                raise ValueError(f"layer '{name}' was replaced during recording ({became})")
+        for layer in self.layers:
+            if layer.weight is not None and layer.module._parameters.get("weight") is not layer.weight:
+                raise ValueError(f"the weight of layer '{layer.name}' was replaced by another during recording")
+
+    def _check_finite(self, step_sizes: Tensor) -> None:
+        latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
+        sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
+        if torch.isfinite(torch.stack([*sums, step_sizes.sum()])).all():
+            return
+        for layer in self.layers:  # a sum of huge finite numbers can overflow: look again, number by number
+            latent, step_size = layer.latent_weight(), layer.module.weight_step_size()
+            bad_count = 0 if latent is None else int((~torch.isfinite(latent)).sum())
+            if bad_count:
+                raise ValueError(f"{bad_count} of {layer.count} weights of layer '{layer.name}' are NaN or infinite")
+            if not torch.isfinite(step_size).all():
+                raise ValueError(f"the weight step size of layer '{layer.name}' is NaN or infinite")
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        parts = flat.split([layer.count for layer in self.layers])
+        return [part.view(layer.shape) for part, layer in zip(parts, self.layers, strict=True)]
+
+
+def find_layers(model: nn.Module) -> list[Layer]:
+    """The layers of `model` that have the protocol's three methods; raises ValueError when there is none."""
+    layers, start = [], 0
+    for name, module in model.named_modules():
+        if all(callable(getattr(module, method, None)) for method in PROTOCOL):
+            layers.append(described(name, module, start))
+            start += layers[-1].count
+    if not layers:
+        raise ValueError(
+            f"nothing to record: no layer of this {type(model).__name__} has {', '.join(f'{m}()' for m in PROTOCOL)}; "
+            "quantize the model first (oscillab.quantize)"
+        )
+    return layers
+
+
+def described(name: str, module: nn.Module, start: int) -> Layer:
+    """The `Layer` of a module that follows the protocol."""
+    shape, weight = tuple(module.integer_state().shape), module._parameters.get("weight")
+    return Layer(
+        name=name,
+        module=module,
+        weight=weight if weight is not None and tuple(weight.shape) == shape else None,
+        latent_method=getattr(module, "latent_weight", None),
+        shape=shape,
+        start=start,
+        step_count=module.weight_step_size().numel(),
+        bits=getattr(module, "bits", None),
+    )
+
+
+def weights_of(layer: Layer) -> list[nn.Parameter]:
+    """The parameters whose training makes the layer's states move: its weight, or all it has where that is unknown."""
+    return [layer.weight] if layer.weight is not None else list(layer.module.parameters())
+
+
+def places(model: nn.Module, names: set[str]) -> list[tuple[str, dict, str, nn.Module]]:
+    """Where each layer and each module above it hangs: (name, the parent's modules, key, module).
+
+    A look-up here is ten times cheaper than `get_submodule`, and sees a swapped block as well as a swapped layer.
+    """
+    wanted = {name.rsplit(".", n)[0] for name in names for n in range(name.count(".") + 1)} - {""}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = []
+    for name in sorted(wanted):
+        parent, _, key = name.rpartition(".")
+        found.append((name, modules[parent]._modules, key, modules[name]))
+    return found
+
+
+def kind(module) -> str:
+    """The class of a module in words."""
+    return "nothing" if module is None else type(module).__name__

@@ -1,0 +1,80 @@
+"""Which remedy gives how much mAP?
+
+The table of a study has one row per network, task, bit width, method and seed, with the columns of `COLUMNS`.
+"""
+
+from .style import INK, QUIET, blank, finding, label, look
+
+COLUMNS = ("network", "task", "bits", "method", "seed", "map", "map50", "oscillating_share", "flip_rate", "seconds")
+RUNGS = ("ptq", "lsq", "dampening", "freezing", "ema", "lsq+qc", "ema+qc")
+
+
+def draw_ladder(table):
+    """A figure of mAP by method, one panel per network and bit width: a point per seed, a bar for the mean.
+
+    FP32, which has no bit width of its own, is a grey line in every panel of its network. Raises ValueError for a table
+    without the columns of `COLUMNS` or without a quantized row.
+    """
+    groups = panels(table)
+    figure, axes = blank(1.0 + 3.4 * len(groups), 3.8, columns=len(groups), sharey=True)
+    for panel, (network, task, bits) in zip(axes[0], groups, strict=True):
+        draw_rungs(panel, table, network=network, task=task, bits=bits)
+    for panel in axes[0, 1:]:
+        panel.set_ylabel("")
+    return finding(figure, gain_sentence(table, groups))
+
+
+def panels(table):
+    """The (network, task, bits) of every panel, by network and task, most bits first."""
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise ValueError(f"the table lacks the columns {', '.join(missing)}; a study's table.csv has them")
+    rows = table[table["method"].isin(RUNGS)]
+    if rows.empty:
+        raise ValueError(f"the table has no row of a quantized method; allowed are {', '.join(RUNGS)}")
+    groups = rows[["network", "task", "bits"]].drop_duplicates()
+    names = [(g.network, g.task, int(g.bits)) for g in groups.itertuples()]
+    return sorted(names, key=lambda name: (name[0], name[1], -name[2]))
+
+
+def draw_rungs(axes, table, *, network, task, bits):
+    """The same axes with one network's mAP by method at one bit width."""
+    rows = table[(table["network"] == network) & (table["task"] == task)]
+    at_bits = rows[rows["bits"] == bits]
+    methods = [method for method in RUNGS if method in set(at_bits["method"])]
+    for place, method in enumerate(methods):
+        values = at_bits.loc[at_bits["method"] == method, "map"]
+        style = look(method)
+        axes.bar(place, values.mean(), width=0.62, color=style.color, alpha=0.25)
+        axes.plot([place] * len(values), values, **style.points(markersize=6, markerfacecolor="none", clip_on=False))
+        text = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+        axes.annotate(f"{values.mean():.3f}", (place, values.max()), (0, 7), **text)
+    draw_float_line(axes, rows.loc[rows["method"] == "fp32", "map"], len(methods))
+    axes.set_xticks(range(len(methods)), [look(method).label for method in methods])
+    axes.set_ylim(bottom=0)
+    tasks = f" {task}" if table["task"].nunique() > 1 else ""
+    return label(axes, x="", y="COCO mAP (0.50:0.95)", title=f"{network}{tasks}, {bits} bit")
+
+
+def draw_float_line(axes, values, width):
+    """The same axes with the mean of the float network's mAP as a thin grey line, labelled on the line."""
+    if len(values):
+        axes.axhline(values.mean(), color=QUIET, linewidth=0.9)
+        axes.text(-0.4, values.mean(), f"FP32 {values.mean():.3f}", va="bottom", fontsize=9, color=QUIET)
+        axes.set_ylim(top=max(axes.get_ylim()[1], values.mean() * 1.12))
+    axes.set_xlim(-0.5, width - 0.5)
+    return axes
+
+
+def gain_sentence(table, groups):
+    """One sentence: what EMA+QC (else the best rung) gains on LSQ in each panel, and over how many seeds."""
+    parts = []
+    for network, task, bits in groups:
+        rows = table[(table["network"] == network) & (table["task"] == task) & (table["bits"] == bits)]
+        means = rows.groupby("method")["map"].mean()
+        if "lsq" in means and len(means) > 1:
+            best = "ema+qc" if "ema+qc" in means else means.drop("lsq").idxmax()
+            name = f"{network} " if len({group[0] for group in groups}) > 1 else ""
+            parts.append(f"{look(best).label} {means[best] - means['lsq']:+.3f} mAP on LSQ at {name}{bits} bit")
+    seeds = table.loc[table["method"].isin(RUNGS), "seed"].nunique()
+    return "; ".join([*parts, f"{seeds} seed{'s' if seeds > 1 else ''}"])

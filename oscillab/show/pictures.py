@@ -1,0 +1,53 @@
+"""What does a detector see in a picture?"""
+
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from .style import INK, blank
+
+BOX_COLORS = (
+    "#ffd23f",
+    "#3fd0ff",
+    "#ff6f59",
+    "#9cff57",
+    "#ff7bd5",
+    "#ffffff",
+    "#ffa64d",
+    "#7af5d0",
+    "#b79bff",
+    "#d5ff40",
+)
+
+
+def draw_pictures(pictures, *, titles=None, columns=4, width=8.4):
+    """A figure of pictures side by side, each with its boxes, names and scores.
+
+    `pictures`: a list of (image uint8 (H, W, 3), boxes (n, 4) x1 y1 x2 y2 in pixels, names [n], scores (n,) or None).
+    """
+    if not pictures:
+        raise ValueError("there is no picture to draw: give at least one (image, boxes, names, scores)")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    titles = list(titles or [None] * len(pictures))
+    figure, axes = blank(width, rows * (width / columns + 0.25 * any(titles)), rows=rows, columns=columns)
+    for one in axes.flat:
+        one.set_axis_off()
+    for one, picture, title in zip(axes.flat, pictures, titles, strict=False):
+        add_picture(one, *picture)
+        if title:
+            one.set_title(title, loc="left", color=INK, fontsize=10)
+    return figure
+
+
+def add_picture(axes, image, boxes, names, scores=None):
+    """The axes with a picture and its boxes, one colour a name."""
+    axes.imshow(image)
+    order = {name: number for number, name in enumerate(sorted(set(names)))}
+    for number, (box, name) in enumerate(zip(np.asarray(boxes).reshape(-1, 4), names, strict=True)):
+        color = BOX_COLORS[order[name] % len(BOX_COLORS)]
+        x1, y1, x2, y2 = box
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.4))
+        text = name if scores is None else f"{name} {scores[number]:.2f}"
+        axes.text(x1, max(y1 - 1.5, 5), text, color="black", fontsize=5.5, va="bottom",
+                  bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6})  # fmt: skip
+    return axes

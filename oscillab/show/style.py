@@ -1,0 +1,115 @@
+"""How does a method look, in every figure of the repository?
+
+One table fixes label, colour, dash and marker (seaborn's `colorblind` palette); the rest of this file is the paper that
+the figures are drawn on. Figures are made without pyplot, so that drawing changes nothing outside the figure.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from textwrap import fill
+
+from matplotlib.figure import Figure
+from PIL import Image, ImageChops
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one method is drawn."""
+
+    label: str
+    color: str
+    dash: str | tuple
+    marker: str
+
+    def line(self, **more):
+        """Keyword arguments for a line of this method."""
+        return {"color": self.color, "linestyle": self.dash, "label": self.label, "linewidth": 1.6} | more
+
+    def points(self, **more):
+        """Keyword arguments for the points of this method."""
+        return {"color": self.color, "marker": self.marker, "linestyle": "none"} | more
+
+
+METHODS = {
+    "fp32": Look("FP32", "#7f7f7f", "solid", ""),
+    "ptq": Look("PTQ", "#949494", (0, (1, 1)), "x"),
+    "lsq": Look("LSQ", "#0173b2", "solid", "o"),
+    "dampening": Look("Dampening", "#cc78bc", (0, (5, 1)), "v"),
+    "freezing": Look("Freezing", "#8c5a2b", (0, (3, 1, 1, 1)), "P"),
+    "ema": Look("EMA", "#de8f05", "dashed", "s"),
+    "lsq+qc": Look("LSQ+QC", "#029e73", "dotted", "^"),
+    "ema+qc": Look("EMA+QC", "#d55e00", "dashdot", "D"),
+}
+INK = "#333333"
+QUIET = "#8a8a8a"  # reference lines and what is not the point
+MAP = "cividis"
+DPI = 96
+
+
+class Picture(Figure):
+    """A matplotlib Figure that shows itself in a notebook, whether or not pyplot was ever imported."""
+
+    def png(self, *, dpi=DPI):
+        """The figure as PNG bytes of 256 colours, a third of the size; the same drawing gives the same bytes."""
+        whole, small = BytesIO(), BytesIO()
+        self.savefig(whole, format="png", dpi=dpi)
+        of_256_colors(Image.open(whole).convert("RGB")).save(small, format="png", optimize=True)
+        return small.getvalue()
+
+    def _repr_png_(self):
+        return self.png()
+
+
+def of_256_colors(image):
+    """An RGB image with a palette: drawings colour for colour, photographs, which need more colours, dithered."""
+    cover = {"colors": 256, "method": Image.Quantize.MAXCOVERAGE}  # keeps the colours of small marks
+    plain = image.quantize(**cover, dither=Image.Dither.NONE)
+    error = max(high for _, high in ImageChops.difference(image, plain.convert("RGB")).getextrema())
+    if error < 24:
+        return plain
+    palette = image.resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST).quantize(**cover, kmeans=1)
+    return image.quantize(256, palette=palette)
+
+
+def look(method):
+    """The `Look` of a method; raises ValueError for a name that is not in `METHODS`."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    return METHODS[method]
+
+
+def blank(width=7.0, height=3.6, *, rows=1, columns=1, **options):
+    """A new white figure of so many inches, and its axes as an array (rows, columns)."""
+    figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(QUIET)
+        one.tick_params(colors=INK, labelsize=9)
+        one.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+        one.set_axisbelow(True)
+    return figure, axes
+
+
+def label(axes, *, x, y, title=None):
+    """The same axes, with labels that carry their units and a title that starts at the left."""
+    axes.set_xlabel(x, color=INK, fontsize=10)
+    axes.set_ylabel(y, color=INK, fontsize=10)
+    if title:
+        axes.set_title(title, loc="left", color=INK, fontsize=10.5)
+    return axes
+
+
+def finding(figure, text):
+    """The same figure under one sentence that states what is seen, in as many lines as its width asks for."""
+    text = fill(text, int(11 * figure.get_figwidth()))
+    figure.suptitle(text, x=0.01, ha="left", color=INK, fontsize=11.5, fontweight="bold")
+    return figure
+
+
+def sentence(text, *, width=7.0, height=3.6):
+    """A figure that holds only a sentence: what a widget shows where it cannot draw."""
+    figure, axes = blank(width, height)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=INK, fontsize=12)
+    return figure

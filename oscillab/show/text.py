@@ -1,0 +1,64 @@
+"""How is a result printed in a terminal?"""
+
+SHARES = ("oscillating_share", "flip_rate", "clipped_share")
+SCORES = ("map", "map50", "map75")
+HEADINGS = {
+    "map": "mAP",
+    "map50": "AP50",
+    "map75": "AP75",
+    "oscillating_share": "oscillating",
+    "flip_rate": "flips/step",
+}
+
+
+def lines(mapping):
+    """Aligned "name  value" lines, one for each entry of `mapping`.
+
+    >>> print(lines({"map": 0.27481, "images": 188}))
+    map     0.2748
+    images  188
+    """
+    width = max((len(name) for name in mapping), default=0)
+    return "\n".join(f"{name:<{width}}  {plain(value)}" for name, value in mapping.items())
+
+
+def plain(value):
+    """A value in at most four digits where it is a float, and as it is otherwise.
+
+    >>> plain(0.123456), plain(151.23), plain(7), plain(None), plain(float("nan"))
+    ('0.1235', '151.2', '7', '-', '-')
+    """
+    if value is None or value != value:  # a nan differs from itself
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def cell(name, value):
+    """A table's cell as text: mAP with three decimals, shares in percent, seconds whole, what is absent as "-".
+
+    >>> cell("map", 0.4471), cell("oscillating_share", 0.4131), cell("flip_rate", 0.00042), cell("bits", 4.0)
+    ('0.447', '41.3 %', '0.042 %', '4')
+    """
+    if value is None or value != value:
+        return "-"
+    if name in SCORES:
+        return f"{value:.3f}"
+    if name in SHARES:
+        return f"{100 * value:.3f} %" if name == "flip_rate" else f"{100 * value:.1f} %"
+    if name == "seconds":
+        return f"{value:.0f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table_text(table):
+    """A data frame as a neat text table: words to the left, numbers to the right, a line below the headings."""
+    if table.empty:
+        return "(no rows)"
+    columns = []
+    for name in table.columns:
+        cells = [HEADINGS.get(name, str(name)), *(cell(name, value) for value in table[name])]
+        width = max(map(len, cells))
+        words = not all(text == "-" or text[0].isdigit() or text[0] in "+-" for text in cells[1:])
+        columns.append([f"{text:<{width}}" if words else f"{text:>{width}}" for text in cells])
+    rows = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+    return "\n".join([rows[0], "-" * max(map(len, rows)), *rows[1:]])

@@ -1,0 +1,102 @@
+"""Which building blocks does a YOLO network consist of?
+
+Every block is made as `block(channels_in, *arguments)` and tells its `out_channels`, so that a table of rows can be
+turned into a network without a special case (`graph.py`). Attribute names are the official ones: they are the keys of
+a checkpoint.
+"""
+
+import torch
+from torch import nn
+
+# The official networks set both on every BatchNorm after construction. The eps matters: a trained YOLOv5n holds running
+# variances down to 0.0018, where PyTorch's own 1e-5 would change the output.
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.03
+
+
+class Conv(nn.Module):
+    """Convolution, BatchNorm, activation: (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
+
+    def __init__(self, channels_in, channels_out, kernel=1, stride=1, padding=None, activation=nn.SiLU):
+        super().__init__()
+        self.out_channels = channels_out
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(channels_out, eps=BN_EPS, momentum=BN_MOMENTUM)
+        self.act = activation()
+
+    def forward(self, x):
+        """The activated map."""
+        return self.act(self.bn(self.conv(x)))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 and a 3x3 convolution, added to their input where `shortcut` is set: (N, C, H, W) to the same."""
+
+    def __init__(self, channels, shortcut=True):
+        super().__init__()
+        self.out_channels = channels
+        self.shortcut = shortcut
+        self.cv1 = Conv(channels, channels, 1)
+        self.cv2 = Conv(channels, channels, 3)
+
+    def forward(self, x):
+        """The refined map."""
+        y = self.cv2(self.cv1(x))
+        return x + y if self.shortcut else y
+
+
+class C3(nn.Module):
+    """A cross-stage block: one half passes `depth` bottlenecks, the other none, a 1x1 convolution joins them."""
+
+    def __init__(self, channels_in, channels_out, depth=1, shortcut=True):
+        super().__init__()
+        self.out_channels = channels_out
+        hidden = channels_out // 2
+        self.cv1 = Conv(channels_in, hidden, 1)
+        self.cv2 = Conv(channels_in, hidden, 1)
+        self.cv3 = Conv(2 * hidden, channels_out, 1)
+        self.m = nn.Sequential(*(Bottleneck(hidden, shortcut) for _ in range(depth)))
+
+    def forward(self, x):
+        """The joined map, (N, C_out, H, W)."""
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling: three 5x5 poolings in a row see what windows of 5, 9 and 13 see side by side."""
+
+    def __init__(self, channels_in, channels_out, kernel=5):
+        super().__init__()
+        self.out_channels = channels_out
+        hidden = channels_in // 2
+        self.cv1 = Conv(channels_in, hidden, 1)
+        self.cv2 = Conv(4 * hidden, channels_out, 1)
+        self.m = nn.MaxPool2d(kernel, 1, kernel // 2)
+
+    def forward(self, x):
+        """The pooled map, (N, C_out, H, W)."""
+        pooled = [self.cv1(x)]
+        for _ in range(3):
+            pooled.append(self.m(pooled[-1]))
+        return self.cv2(torch.cat(pooled, 1))
+
+
+class Upsample(nn.Upsample):
+    """Nearest-neighbour enlargement: (N, C, H, W) to (N, C, 2 H, 2 W)."""
+
+    def __init__(self, channels_in):
+        super().__init__(scale_factor=2.0, mode="nearest")
+        self.out_channels = channels_in
+
+
+class Concat(nn.Module):
+    """A list of maps of one size, joined along the channels in the order given."""
+
+    def __init__(self, channels_in):
+        super().__init__()
+        self.out_channels = sum(channels_in)
+
+    def forward(self, maps):
+        """The joined map, (N, sum of C, H, W)."""
+        return torch.cat(maps, 1)

@@ -1,0 +1,154 @@
+"""How wrong is a detector's raw output, by YOLOv5's measure?
+
+Written from the public description of YOLOv5 v7.0's loss. Everything is computed over the whole batch at once; the only
+Python loop runs over the three levels of the head.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from .boxes import ciou
+
+# Finer levels have more cells, nearly all of them empty: their objectness counts for more.
+OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)
+
+# The own cell, and its neighbours to the left, above, to the right, below.
+NEIGHBOURS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1))
+
+
+class Matches(NamedTuple):
+    """The m predictions of one level that answer for an object (one object may have several)."""
+
+    image: Tensor  # (m,) index in the batch
+    anchor: Tensor  # (m,)
+    row: Tensor  # (m,)
+    column: Tensor  # (m,)
+    box: Tensor  # (m, 4) centre relative to the cell's corner, width, height, in cells
+    label: Tensor  # (m,) class index
+    target: Tensor  # (m,) row of `targets` that is answered for
+
+
+class DetectionLoss:
+    """YOLOv5's loss for the raw outputs of `model`.
+
+    `box`, `objectness` and `classification` are the three gains; `scale_gains` scales them as the official training
+    does (classes / 80 for the classification, (image_size / 640)² for the objectness). An anchor answers for an object
+    where neither side is more than `anchor_threshold` times the other's.
+    """
+
+    def __init__(self, model, *, box=0.05, objectness=1.0, classification=0.5, anchor_threshold=4.0, scale_gains=True):
+        self.classes = model.classes
+        self.anchors = model.anchors.detach() / model.anchors.new_tensor(model.strides).view(-1, 1, 1)  # in cells
+        self.gains = {"box": box, "objectness": objectness, "classification": classification}
+        self.anchor_threshold = anchor_threshold
+        self.scale_gains = scale_gains
+
+    def __call__(self, outputs, targets, image_size):
+        """The total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
+
+        `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
+        index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
+        longer side in pixels. Raises ValueError for targets of another shape, class or image. Computes in float32
+        under autocast.
+        """
+        self._check(outputs, targets)
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            outputs = [raw if raw.dtype == torch.float64 else raw.float() for raw in outputs]
+            levels = zip(outputs, self.anchors, OBJECTNESS_BALANCE, strict=True)
+            parts = [self.level(raw, targets, anchors, balance) for raw, anchors, balance in levels]
+            gains = self.scaled_gains(image_size)
+            items = {name: gains[name] * sum(part[name] for part in parts) for name in gains}
+            total = sum(items.values()) * len(outputs[0])
+        return total, {name: item.detach() for name, item in items.items()}
+
+    def scaled_gains(self, image_size):
+        """The gain of each part, a dict of floats, for an image of `image_size` pixels."""
+        if not self.scale_gains:
+            return self.gains
+        per_level = 3 / len(self.anchors)
+        scales = {"box": 1.0, "objectness": (image_size / 640) ** 2, "classification": self.classes / 80}
+        return {name: gain * scales[name] * per_level for name, gain in self.gains.items()}
+
+    def level(self, raw, targets, anchors, balance):
+        """The three parts of one level's loss, before the gains."""
+        matches = match(targets.to(raw), anchors.to(raw), raw.shape[2:4], threshold=self.anchor_threshold)
+        at = matches.image, matches.anchor, matches.row, matches.column
+        # Split before choosing: the gradient is then put together once instead of added up from full-sized zeros.
+        box, objectness, logits, _ = raw.split((4, 1, self.classes, raw.shape[-1] - 5 - self.classes), -1)
+        count = max(len(matches.target), 1)  # a level without any match adds an exact zero
+        likeness = ciou(predicted_boxes(box[at], anchors.to(raw)[matches.anchor]), matches.box)
+        classification = raw.new_zeros(())
+        if self.classes > 1:  # (m, C)
+            wanted = raw.new_zeros(len(matches.target), self.classes).scatter_(1, matches.label[:, None], 1.0)
+            classification = bce(logits[at], wanted, reduction="sum") / (count * self.classes)
+        return {
+            "box": (1 - likeness).sum() / count,
+            "objectness": bce(objectness[..., 0], objectness_target(raw, matches, likeness)) * balance,
+            "classification": classification,
+        }
+
+    def _check(self, outputs, targets):
+        if targets.ndim != 2 or targets.shape[1] != 6:
+            raise ValueError(f"targets must be (n, 6), got {tuple(targets.shape)}")
+        if not len(targets):
+            return
+        for column, what, limit in ((0, "image index", len(outputs[0])), (1, "class", self.classes)):
+            low, high = (int(bound) for bound in targets[:, column].aminmax())
+            if low < 0 or high >= limit:
+                raise ValueError(f"the {what} of every target must be 0..{limit - 1}, got {low}..{high}")
+
+
+def predicted_boxes(chosen, anchors):
+    """The boxes (m, 4), centre relative to the cell's corner and size in cells, of raw outputs (m, 4)."""
+    return torch.cat((2 * chosen[:, :2].sigmoid() - 0.5, (2 * chosen[:, 2:4].sigmoid()) ** 2 * anchors), 1)
+
+
+def objectness_target(raw, matches, likeness):
+    """The objectness wanted of every prediction, (N, A, H, W): the CIoU where it answers for an object, else 0.
+
+    Where several objects want the same prediction the last match counts. Written with the highest position rather than
+    by plain indexing, whose winner is a matter of chance on a GPU.
+    """
+    batch, anchors, height, width, _ = raw.shape
+    cell = ((matches.image * anchors + matches.anchor) * height + matches.row) * width + matches.column
+    last = torch.full((batch * anchors * height * width,), -1, device=raw.device)
+    last.scatter_reduce_(0, cell, torch.arange(len(cell), device=raw.device), "amax")
+    padded = torch.cat((likeness.detach().clamp(min=0), raw.new_zeros(1)))  # index -1 is the zero
+    return padded[last].view(batch, anchors, height, width)
+
+
+def match(targets, anchors, grid_size, *, threshold=4.0):
+    """The `Matches` of one level with `anchors` (A, 2) in cells and a grid of `grid_size` (H, W) cells.
+
+    An object is answered for by every anchor of like size, in its own cell and in the nearest neighbour along each axis
+    (inside the grid), since a prediction reaches half a cell beyond its own.
+    """
+    height, width = grid_size
+    size = targets.new_tensor([width, height])
+    centre, wh = targets[:, 2:4] * size, targets[:, 4:6] * size
+    ratio = wh[None] / anchors[:, None]  # (A, n, 2)
+    anchor, target = (torch.maximum(ratio, 1 / ratio).amax(-1) < threshold).nonzero(as_tuple=True)
+    neighbour, pair = near_cells(centre[target], size).nonzero(as_tuple=True)
+    anchor, target = anchor[pair], target[pair]
+    offset = 0.5 * centre.new_tensor(NEIGHBOURS)[neighbour]
+    cell = torch.minimum((centre[target] - offset).long().clamp(min=0), size.long() - 1)  # (m, 2) column, row
+    return Matches(
+        image=targets[target, 0].long(),
+        anchor=anchor,
+        row=cell[:, 1],
+        column=cell[:, 0],
+        box=torch.cat((centre[target] - cell, wh[target]), 1),
+        label=targets[target, 1].long(),
+        target=target,
+    )
+
+
+def near_cells(centre, size):
+    """Which of the `NEIGHBOURS` answer for objects at `centre` (m, 2), bool (5, m)."""
+    from_far = size - centre
+    left, above = ((centre % 1 < 0.5) & (centre > 1)).T
+    right, below = ((from_far % 1 < 0.5) & (from_far > 1)).T
+    return torch.stack((torch.ones_like(left), left, above, right, below))

@@ -1,0 +1,56 @@
+"""Small networks with the shapes of convolution that detectors have."""
+
+import pytest
+import torch
+from torch import nn
+
+
+class Branches(nn.Module):
+    """Two convolutions that read one tensor, as YOLO's C3 block has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(8, 8, 1)
+        self.two = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return torch.cat([self.one(x), self.two(x)], 1)
+
+
+def build():
+    """A network of images (N, 3, H, W) with strided, grouped, dilated, reflecting and pointwise convolutions."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.SiLU(),
+        nn.Conv2d(8, 8, 3, groups=4, dilation=2, padding=2, padding_mode="reflect", bias=False),
+        nn.BatchNorm2d(8),
+        nn.SiLU(),
+        Branches(),
+        nn.SiLU(),
+        nn.Conv2d(16, 5, 1),
+    )
+
+
+@pytest.fixture
+def network():
+    """A fresh float network in train mode, the same weights each time."""
+    torch.manual_seed(0)
+    model = build()
+    with torch.no_grad():  # statistics of a trained network
+        for _ in range(3):
+            model(torch.rand(8, 3, 16, 16))
+    return model
+
+
+@pytest.fixture
+def fresh():
+    """A function that builds the network with other weights."""
+    return build
+
+
+@pytest.fixture
+def batches():
+    """Two batches of images in 0..1."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2)]

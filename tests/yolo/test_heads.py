@@ -1,0 +1,79 @@
+"""Oracles: one cell decoded by hand, and the meaning of the start biases."""
+
+import math
+
+import pytest
+import torch
+
+from oscillab.yolo.heads import Detect, decode_level
+
+ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
+
+
+def sigmoid(x):
+    """The logistic function of a number."""
+    return 1 / (1 + math.exp(-x))
+
+
+def test_one_cell_decodes_as_by_hand():
+    """Oracle: the decode written out with Python numbers for anchor 1, row 2, column 3."""
+    torch.manual_seed(0)
+    raw = torch.randn(1, 3, 4, 5, 7, dtype=torch.float64)
+    anchors = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
+    found = decode_level(raw, anchors, 8, 2)
+    x, y, w, h, *scores = raw[0, 1, 2, 3].tolist()
+    expected = [
+        *((2 * sigmoid(x) - 0.5 + 3) * 8, (2 * sigmoid(y) - 0.5 + 2) * 8),
+        *((2 * sigmoid(w)) ** 2 * 16, (2 * sigmoid(h)) ** 2 * 30),
+        *map(sigmoid, scores),
+    ]
+    assert found.shape == (1, 3 * 4 * 5, 7)
+    assert found[0, 1 * 20 + 2 * 5 + 3].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_follows_the_classes_passes_unchanged():
+    """Oracle: mask coefficients are neither squashed nor moved."""
+    raw = torch.randn(2, 3, 2, 2, 5 + 4 + 6)
+    assert torch.equal(decode_level(raw, torch.ones(3, 2), 8, 4)[..., 9:], raw[..., 9:].reshape(2, 12, 6))
+
+
+def test_half_precision_is_decoded_in_float32():
+    """Oracle: neighbouring cells of a wide map differ by the stride, which bfloat16 cannot tell apart above 256."""
+    raw = torch.zeros(1, 1, 1, 80, 6, dtype=torch.bfloat16)
+    x = decode_level(raw, torch.ones(1, 2), 8, 1)[0, :, 0]
+    assert x.dtype == torch.float32
+    assert torch.equal(x, torch.arange(80) * 8 + 4.0)
+
+
+def test_train_mode_gives_raw_maps_and_eval_mode_their_decode():
+    """Oracle: decode of the raw maps; shapes as the public names promise."""
+    torch.manual_seed(0)
+    head = Detect([4, 6, 8], 3, ANCHORS)
+    maps = [torch.randn(2, c, 32 // s, 64 // s) for c, s in ((4, 8), (6, 16), (8, 32))]
+    raw = head.train()(maps)
+    assert [tuple(x.shape) for x in raw] == [(2, 3, 4, 8, 8), (2, 3, 2, 4, 8), (2, 3, 1, 2, 8)]
+    assert torch.equal(head.eval()(maps), head.decode(raw))
+    assert head.eval()(maps).shape == (2, 3 * (32 + 8 + 2), 8)
+
+
+def test_anchors_are_kept_divided_by_the_stride_and_given_in_pixels():
+    """Oracle: the published anchor sizes; half precision holds the quotients exactly."""
+    head = Detect([4, 6, 8], 3, ANCHORS)
+    assert head.anchors[0, 0].tolist() == [1.25, 1.625]
+    assert head.half().float().anchors_in_pixels().flatten().tolist() == [side for level in ANCHORS for side in level]
+
+
+@pytest.mark.parametrize("classes", [1, 8, 80])
+def test_a_new_head_expects_eight_objects_an_image(classes):
+    """Oracle: over the cells of a 640 pixel image, each anchor's expected objects are 8, e^bias being the odds."""
+    head = Detect([4, 6, 8], classes, ANCHORS)
+    for conv in head.m:
+        torch.nn.init.zeros_(conv.bias)
+    head._start_biases(0.99999)
+    for conv, stride in zip(head.m, head.strides, strict=True):
+        bias = conv.bias.view(3, -1)
+        assert (640 / stride) ** 2 * bias[:, 4].exp().tolist()[0] == pytest.approx(8, rel=1e-5)
+        assert bias[:, 5:].exp().flatten().tolist() == pytest.approx(
+            [0.6 / (classes - 0.99999)] * 3 * classes, rel=1e-4
+        )
+        assert not bias[:, :4].any()
