@@ -1,6 +1,5 @@
 """The command line: `python -m oscillab {pretrain, qat, correct, evaluate, study, report}`; `--help` after each."""
 
-import json
 import logging
 import sys
 from typing import Annotated
@@ -32,7 +31,11 @@ def main(arguments=None):
     """The exit status: 0, 2 after an error in one line, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = tyro.cli(
-        Command, args=arguments, prog="oscillab", description=__doc__.split("; ")[0], config=(tyro.conf.OmitArgPrefixes,)
+        Command,
+        args=arguments,
+        prog="oscillab",
+        description=__doc__.split("; ")[0],
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     try:
         measured = ACTIONS[type(options)](options)

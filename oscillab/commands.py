@@ -4,13 +4,10 @@ Each is a frozen dataclass of plain values, the command line's options, and one 
 what it measured. `study.py` runs the same functions over a grid.
 """
 
-import copy
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
 
 from oscillab import files
 from oscillab.coco.evaluate import evaluate
@@ -48,7 +45,9 @@ class Pretrain:
     """a name of the zoo"""
     out: Path = Path("runs/yolov5n-scenes.pt")
     """the checkpoint to write; <out>.json beside it says how it was made"""
-    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200))
+    train: TrainSpec = field(
+        default_factory=lambda: TrainSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200)
+    )
     data: DataOptions = field(default_factory=lambda: DataOptions(count=2048, batch_size=32))
     run: RunOptions = field(default_factory=RunOptions)
     resume: bool = False
@@ -62,7 +61,9 @@ def pretrain(options):
     names = batches.dataset.names
     model = placed(zoo.build(options.model, classes=len(names), names=names), options.run.device)
     ema = Ema(model, decay=0.999, ramp=200)
-    trainer = Trainer(model, DetectionLoss(model), batches, options.train, title=options.model, progress=options.run.progress)
+    trainer = Trainer(
+        model, DetectionLoss(model), batches, options.train, title=options.model, progress=options.run.progress
+    )
     last = options.out.with_suffix(".last")
     if options.resume:
         continue_from(last, trainer, ema)
@@ -151,7 +152,9 @@ class Correct:
     """a quantized checkpoint, such as ema.pt of a QAT run"""
     out: Path
     """the corrected, folded checkpoint to write"""
-    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=1, learning_rate=1e-3, schedule="cosine", warmup_steps=0))
+    train: TrainSpec = field(
+        default_factory=lambda: TrainSpec(epochs=1, learning_rate=1e-3, schedule="cosine", warmup_steps=0)
+    )
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -191,7 +194,9 @@ def evaluate_file(options):
     dataset = held_out(DataOptions(data=options.data, size=size, held_out=options.held_out))
     model = files.load(options.weights)
     check_classes(model, dataset, options.weights)
-    return measure(placed(model, options.run.device), dataset, size, batch_size=options.batch_size, progress=options.run.progress)
+    return measure(
+        placed(model, options.run.device), dataset, size, batch_size=options.batch_size, progress=options.run.progress
+    )
 
 
 def measure(model, dataset, size, **options):

@@ -65,5 +65,7 @@ def load(path):
     if not (isinstance(content, dict) and content.get("format") == FORMAT and content.get("quant")):
         return zoo.load(path)
     if content.get("version", 0) > VERSION:
-        raise ValueError(f"{path}: written by a newer oscillab (format {content['version']}, this one reads up to {VERSION})")
+        raise ValueError(
+            f"{path}: written by a newer oscillab (format {content['version']}, this one reads up to {VERSION})"
+        )
     return restore(content, source=path)

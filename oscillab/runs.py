@@ -2,6 +2,7 @@
 
 import json
 import platform
+import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,8 @@ from oscillab.coco.batches import Batches
 from oscillab.coco.dataset import open_dataset
 from oscillab.qat.train import seed_everything, to_pixels
 
-SHIPPED = Path(__file__).resolve().parents[1] / "data" / "yolov5n-scenes.pt"
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "data" / "yolov5n-scenes.pt"
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,34 @@ def calibration_batches(batches, *, count=4):
 
 
 def provenance(config, **measured):
-    """What is needed to make a result again: the configuration, versions, hardware and what was measured."""
-    return {
-        "config": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()},
-        "versions": {"oscillab": oscillab.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "hardware": hardware(),
-        **measured,
-    }
+    """What is needed to make a result again: the configuration, versions, hardware, commit and what was measured."""
+    versions = {"oscillab": oscillab.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    where = {"versions": versions, "hardware": hardware(config.run.device), "commit": commit()}
+    return {"config": plain(asdict(config)), **where, **measured}
+
+
+def plain(value):
+    """The value in what JSON holds; a path as it was given, or relative to the project, never one machine's own."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if not isinstance(value, Path):
+        return value
+    if not value.is_absolute():
+        return value.as_posix()
+    return value.relative_to(ROOT).as_posix() if value.is_relative_to(ROOT) else value.name
+
+
+def commit():
+    """The commit of the project that is running, with a plus when files differ from it; None outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
 
 
 def hardware(device="cpu"):

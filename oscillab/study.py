@@ -25,7 +25,7 @@ from oscillab.quant import QuantSpec
 from oscillab.record.oscillation import flip_rate, oscillating_share
 from oscillab.record.recording import Recording
 from oscillab.runs import SHIPPED, DataOptions, RunOptions, held_out, placed, prepare, write_json
-from oscillab.show import report
+from oscillab.show import readme, report
 
 log = logging.getLogger(__name__)
 COLUMNS = ["network", "task", "bits", "method", "seed", "map", "map50", "oscillating_share", "flip_rate", "seconds"]
@@ -188,11 +188,17 @@ class Report:
 
     folder: Path = Path("results/quick")
     """a folder that `study` wrote"""
+    readme: Path | None = None
+    """instead: fill the marked tables of this Markdown file from the folders that it names"""
     run: RunOptions = field(default_factory=RunOptions)
 
 
 def report_folder(options):
     """The path of the report that was written."""
+    if options.readme:
+        with replacing(options.readme) as temporary:
+            temporary.write_text(readme.fill(options.readme.read_text(), options.readme.resolve().parent))
+        return {"readme": str(options.readme)}
     if not (options.folder / "table.csv").is_file():
         raise ValueError(f"no table.csv in {options.folder}: run `oscillab study` first, or name its folder")
     return {"report": str(report.write(options.folder))}

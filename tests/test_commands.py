@@ -73,7 +73,18 @@ def test_study_writes_its_table_and_report(tmp_path, capsys):
     arguments = ["study", "--out", str(tmp_path), "--jobs", "1", *SMALL]
     assert main(arguments) == 0
     table = pd.read_csv(tmp_path / "table.csv")
-    assert list(table.columns) == "network task bits method seed map map50 oscillating_share flip_rate seconds".split()
+    assert list(table.columns) == [
+        "network",
+        "task",
+        "bits",
+        "method",
+        "seed",
+        "map",
+        "map50",
+        "oscillating_share",
+        "flip_rate",
+        "seconds",
+    ]
     ladder = ["ptq", "lsq", "ema", "lsq+qc", "ema+qc"]
     assert list(table[table.bits == 4].method) == list(table[table.bits == 3].method) == ladder
     assert list(table[table.bits == 32].method) == ["fp32"]
@@ -112,10 +123,17 @@ def foreign(path):
 def test_bad_input_is_one_line(arguments, sentence, trained, tmp_path, capsys):
     """Oracle: exit status 2 and one line that names what was wrong, for each bad input a user can give."""
     other = oscillab.save(oscillab.build("yolov5n", classes=3), tmp_path / "other.pt", half=True)
-    places = {"shipped": SHIPPED, "quantized": trained / "lsq.pt", "foreign": foreign(tmp_path / "f.pt"), "other": other}
+    places = {
+        "shipped": SHIPPED,
+        "quantized": trained / "lsq.pt",
+        "foreign": foreign(tmp_path / "f.pt"),
+        "other": other,
+    }
     command = [word.format(**places) for word in arguments]
     try:
-        status = main([*command, *(["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain") else [])])
+        status = main(
+            [*command, *(["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain") else [])]
+        )
     except ValueError as error:  # the dataclass refuses before a command starts
         status, message = 2, str(error)
     except SystemExit as stop:

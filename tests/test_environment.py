@@ -19,7 +19,13 @@ def test_environment_installs_the_project_under_its_pins(root):
     text = (root / "environment.yml").read_text()
     items = [line.strip()[2:].strip() for line in text.splitlines() if line.strip().startswith("- ")]
     asked = tomllib.loads((root / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
-    assert [i for i in items if not i.startswith("--")] == ["conda-forge", "nodefaults", f"python={asked}", "pip", "pip:"]
+    assert [i for i in items if not i.startswith("--")] == [
+        "conda-forge",
+        "nodefaults",
+        f"python={asked}",
+        "pip",
+        "pip:",
+    ]
     assert [i for i in items if i.startswith("--")] == ["--constraint constraints.txt", "--editable .[dev]"]
 
 
@@ -33,7 +39,9 @@ def test_every_dependency_is_pinned_once(root):
     assert "torch==2.13.0" in lines
 
 
-@pytest.mark.parametrize("statement", ["import oscillab", "import oscillab; oscillab.Recording", "import oscillab.show.plots"])
+@pytest.mark.parametrize(
+    "statement", ["import oscillab", "import oscillab; oscillab.Recording", "import oscillab.show.plots"]
+)
 def test_light_imports_need_no_torch(statement):
     """Oracle: a Python in which importing torch fails still runs the statement."""
     blocked = f"import sys; sys.modules['torch'] = None; {statement}"

@@ -88,10 +88,14 @@ def fold(model):
     Without a BN (the detection convolutions): into the step size, which becomes per-channel, and into the bias.
     Raises ValueError, before anything is changed, when a scale that has no BN to go to is not positive.
     """
-    places = [(parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)]
+    places = [
+        (parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)
+    ]
     for _, name, corrected in places:
         if _following_bn(model, corrected) is None and not (corrected.correction_scale > 0).all():
-            raise ValueError(f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate")
+            raise ValueError(
+                f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate"
+            )
     for parent, name, corrected in places:
         bn = _following_bn(model, corrected)
         if bn is None:

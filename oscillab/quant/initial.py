@@ -57,7 +57,7 @@ def mse_range(x: Tensor, high: int) -> tuple[Tensor, Tensor]:
     """The step size and the offset, both 0-d, of a small squared error for `x` (n,) on the grid offset + s * (0..high).
 
     Both ends together on a coarse grid and a part of `x`, since the error has a valley for each level that falls on a
-    peak of the data; then one end after the other. It is the aim of LSQ+ (2004.09576), whose own search is not published.
+    peak of the data; then one end after the other. The aim is that of LSQ+ (2004.09576), whose own search is unknown.
     """
     part, (lowest, top) = sample(x, RANGE_SAMPLE_COUNT), x.aminmax()
     reach = x.mean() - lowest

@@ -22,6 +22,7 @@ class Layer:
 
     name: str
     module: nn.Module
+    kind: type  # a module can be turned into another where it stands
     weight: nn.Parameter | None  # None where another library keeps the latent weight elsewhere
     latent_method: Callable[[], Tensor] | None
     shape: tuple[int, ...]
@@ -45,10 +46,11 @@ class Layer:
         return None if weight is None else weight.detach()
 
     def position(self) -> Tensor | None:
-        """Latent weight over step size, flat float32: bin edges lie at half integers. None without a latent weight."""
-        latent, step = self.latent_weight(), self.module.weight_step_size().detach()
+        """Latent weight over step size, flat float32: bin edges lie at half integers. None where there is none (more)."""
+        latent = self.latent_weight() if type(self.module) is self.kind else None
         if latent is None:
             return None
+        step = self.module.weight_step_size().detach()
         per_slice = step.reshape(-1, *[1] * (latent.ndim - 1)) if step.numel() > 1 else step  # (C, 1, ..., 1)
         return (latent / per_slice).float().reshape(-1)
 
@@ -126,6 +128,9 @@ class WatchedLayers:
                 became = f"{kind(module)} became {kind(modules.get(key))}"
                 raise ValueError(f"layer '{name}' was replaced during recording ({became})")
         for layer in self.layers:
+            if type(layer.module) is not layer.kind:
+                became = f"{layer.kind.__name__} became {kind(layer.module)}"
+                raise ValueError(f"layer '{layer.name}' changed its class during recording ({became})")
             if layer.weight is not None and layer.module._parameters.get("weight") is not layer.weight:
                 raise ValueError(f"the weight of layer '{layer.name}' was replaced by another during recording")
 
@@ -168,6 +173,7 @@ def described(name: str, module: nn.Module, start: int) -> Layer:
     return Layer(
         name=name,
         module=module,
+        kind=type(module),
         weight=weight if weight is not None and tuple(weight.shape) == shape else None,
         latent_method=getattr(module, "latent_weight", None),
         shape=shape,

@@ -53,9 +53,8 @@ def of_run(table, recordings):
 
 def busiest(recording):
     """The name of the low-bit layer of the largest share of oscillating weights."""
-    table = oscillation.layers(recording)
-    table = table[table["layer"].isin(oscillation.chosen_layers(recording, oscillation.LOW_BITS))]
-    return table.loc[table["oscillating_share"].idxmax(), "layer"]
+    names = oscillation.chosen_layers(recording, oscillation.LOW_BITS)
+    return max(names, key=lambda name: oscillation.oscillating(recording, name).mean())
 
 
 def input_range(recording, layer):

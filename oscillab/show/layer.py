@@ -34,6 +34,7 @@ def draw_trajectories(recordings, layer, *, last=150, count=3):
             axes[row, 0].set_ylabel(f"weight {weight}\nw / s", fontsize=9, color=INK)
         label(axes[0, column], x="", y=axes[0, column].get_ylabel(), title=style.label if method else None)
         axes[-1, column].set_xlabel("optimizer step", color=INK)
+    figure.align_ylabels(axes[:, 0])
     return finding(figure, f"{layer}: latent weights (bold), their states (grey), bin edges (dotted)")
 
 
@@ -69,7 +70,8 @@ def add_trajectory(axes, course, color):
         if position.min() - 0.5 <= edge <= position.max() + 0.5:
             axes.axhline(edge, color=INK, linewidth=0.8, linestyle=":")
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "bottom"}
-    axes.annotate(f"{flip_count(course['integer_state'])} flips", (1, 1), (0, 1), fontsize=8.5, color=INK, **place)
+    flips = flip_count(course["integer_state"])
+    axes.annotate(f"{flips} flip{'s' if flips != 1 else ''}", (1, 1), (0, 1), fontsize=8.5, color=INK, **place)
     return axes
 
 
@@ -84,8 +86,8 @@ def draw_boundary_distance(recording, layer=None):
     figure, axes = blank(7.6, 3.6)
     panel = axes[0, 0]
     add_positions(panel, recording, layer) if layer else add_distances(panel, recording)
-    panel.set_ylim(bottom=0)
-    panel.legend(frameon=False, fontsize=9)
+    panel.set_ylim(0, 1.3 * max(line.get_ydata().max() for line in panel.lines[:2]))
+    panel.legend(framealpha=0.9, edgecolor="none", fontsize=9, ncols=3, loc="upper left")
     start, end = (near_edge(recording, layer, first=first) for first in (True, False))
     text = f"within s/20 of a bin edge: {100 * start:.0f} % of weights before, {100 * end:.0f} % at the end"
     return finding(figure, f"{layer or 'All layers'}, {text}")
@@ -95,7 +97,8 @@ def add_positions(axes, recording, layer):
     """The same axes with the histogram of one layer's positions, first and last, and its bin edges."""
     for first, style in ((True, BEFORE), (False, NEUTRAL.line(label="at the end"))):
         table = oscillation.positions(recording, layer, first=first)
-        cells = 1 if table["weight_count"].sum() > 20_000 else 4  # so that a cell holds enough weights to have a shape
+        cells = 1 if table["weight_count"].mean() > 200 else 4  # so that a cell holds enough weights to have a shape
+        table = table.iloc[cells:-cells]  # the outermost cells hold all that lies beyond
         places, density = (table[name].to_numpy().reshape(-1, cells).mean(1) for name in ("position", "density"))
         axes.step(places, density, where="mid", **style)
     about = recording.layers[recording.index(layer)]

@@ -53,7 +53,9 @@ def draw_layers(recordings):
     names = same_layers(by_method(recordings))
     figure, axes = blank(max(6.0, 1.5 + 0.17 * len(names)), 4.8)
     panel = add_layers(axes[0, 0], recordings)
-    panel.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    bits = [one["bits"] for one in next(iter(recordings.values())).layers]
+    ticks = [f"{name} ({b} bit)" if b and b > LOW_BITS else name for name, b in zip(names, bits, strict=True)]
+    panel.set_xticks(range(len(names)), ticks, rotation=90, fontsize=7)
     shares = ", ".join(f"{look(m).label} {100 * oscillation.oscillating_share(r):.1f} %" for m, r in recordings.items())
     return finding(figure, f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {shares}")
 
@@ -146,9 +148,14 @@ def flips_sentence(recordings):
     return f"Flips a step, last quarter: {text}{ratio}"
 
 
+def oscillating_shares(recording):
+    """The share of oscillating weights of each layer, (L,)."""
+    return np.array([oscillation.oscillating(recording, name).mean() for name in recording.layer_names])
+
+
 def add_layers(axes, recordings):
     """The same axes with the share of oscillating weights per layer, a marker per method, joined layer by layer."""
-    shares = {m: 100 * oscillation.layers(r)["oscillating_share"].to_numpy() for m, r in recordings.items()}
+    shares = {method: 100 * oscillating_shares(recording) for method, recording in recordings.items()}
     for method, share in shares.items():
         style = look(method)
         axes.plot(share, **style.points(markersize=5, markerfacecolor="none", label=style.label, clip_on=False))

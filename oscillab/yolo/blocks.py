@@ -82,6 +82,59 @@ class SPPF(nn.Module):
         return self.cv2(torch.cat(pooled, 1))
 
 
+class SPPCSPC(nn.Module):
+    """Spatial pyramid pooling in a cross-stage block: (N, C_in, H, W) to (N, C_out, H, W)."""
+
+    def __init__(self, channels_in, channels_out, kernels=(5, 9, 13)):
+        super().__init__()
+        self.out_channels = hidden = channels_out  # half of it, doubled by the official expansion of 0.5
+        self.cv1 = Conv(channels_in, hidden, 1)
+        self.cv2 = Conv(channels_in, hidden, 1)
+        self.cv3 = Conv(hidden, hidden, 3)
+        self.cv4 = Conv(hidden, hidden, 1)
+        self.m = nn.ModuleList(nn.MaxPool2d(kernel, 1, kernel // 2) for kernel in kernels)
+        self.cv5 = Conv(4 * hidden, hidden, 1)
+        self.cv6 = Conv(hidden, hidden, 3)
+        self.cv7 = Conv(2 * hidden, channels_out, 1)
+
+    def forward(self, x):
+        """The pooled map, joined with one that was not."""
+        y = self.cv4(self.cv3(self.cv1(x)))
+        pooled = self.cv6(self.cv5(torch.cat([y, *(pool(y) for pool in self.m)], 1)))
+        return self.cv7(torch.cat((pooled, self.cv2(x)), 1))
+
+
+class RepConv(nn.Module):
+    """A 3x3 and a 1x1 convolution side by side, added, then SiLU; `deploy.fuse` makes one 3x3 convolution of them."""
+
+    def __init__(self, channels_in, channels_out):
+        super().__init__()
+        self.out_channels = channels_out
+        self.act = nn.SiLU()
+        self.rbr_dense = convolution_and_bn(channels_in, channels_out, 3)
+        self.rbr_1x1 = convolution_and_bn(channels_in, channels_out, 1)
+
+    def forward(self, x):
+        """The activated sum."""
+        return self.act(self.rbr_dense(x) + self.rbr_1x1(x))
+
+
+def convolution_and_bn(channels_in, channels_out, kernel):
+    """A convolution and its BatchNorm in a Sequential: (N, C_in, H, W) to (N, C_out, H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out, eps=BN_EPS, momentum=BN_MOMENTUM),
+    )
+
+
+class Pool(nn.MaxPool2d):
+    """The largest value of each window: (N, C, H, W) to (N, C, H / stride, W / stride)."""
+
+    def __init__(self, channels_in, kernel=2, stride=2):
+        super().__init__(kernel, stride, kernel // 2 if stride == 1 else 0)
+        self.out_channels = channels_in
+
+
 class Upsample(nn.Upsample):
     """Nearest-neighbour enlargement: (N, C, H, W) to (N, C, 2 H, 2 W)."""
 

@@ -10,9 +10,11 @@ from itertools import islice
 from torch import Tensor
 
 from . import archive
+from .heads import COEFFICIENTS
 from .unpickle import Inert
 
 FORMAT = "oscillab"
+CLASSIFIERS = (".Classify", ".ClassificationModel")
 
 # Bounds on what is walked, far above any real network: a few bytes of pickle can describe a tree without end.
 MAX_MODULES = 10_000  # YOLOv5x has 567
@@ -36,6 +38,12 @@ class Checkpoint:
     quant: dict | None = None  # the QuantSpec's fields of a quantized network
     activations: frozenset[str] = frozenset()  # class names; empty where only tensors were saved
     bn: tuple[float, float] | None = None  # eps and momentum of its BatchNorms, where the file holds one pair
+    kinds: frozenset[str] = frozenset()  # dotted names of its modules' classes; empty where only tensors were saved
+
+    @property
+    def fused(self):
+        """Whether its BatchNorms are folded into the convolutions."""
+        return not any(key.endswith("running_mean") for key in self.state)
 
 
 def read(path):
@@ -49,6 +57,18 @@ def read(path):
     except ValueError as error:
         reason = str(error)
     raise ValueError(f"{path}: {' '.join(reason.split()):.300}")
+
+
+def foreign(found):
+    """What kind of network outside the zoo a `Checkpoint` holds, in words, None where nothing tells."""
+    levels = [len(tensor) for key, tensor in found.state.items() if key.endswith(".anchors") and tensor.ndim == 3]
+    if any(kind.startswith("ultralytics.") for kind in found.kinds):
+        return "a network of the ultralytics package (YOLOv8 and later, or YOLOv5u)"
+    if any(kind.endswith(CLASSIFIERS) for kind in found.kinds) or any(key.endswith(".linear.weight") for key in found.state):
+        return "a classification network, which predicts no boxes"
+    if len(found.strides) == 4 or 4 in levels:
+        return "a P6 network, with a fourth level of stride 64"
+    return None
 
 
 def is_own(content):
@@ -108,16 +128,18 @@ def own_tensors(prefix, module):
 
 
 def read_modules(modules):
-    """What the pickled modules tell beyond their tensors: the kinds of activation and the constants of BatchNorm."""
-    activations, pairs = set(), set()
+    """What the pickled modules tell beyond their tensors: their classes, activations and constants of BatchNorm."""
+    activations, pairs, kinds = set(), set(), set()
     for module in modules:
         kind = module.name.split(".")[-1]
+        kinds.add(module.name)
         if ".activation." in module.name:
             activations.add(kind)
         if kind == "BatchNorm2d":
             pair = module.state["eps"], module.state["momentum"]
             pairs.update({pair} if all(isinstance(value, float) for value in pair) else ())
-    return {"activations": frozenset(activations), "bn": pairs.pop() if len(pairs) == 1 else None}
+    bn = pairs.pop() if len(pairs) == 1 else None
+    return {"activations": frozenset(activations), "bn": bn, "kinds": frozenset(kinds)}
 
 
 def read_strides(stride):
@@ -150,9 +172,10 @@ def read_head(facts):
     """The anchors, and the number of classes unless the file told it, from the head's tensors."""
     found = {}
     strides = facts.get("strides", Checkpoint.strides)
+    coefficients = COEFFICIENTS if any(".proto." in key for key in facts["state"]) else 0
     for key, tensor in facts["state"].items():
         if key.endswith(".anchors") and tensor.ndim == 3 and len(tensor) == len(strides):
             found["anchors"] = tensor.float() * tensor.new_tensor(strides).float().view(-1, 1, 1)
         if key.endswith(".m.0.bias") and facts.get("classes") is None:
-            found["classes"] = len(tensor) // 3 - 5
+            found["classes"] = len(tensor) // 3 - 5 - coefficients
     return found

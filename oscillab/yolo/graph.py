@@ -21,7 +21,9 @@ class Detector(nn.Module):
     """A network from a layer table whose last row is a head.
 
     In train mode it returns the raw outputs, a list of (N, 3, H / s, W / s, 5 + classes); in eval mode the decoded
-    boxes (N, boxes, 5 + classes): centre x, centre y, width, height in pixels, objectness, class scores in 0..1.
+    boxes (N, boxes, 5 + classes): centre x, centre y, width, height in pixels, objectness, class scores in 0..1. Where
+    `task` is `segment`, either comes with 32 mask coefficients a box more, in a tuple with the mask prototypes
+    (N, 32, H / 4, W / 4).
     """
 
     def __init__(self, name, rows, *, names):

@@ -1,9 +1,18 @@
-"""How do three feature maps become boxes?"""
+"""How do three feature maps become boxes, and masks?
+
+`Detect` is YOLOv5's head; `GridDetect` YOLOv7's, which differs in what its files hold; `ImplicitDetect` that of
+YOLOv7's training graph. `Segment` and `ImplicitSegment` predict mask coefficients besides: an object's mask is the sum
+of the image's prototypes, each times the object's coefficient.
+"""
 
 import math
 
 import torch
 from torch import nn
+
+from .blocks import Conv, Upsample
+
+COEFFICIENTS = 32  # prototypes of an image, and mask coefficients of a box
 
 
 class Detect(nn.Module):
@@ -14,12 +23,13 @@ class Detect(nn.Module):
     """
 
     task = "detect"
+    coefficients = 0
 
     def __init__(self, channels_in, classes, anchors, strides=(8, 16, 32), class_margin=0.99999):
         super().__init__()
         self.classes = classes
         self.strides = tuple(strides)
-        self.outputs = 5 + classes
+        self.outputs = 5 + classes + self.coefficients
         pixels = torch.tensor(anchors, dtype=torch.float32).view(len(strides), -1, 2)
         self.register_buffer("anchors", pixels / stride_column(self.strides, pixels))
         self.m = nn.ModuleList(nn.Conv2d(channels, pixels.shape[1] * self.outputs, 1) for channels in channels_in)
@@ -34,8 +44,12 @@ class Detect(nn.Module):
 
     def forward(self, maps):
         """Raw outputs, a list of (N, A, H, W, 5 + C), in train mode; in eval mode decoded boxes (N, A·ΣHW, 5 + C)."""
-        raw = [self._grid_last(conv(x)) for conv, x in zip(self.m, maps, strict=True)]
+        raw = [self._grid_last(self.predict(level, x)) for level, x in enumerate(maps)]
         return raw if self.training else self.decode(raw)
+
+    def predict(self, level, x):
+        """The predictions (N, A·(5 + C), H, W) of one level's map."""
+        return self.m[level](x)
 
     def decode(self, raw):
         """Boxes (N, A·ΣHW, 5 + C) in pixels with scores in 0..1, level by level, then anchor, row, column.
@@ -50,9 +64,108 @@ class Detect(nn.Module):
         """The anchor boxes in pixels, (levels, anchors, 2)."""
         return self.anchors * stride_column(self.strides, self.anchors)
 
+    def set_anchors(self, pixels):
+        """Take other anchor boxes, (levels, anchors, 2) in pixels."""
+        pixels = torch.as_tensor(pixels, dtype=self.anchors.dtype, device=self.anchors.device)
+        if pixels.shape != self.anchors.shape:
+            raise ValueError(f"anchors must be {tuple(self.anchors.shape)}, got {tuple(pixels.shape)}")
+        self.anchors.copy_(pixels / stride_column(self.strides, pixels))
+
     def _grid_last(self, x):
         batch, _, height, width = x.shape
         return x.view(batch, -1, self.outputs, height, width).permute(0, 1, 3, 4, 2).contiguous()  # (N, A, H, W, 5 + C)
+
+
+class GridDetect(Detect):
+    """YOLOv7's head: another start of the class bias, and a buffer `anchor_grid` of the anchors in pixels besides."""
+
+    def __init__(self, channels_in, classes, anchors):
+        super().__init__(channels_in, classes, anchors, class_margin=0.99)
+        levels, per_level, _ = self.anchors.shape
+        # Nothing here reads it: it is in the official files, and whoever takes ours there finds it.
+        self.register_buffer("anchor_grid", self.anchors_in_pixels().view(levels, 1, per_level, 1, 1, 2))
+
+    def set_anchors(self, pixels):
+        """Take other anchor boxes, (levels, anchors, 2) in pixels, in both buffers."""
+        super().set_anchors(pixels)
+        self.anchor_grid.copy_(self.anchors_in_pixels().view_as(self.anchor_grid))
+
+
+class ImplicitDetect(GridDetect):
+    """The head of YOLOv7's training graph (official: IDetect): a learned offset before each convolution, a learned
+    factor after it, one number a channel."""
+
+    def __init__(self, channels_in, classes, anchors):
+        super().__init__(channels_in, classes, anchors)
+        self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
+        self.im = nn.ModuleList(Implicit(conv.out_channels, start=1.0) for conv in self.m)
+
+    def predict(self, level, x):
+        """The predictions (N, A·(5 + C), H, W) of one level's map."""
+        return self.m[level](x + self.ia[level].implicit) * self.im[level].implicit
+
+
+class Implicit(nn.Module):
+    """A learned number a channel, (1, C, 1, 1), that starts near `start`."""
+
+    def __init__(self, channels, *, start):
+        super().__init__()
+        self.implicit = nn.Parameter(start + 0.02 * torch.randn(1, channels, 1, 1))
+
+
+class Segment(Detect):
+    """The head that predicts masks too: `coefficients` more outputs a box, and prototypes from the finest map.
+
+    In train mode it gives (raw outputs, prototypes), in eval mode (decoded boxes, prototypes): rows of 5 + C + 32 and
+    prototypes (N, 32, H / 4, W / 4). Coefficients are neither squashed nor moved.
+    """
+
+    task = "segment"
+    coefficients = COEFFICIENTS
+
+    def __init__(self, channels_in, classes, anchors, prototype_channels):
+        super().__init__(channels_in, classes, anchors)
+        self._add_implicit()  # before the prototypes, as in the official files
+        self.proto = Prototypes(channels_in[0], prototype_channels)
+
+    def _add_implicit(self):
+        """Nothing; `ImplicitSegment` adds its offsets here."""
+
+    def forward(self, maps):
+        """Raw outputs, or in eval mode decoded boxes, and the prototypes."""
+        return super().forward(maps), self.proto(maps[0])
+
+
+class ImplicitSegment(Segment):
+    """YOLOv7-seg's head (official: ISegment): a learned offset before each convolution.
+
+    The factors `im` are in the official files too, but nothing reads them, there or here.
+    """
+
+    def _add_implicit(self):
+        """Add the offsets and the idle factors."""
+        idle = len(self.anchors[0]) * (5 + self.classes)
+        self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
+        self.im = nn.ModuleList(Implicit(idle, start=1.0) for _ in self.m)
+
+    def predict(self, level, x):
+        """The predictions (N, A·(5 + C + 32), H, W) of one level's map."""
+        return self.m[level](x + self.ia[level].implicit)
+
+
+class Prototypes(nn.Module):
+    """The mask prototypes (N, 32, 2 H, 2 W) of the finest map (N, C, H, W)."""
+
+    def __init__(self, channels_in, hidden):
+        super().__init__()
+        self.cv1 = Conv(channels_in, hidden, 3)
+        self.upsample = Upsample(hidden)
+        self.cv2 = Conv(hidden, hidden, 3)
+        self.cv3 = Conv(hidden, COEFFICIENTS, 1)
+
+    def forward(self, x):
+        """The prototypes."""
+        return self.cv3(self.cv2(self.upsample(self.cv1(x))))
 
 
 def stride_column(strides, like):

@@ -4,7 +4,7 @@ import math
 
 from .blocks import C3, SPPF, Concat, Conv, Upsample
 from .graph import Row
-from .heads import Detect
+from .heads import Detect, Segment
 
 # (depth multiple, width multiple) of each size
 SIZES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
@@ -17,9 +17,10 @@ ANCHORS = (
 )
 
 
-def rows(size, classes):
-    """The layer table of YOLOv5 `size` (n, s, m, l, x) for `classes` classes, a list of `Row`."""
+def rows(size, classes, *, segment=False):
+    """The layer table of YOLOv5 `size` (n, s, m, l, x) for `classes` classes, with masks or without, a list of `Row`."""
     depth_multiple, width_multiple = SIZES[size]
+    prototype_channels = (scaled_width(256, width_multiple),) if segment else ()
 
     def conv(source, width, *arguments):
         return Row(source, Conv, (scaled_width(width, width_multiple), *arguments))
@@ -52,7 +53,7 @@ def rows(size, classes):
         conv(-1, 512, 3, 2),
         Row((-1, 10), Concat),
         c3(-1, 1024, 3, False),  # 23: stride 32, to the head
-        Row((17, 20, 23), Detect, (classes, ANCHORS)),
+        Row((17, 20, 23), Segment if segment else Detect, (classes, ANCHORS, *prototype_channels)),
     ]
 
 

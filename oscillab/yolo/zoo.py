@@ -7,13 +7,21 @@ from functools import lru_cache, partial
 import torch
 from torch import nn
 
-from . import checkpoint, v5
+from . import checkpoint, deploy, v5, v7
 from .graph import Detector
 
 logger = logging.getLogger(__name__)
 
 # name -> function(classes) that gives the layer table
-MODELS = {f"yolov5{size}": partial(v5.rows, size) for size in v5.SIZES}
+MODELS = {
+    **{f"yolov5{size}": partial(v5.rows, size) for size in v5.SIZES},
+    **{f"yolov5{size}-seg": partial(v5.rows, size, segment=True) for size in v5.SIZES},
+    "yolov7-tiny": partial(v7.tiny_rows, "training"),
+    "yolov7-tiny-deploy": partial(v7.tiny_rows, "deploy"),
+    "yolov7": partial(v7.rows, "training"),
+    "yolov7-deploy": partial(v7.rows, "deploy"),
+    "yolov7-seg": partial(v7.rows, "segment"),
+}
 MAX_CLASSES = 100_000
 
 
@@ -36,8 +44,10 @@ def build(name, classes=80, *, names=None):
 def load(path):
     """The float `Detector` in the checkpoint at `path`, in eval mode and float32, with its own classes and anchors.
 
-    Official and own files are read without running anything in them (`checkpoint.py`). Raises ValueError, one line that
-    names the file, the key and the remedy, for a file that does not fit a model of the zoo entirely.
+    Official and own files are read without running anything in them (`checkpoint.py`). A file whose BatchNorms are
+    folded gives a fused network (`deploy.fuse`), with a warning, as such a one cannot be trained well. Raises
+    ValueError, one line that names the file, the key and the remedy, for a file that does not fit a model of the zoo
+    entirely.
     """
     found = inspect(path)
     if found.quant is not None:
@@ -52,6 +62,9 @@ def load(path):
         logger.warning("%s: %d names for %d classes, numbers are used", path, len(names), found.classes)
         names = None
     model = build(found.name, found.classes, names=names)
+    if found.fused:
+        logger.warning("%s: its BatchNorms are folded away: good to evaluate and to export, not to train", path)
+        model = deploy.fuse(model)
     model.load_state_dict(found.state)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d) and found.bn is not None:
@@ -70,7 +83,7 @@ def inspect(path):
 def difference(found, name):
     """The first way in which a `Checkpoint` differs from the model called `name`, in words; None if it fits."""
     try:
-        model = blueprint(name, found.classes)
+        model = blueprint(name, found.classes, fused=found.fused)
     except ValueError as error:
         return str(error)
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -93,22 +106,24 @@ def difference(found, name):
 
 def misfit(found):
     """Why a `Checkpoint` fits no model of the zoo, and what would, in words."""
+    remedy = f"Give a checkpoint of one of {', '.join(MODELS)}"
+    foreign = checkpoint.foreign(found)
+    if foreign is not None:
+        return f"holds {foreign}. {remedy}"
     classes = found.classes if found.classes in range(1, MAX_CLASSES + 1) else 80
 
     def shared_count(name):
-        wanted = {key: tensor.shape for key, tensor in blueprint(name, classes).state_dict().items()}
+        wanted = {key: tensor.shape for key, tensor in blueprint(name, classes, fused=found.fused).state_dict().items()}
         return sum(wanted.get(key) == tensor.shape for key, tensor in found.state.items())
 
     nearest = max(MODELS, key=shared_count)
     problem = difference(replace(found, classes=classes), nearest)
-    return (
-        f"its weights fit no model of the zoo; nearest is {nearest}, but {problem}. "
-        f"Give an unfused checkpoint of one of {', '.join(MODELS)}"
-    )
+    return f"its weights fit no model of the zoo; nearest is {nearest}, but {problem}. {remedy}"
 
 
-@lru_cache(maxsize=64)
-def blueprint(name, classes):
+@lru_cache(maxsize=128)
+def blueprint(name, classes, *, fused=False):
     """The model called `name` without memory for its weights (on the meta device), to compare shapes with."""
     with torch.device("meta"):
-        return build(name, classes)
+        model = build(name, classes).eval()
+        return deploy.fuse(model) if fused else model

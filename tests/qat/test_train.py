@@ -62,6 +62,7 @@ def test_step_sizes_and_bn_are_not_decayed(quantized):
 @pytest.mark.parametrize("stop_at", [3, 4, 6])
 def test_resuming_gives_the_uninterrupted_result(quantized, batches, tmp_path, stop_at):
     """Oracle: the uninterrupted run, bit for bit: weights, average, optimizer and both recordings; mid-epoch and at its end."""
+
     def run(model, *callbacks, resume=None, until=None):
         trainer, ema = new_run(model, batches, *callbacks)
         with record(model, trainer.optimizer) as live, record(ema.model, ema) as average:
@@ -69,7 +70,10 @@ def test_resuming_gives_the_uninterrupted_result(quantized, batches, tmp_path, s
             if resume:
                 continue_from(resume, trainer, ema, recorders)
             if until:
-                trainer.callbacks += [StopAt(until), KeepCheckpoint(lambda t: save_run(tmp_path / "last.pt", t, ema, recorders))]
+                trainer.callbacks += [
+                    StopAt(until),
+                    KeepCheckpoint(lambda t: save_run(tmp_path / "last.pt", t, ema, recorders)),
+                ]
             trainer.fit()
             return trainer, ema, live.recording(), average.recording()
 

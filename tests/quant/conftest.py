@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from oscillab.quant.lsq import lsq
+
 
 class Branches(nn.Module):
     """Two convolutions that read one tensor, as YOLO's C3 block has them."""
@@ -54,3 +56,17 @@ def batches():
     """Two batches of images in 0..1."""
     generator = torch.Generator().manual_seed(1)
     return [torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2)]
+
+
+def lsq_gradients(x, step_size, low, high, *, upstream, offset=None, **options):
+    """The output, and the gradients to x, to the step size and, where there is one, to the offset."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, step_size, offset) if tensor is not None]
+    shift = leaves[2] if offset is not None else None
+    y = lsq(leaves[0], leaves[1], low, high, offset=shift, **options)
+    return y.detach(), *torch.autograd.grad(y, leaves, upstream)
+
+
+@pytest.fixture
+def gradients():
+    """The function above."""
+    return lsq_gradients

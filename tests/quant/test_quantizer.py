@@ -81,6 +81,8 @@ def test_all_zeros_give_a_usable_grid(channels):
     x[1] = 0
     quantizer = calibrated(channels=channels, x=x if channels else torch.zeros(4, 50))
     assert (quantizer.step_size > 0).all() and torch.isfinite(quantizer(x)).all()
+    constant = calibrated(affine=True, x=torch.full((50,), 0.5))
+    assert constant.offset == 0.5 and constant.step_size > 0
     if channels:
         torch.testing.assert_close(quantizer.step_size[1].item(), 1 / 7)
         torch.testing.assert_close(quantizer.step_size[2], mse_step_size(x[2], -8, 7))

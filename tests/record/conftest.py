@@ -9,7 +9,7 @@ from oscillab.record.recorder import record
 
 
 class FakeLayer(nn.Module):
-    """A layer of another library: y = q(w) * x summed, weights (rows, columns), a step size of 0.5 and a range -1..1."""
+    """A layer of another library: integer `states` to start from, one step size or one a row, a range of -1..1."""
 
     def __init__(self, states, *, bits=3, step_size=0.5, has_range=True):
         super().__init__()

@@ -13,7 +13,7 @@ from oscillab.record.counting import count_oscillations
     ("name", "states"), [("tracker-4bit", "integer_states"), ("tracker-3bit-freeze", "output_states")]
 )
 def test_equals_the_published_tracker(shared, name, states):
-    """Oracle: totals, counts per step and frequencies that the published code gave on the same states; equal to the bit."""
+    """Oracle: totals, counts per step and frequencies that the published code gave on the same states, to the bit."""
     oracle = np.load(shared / "oracle" / f"{name}.npz")
     counted = count_oscillations(oracle[states], momentum=float(oracle["momentum"]))
     np.testing.assert_array_equal(counted.totals, oracle["total_oscillations"])
@@ -32,7 +32,7 @@ def test_frozen_weights_are_those_above_the_threshold(shared):
 
 
 def test_hand_worked_example():
-    """Oracle: five weights by hand. Up, stay, down: one. Up, up: none. Down, up, down: two. A jump and back: one."""
+    """Oracle: five weights by hand. Up, stay, down: one. Up, up: none. Down, up, down: two. Jump and back: one."""
     states = np.array([[0, 0, 0, 0, 0], [1, 1, -1, 3, 0], [1, 1, 0, 3, 0], [0, 2, -1, 0, 0]])
     frequency, totals, per_step = count_oscillations(states, momentum=0.5)
     assert totals.tolist() == [1, 0, 2, 1, 0]

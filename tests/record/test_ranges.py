@@ -65,7 +65,7 @@ def test_evaluation_is_not_observed(pair):
 
 
 def test_a_copy_is_not_observed_and_copies_as_ever(pair):
-    """Oracle: an invariant; the model has no hook, so its copies and pickles are those of a model that is not watched."""
+    """Oracle: an invariant; the model has no hook, so its copies and pickles are those of any other model."""
     module, observer = pair
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         other(torch.ones(3))

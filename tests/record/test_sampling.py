@@ -16,7 +16,7 @@ def layers(fakes):
 
 
 def test_drawn_by_seed(layers):
-    """Oracle: invariants: as many as asked or all, ascending, without repetition, the same for a seed, other for another."""
+    """Oracle: invariants: as many as asked or all, ascending, none twice, the same for a seed, others for another."""
     one, same, other = (Sample(layers, 8, seed=seed).index for seed in (0, 0, 1))
     assert one[:6].tolist() == [0, 1, 2, 3, 4, 5] and len(one) == 6 + 8
     assert (np.diff(one) > 0).all() and one[-1] < 106

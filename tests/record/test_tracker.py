@@ -55,7 +55,7 @@ def test_a_constant_never_flips():
 
 
 def test_counts_begin_anew_and_old_frequencies_end():
-    """Oracle: by hand; a frequency that decays below 1e-30 becomes exactly 0 when counts are taken, before it is denormal."""
+    """Oracle: by hand; a frequency below 1e-30 becomes exactly 0 when counts are taken, before it is denormal."""
     tracker, _ = followed(np.array([[0, 0], [1, 0], [0, 0]], np.int8), momentum=0.5)
     tracker.frequency[1] = 1e-31
     flips, oscillations = tracker.take_counts()

@@ -46,7 +46,7 @@ def test_packing_takes_the_smallest_type():
 
 
 def test_quiet_weights_take_next_to_no_room():
-    """Oracle: a million weights of which one in a hundred flips, a byte each uncompressed, fit into a twentieth of that."""
+    """Oracle: a million weights of which one in a hundred flips, a byte each, fit into a twentieth of that."""
     counts = np.zeros(1_000_000, np.uint8)
     counts[::100] = 7
     held = Windows(limit=2)

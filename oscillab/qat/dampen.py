@@ -1,0 +1,68 @@
+"""Does a weight that is pulled to the middle of its bin stop flipping?
+
+Oscillation dampening (2203.11086, section 4): a loss that grows with the distance of each latent weight to its bin's
+centre, with a weight that rises from 0, so that weights may still change their bins early on.
+"""
+
+from oscillab.qat.remedy import Remedy
+from oscillab.qat.schedule import check_share, cosine_between
+from oscillab.quant.lsq import along_channels, integer_state
+
+REDUCTIONS = ("sum", "kernel_mean")
+
+
+class Dampening(Remedy):
+    """A growing loss lambda * || w^ - clip(w, s n, s p) ||^2 over all quantized weights.
+
+    `weight`: the last lambda, reached by half a cosine that leaves 0 at `begin` of the run. The paper's best are 1e-2
+    before and 1e-3 after BN re-estimation, for a cross-entropy; a detection loss is larger and wants more.
+    `reduction`: "sum" is the paper's; "kernel_mean" is its code's, the sum over output channels of the mean over the
+    rest, which wants a weight as many times larger (the code's is 0.1).
+    """
+
+    def __init__(self, model, optimizer, total_steps, *, weight=1e-2, begin=0.25, reduction="sum"):
+        if not weight > 0:
+            raise ValueError(f"weight must be above 0, got {weight}")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction}")
+        self.last_weight, self.begin, self.reduction = weight, check_share("begin", begin), reduction
+        super().__init__(model, optimizer, total_steps)
+
+    def weight(self):
+        """lambda at this point of the run."""
+        return cosine_between(0.0, self.last_weight, self.share, begin=self.begin)
+
+    def penalty(self):
+        """The 0-d distance of all latent weights from their bin centres, squared; its gradient reaches them alone."""
+        return sum(self._reduced(squared_distance(layer.weight, layer.weight_quantizer)) for layer in self.layers)
+
+    def loss(self, loss):
+        """`loss` with the penalty added: call it as `loss` is called, for (total, items)."""
+        return Dampened(loss, self)
+
+    def _reduced(self, squares):
+        return squares.sum() if self.reduction == "sum" else squares.sum(0).mean()
+
+
+class Dampened:
+    """A loss and the dampening added to it; `items` gain "dampening", the part that it adds."""
+
+    def __init__(self, loss, dampening):
+        self.task_loss, self.dampening = loss, dampening
+
+    def __call__(self, *arguments, **options):
+        total, items = self.task_loss(*arguments, **options)
+        weight = self.dampening.weight()
+        added = weight * self.dampening.penalty() if weight else total.new_zeros(())  # nothing to compute early on
+        return total + added, items | {"dampening": added.detach()}
+
+
+def squared_distance(weight, quantizer):
+    """(w^ - clip(w, s n, s p))^2 of each weight, in its shape (section 4 of 2203.11086).
+
+    w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
+    """
+    step_size = quantizer.positive_step_size()
+    rounded = integer_state(weight, step_size, quantizer.low, quantizer.high)
+    step = along_channels(step_size, weight)
+    return (rounded * step - weight.clamp(quantizer.low * step, quantizer.high * step)).square()

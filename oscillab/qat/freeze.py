@@ -1,0 +1,147 @@
+"""Does it help to stop the weights that flip most, where they mostly are?
+
+Iterative freezing (Algorithm 1 of 2203.11086): a weight whose oscillation frequency exceeds a threshold stays for ever
+at the integer nearest to the average of its integer states. Freezing is in the integer domain: the step size still
+learns, and a frozen weight moves with it.
+"""
+
+import math
+
+import torch
+
+from oscillab.qat.remedy import Remedy
+from oscillab.qat.schedule import check_share, cosine_between
+from oscillab.quant.lsq import along_channels
+from oscillab.record.tracker import Tracker
+
+FORGET_EVERY = 250  # updates between two clearings of the tracker's counts, which hold 255
+
+
+class FrozenStates:
+    """Which weights are frozen in which state, over the integer states of all layers (weights,) int8.
+
+    `frozen`: (weights,) bool; `frozen_state`: (weights,) int8, 0 where not frozen; `average`: (weights,) float32, the
+    average of the integer states with the same `momentum` as the frequency.
+    """
+
+    def __init__(self, state, *, momentum=0.01):
+        self.tracker = Tracker(state, momentum=momentum)
+        self.average = state.float()
+        self.frozen = torch.zeros_like(state, dtype=torch.bool)
+        self.frozen_state = torch.zeros_like(state)
+        self.update_count = 0
+
+    def hold(self, state):
+        """`state` with the frozen weights in their frozen states."""
+        return torch.where(self.frozen, self.frozen_state, state)
+
+    def update(self, state, threshold):
+        """Count the step to `state` and freeze what oscillates more often than `threshold`: how many were frozen.
+
+        The order is the published code's: the state that a weight is frozen in is the average before this step.
+        """
+        state = self.hold(state)
+        self.tracker.update(state)
+        new = (self.tracker.frequency > threshold) & ~self.frozen
+        self.frozen_state = torch.where(new, self.average.round().to(torch.int8), self.frozen_state)
+        self.frozen |= new
+        self.average.lerp_(state.float(), self.tracker.momentum)
+        self.update_count += 1
+        if self.update_count % FORGET_EVERY == 0:
+            self.tracker.take_counts()
+        return int(new.sum())
+
+    def state_dict(self):
+        """Copies of all tensors on the CPU."""
+        own = {name: getattr(self, name).cpu().clone() for name in ("average", "frozen", "frozen_state")}
+        return own | {"tracker": self.tracker.state_dict(), "update_count": self.update_count}
+
+    def load_state_dict(self, state):
+        """Continue from `state`, made by `state_dict`."""
+        for name in ("average", "frozen", "frozen_state"):
+            getattr(self, name).copy_(state[name])
+        self.tracker.load_state_dict(state["tracker"])
+        self.update_count = int(state["update_count"])
+
+
+class Freezing(Remedy):
+    """Freezes, for ever, weights that oscillate more often than a falling threshold.
+
+    `thresholds`: the first and the last, along half a cosine from `begin` of the run on; nothing is frozen before it.
+    (0.04, 0.01) is the paper's best. `momentum`: of the frequency and of the average of the states; frequencies take
+    some 1 / momentum steps to build up, so that a run should be many times as long.
+    `frozen_share`: the share of all weights that is frozen by now.
+    """
+
+    def __init__(self, model, optimizer, total_steps, *, thresholds=(0.04, 0.01), begin=0.25, momentum=0.01):
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must be above 0 and at most 1, got {momentum}")
+        if len(thresholds) != 2 or min(thresholds) < 0:
+            raise ValueError(f"thresholds must be two frequencies of 0 or more, first and last, got {thresholds}")
+        self.thresholds, self.begin, self.momentum = tuple(thresholds), check_share("begin", begin), momentum
+        super().__init__(model, optimizer, total_steps)
+        self.states = FrozenStates(self._read(), momentum=momentum)
+        self._any = False
+
+    @property
+    def frozen_share(self):
+        """The share of all weights that is frozen."""
+        return float(self.states.frozen.float().mean())
+
+    def threshold(self):
+        """The frequency above which a weight is frozen at this point of the run; infinite before `begin`."""
+        if self.share < self.begin:
+            return math.inf
+        return cosine_between(*self.thresholds, self.share, begin=self.begin)
+
+    def before_step(self):
+        """No gradient to frozen latent weights; to the step size that of s * k, its derivative for a constant k.
+
+        LSQ's own gradient round(w / s) - w / s, which the backward pass gave, is 0 in a bin's middle.
+        """
+        if not self._any:
+            return
+        for layer, frozen, state in self._parts():
+            weight, grid = layer.weight, layer.weight_quantizer
+            if weight.grad is None:
+                continue
+            if grid.step_size.grad is not None:
+                each = torch.where(frozen, weight.grad * state, 0.0)  # (C_out, C_in, H, W)
+                total = each.sum() if grid.step_size.ndim == 0 else each.flatten(1).sum(1)
+                grid.step_size.grad.add_(total, alpha=grid._gradient_scale(weight))
+            weight.grad.masked_fill_(frozen, 0.0)
+
+    def after_step(self):
+        """Frozen weights back to their states (decay and a moving step size took them away), then the count."""
+        self._place()
+        if self.states.update(self._read(), self.threshold()):
+            self._any = True
+            self._place()
+
+    def state_dict(self):
+        """The step count and all that is known of the weights."""
+        return super().state_dict() | {"states": self.states.state_dict()}
+
+    def load_state_dict(self, state):
+        """Continue from `state`, made by `state_dict`."""
+        super().load_state_dict(state)
+        self.states.load_state_dict(state["states"])
+        self._any = bool(self.states.frozen.any())
+
+    def _read(self):
+        with torch.no_grad():
+            return torch.cat([layer.integer_state().reshape(-1) for layer in self.layers])
+
+    def _place(self):
+        """Each frozen latent weight to the middle of its bin, s * k, which every reader rounds to k."""
+        if not self._any:
+            return
+        for layer, frozen, state in self._parts():
+            step = along_channels(layer.weight_step_size(), layer.weight)
+            layer.weight.copy_(torch.where(frozen, state * step, layer.weight))
+
+    def _parts(self):
+        """(layer, its frozen mask, its frozen states), both in its weight's shape."""
+        counts = [layer.weight.numel() for layer in self.layers]
+        split = zip(self.layers, self.states.frozen.split(counts), self.states.frozen_state.split(counts), strict=True)
+        return [(layer, mask.view(layer.weight.shape), state.view(layer.weight.shape)) for layer, mask, state in split]

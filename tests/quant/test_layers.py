@@ -1,0 +1,202 @@
+"""Does quantizing a network keep all that it does not quantize?"""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from oscillab.quant import (
+    QuantConv2d,
+    QuantSpec,
+    held_step_sizes,
+    is_quantized,
+    quant_layers,
+    quantize,
+    quantizers,
+    step_sizes,
+)
+from oscillab.quant.lsq import lsq
+
+SPECS = [
+    QuantSpec(),
+    QuantSpec(bits=3, weight_granularity="per_channel", gradient_mask="rounded", init="lsq"),
+    QuantSpec(bits=2, activation="unsigned", gradient_scale=False),
+    QuantSpec(activation="affine"),
+]
+
+
+def train(model, optimizer, batches):
+    """The losses of one step for each batch."""
+    losses = []
+    for batch in batches:
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_forward_is_the_convolution_of_the_quantized_tensors(network, batches, spec):
+    """Oracle: torch's own convolution of lsq(x) and lsq(w), for a grouped, dilated, reflecting layer."""
+    layer = quant_layers(quantize(network, spec, batches))["3"]
+    x = torch.randn(2, 8, 9, 9)
+    grid_x, grid_w = layer.input_quantizer, layer.weight_quantizer
+    quantized = lsq(x, grid_x.step_size, grid_x.low, grid_x.high, offset=grid_x.offset)
+    weight = lsq(layer.weight, grid_w.step_size, grid_w.low, grid_w.high)
+    padded = functional.pad(quantized, (2, 2, 2, 2), mode="reflect")
+    expected = functional.conv2d(padded, weight, groups=4, dilation=2)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_protocol_of_the_recorder(network, batches):
+    """Oracle: the quantized weight is the integer state times the step size; ranges are levels times step size."""
+    for spec in SPECS:
+        for layer in quant_layers(quantize(copy.deepcopy(network), spec, batches)).values():
+            states, step_size = layer.integer_state(), layer.weight_step_size()
+            assert states.dtype == torch.int8 and states.shape == layer.weight.shape
+            assert -(2 ** (layer.bits - 1)) <= states.min() and states.max() <= 2 ** (layer.bits - 1) - 1
+            shape = (layer.out_channels, 1, 1, 1) if spec.weight_granularity == "per_channel" else ()
+            weight = layer.weight_quantizer(layer.weight)
+            assert torch.equal(weight.detach(), states * step_size.view(shape))
+            low, high = layer.activation_range()
+            assert low.ndim == high.ndim == 0 and low < high
+            assert high - low == pytest.approx((2**layer.bits - 1) * layer.input_quantizer.step_size.item(), rel=1e-5)
+
+
+def test_the_same_objects_are_kept(network, batches):
+    """Oracle: identity of modules and Parameters, names, flags, dtype, hooks; batch norm is the class that it was."""
+    parameters, modules = dict(network.named_parameters()), dict(network.named_modules())
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    calls = []
+    network[3].register_forward_hook(lambda *_: calls.append(1))
+    model = quantize(network, QuantSpec(), batches)
+    assert model is network and is_quantized(model) and calls == [1, 1]  # the batches passed it
+    for name, parameter in parameters.items():
+        assert dict(model.named_parameters())[name] is parameter
+    for name, module in modules.items():
+        assert model.get_submodule(name) is module
+    assert all(isinstance(layer, nn.Conv2d) for layer in quant_layers(model).values())
+    assert type(model[1]) is nn.BatchNorm2d
+    before = model[3].weight.detach().clone()
+    train(model, optimizer, batches)  # the optimizer of the float network
+    assert not torch.equal(before, model[3].weight)
+
+
+def test_ends_have_their_own_bits(network, fresh, batches):
+    """Oracle: first and last by module order, or the names that the model gives; ends_bits=4 is the paper's 4-bit*."""
+    bits = {name: layer.bits for name, layer in quant_layers(quantize(network, QuantSpec(), batches)).items()}
+    assert bits == {"0": 8, "3": 4, "6.one": 4, "6.two": 4, "8": 8}
+    named = fresh()
+    named.end_layers = ["0", "6.one", "8"]
+    bits = {name: layer.bits for name, layer in quant_layers(quantize(named, QuantSpec(bits=3), batches)).items()}
+    assert bits == {"0": 8, "3": 3, "6.one": 8, "6.two": 3, "8": 8}
+    star = quantize(fresh(), QuantSpec(ends_bits=4), batches)
+    assert {layer.bits for layer in quant_layers(star).values()} == {4}
+
+
+def test_the_image_is_unsigned_and_silu_is_signed(network, batches):
+    """Oracle: rule A1. Images lie in 0..1, SiLU goes down to -0.278."""
+    layers = quant_layers(quantize(network, QuantSpec(), batches))
+    image, silu = layers["0"].input_quantizer, layers["3"].input_quantizer
+    assert (image.low, image.high, silu.low, silu.high) == (0, 255, -8, 7)
+
+
+def test_step_sizes_are_all_and_named_as_parameters(network, batches):
+    """Oracle: the parameters that quantizing added, by name."""
+    for spec, each in ((QuantSpec(), 2), (QuantSpec(activation="affine"), 3)):
+        model = copy.deepcopy(network)
+        before = set(dict(model.named_parameters()))
+        found = step_sizes(quantize(model, spec, batches))
+        added = {name: value for name, value in model.named_parameters() if name not in before}
+        assert found.keys() == added.keys() and len(found) == 5 * each
+        assert all(found[name] is added[name] for name in found)
+    assert step_sizes(nn.Conv2d(3, 4, 1)) == {}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_parameter_gets_a_gradient(network, batches, spec):
+    """Oracle: gradients are there, finite and not all zero, after one backward pass."""
+    model = quantize(network, spec, batches)
+    model(batches[0]).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+    trained = [value.grad.abs().sum() for name, value in step_sizes(model).items() if "weight_quantizer" in name]
+    assert all(total > 0 for total in trained)
+
+
+def test_a_convolution_alone_and_one_built_directly(batches):
+    """Oracle: identity of the root module; a QuantConv2d built by hand equals one that was turned."""
+    conv = nn.Conv2d(3, 4, 3)
+    assert quantize(conv, QuantSpec(), batches) is conv and list(quant_layers(conv)) == [""]
+    assert set(step_sizes(conv)) == {"weight_quantizer.step_size", "input_quantizer.step_size"}
+    built = QuantConv2d(3, 4, 3, bits=8)
+    built.load_state_dict(conv.state_dict())
+    assert torch.equal(built(batches[0]), conv(batches[0]))
+
+
+def test_modes_follow_the_layer(network, batches):
+    """Oracle: the flag of each convolution; a network in eval mode gets quantizers in eval mode."""
+    model = quantize(network.eval(), QuantSpec(), batches)
+    assert not any(module.training for module in model.modules())
+
+
+def test_held_step_sizes_are_counted_and_warned_of_once(network, batches, caplog):
+    """Oracle: one quantizer held in 2 training steps and in an evaluation, which does not count; one warning."""
+    model = quantize(network, QuantSpec(), batches)
+    assert held_step_sizes(model) == {}
+    with torch.no_grad():
+        model[3].weight_quantizer.step_size.fill_(-0.1)
+    for _ in range(2):
+        assert torch.isfinite(model(batches[0])).all()
+    model.eval()(batches[0])
+    with caplog.at_level(logging.WARNING):
+        assert held_step_sizes(model) == {"3.weight_quantizer": 2} == held_step_sizes(model)
+    assert [record.getMessage() for record in caplog.records] == [
+        "step size of 3.weight_quantizer fell to its floor and was held positive in 2 training steps"
+    ]
+    assert (model[3].weight_step_size() > 0) and held_step_sizes(nn.ReLU()) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bits": 1}, r"^bits must be 2\.\.8, got 1$"),
+        ({"bits": "4"}, r"^bits must be 2\.\.8, got '4'$"),
+        ({"ends_bits": 9}, r"^ends_bits must be 2\.\.8, got 9$"),
+        ({"weight_granularity": "row"}, "weight_granularity must be one of per_tensor, per_channel, got 'row'"),
+        ({"activation": "relu"}, "activation must be one of symmetric, unsigned, affine, got 'relu'"),
+        ({"init": "max"}, "init must be one of mse, lsq, got 'max'"),
+        ({"gradient_mask": "none"}, "gradient_mask must be one of unrounded, rounded, got 'none'"),
+        ({"gradient_scale": 0.5}, "gradient_scale must be True or False, got 0.5"),
+    ],
+)
+def test_a_spec_that_is_not_allowed(options, message):
+    """Oracle: the message."""
+    with pytest.raises(ValueError, match=message):
+        QuantSpec(**options)
+
+
+def test_networks_that_cannot_be_quantized(network, fresh, batches):
+    """Oracle: the messages; a failed call leaves no quantizer behind."""
+
+    class Standardized(nn.Conv2d):
+        """A convolution with a forward of its own."""
+
+    for model, message in (
+        (nn.Linear(3, 4), "model has no nn.Conv2d to quantize, got Linear"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), Standardized(4, 4, 1)), "layer '1' must be a plain nn.Conv2d, got Standard"),
+        (quantize(network, QuantSpec(), batches), r"model is already quantized \(5 layers\)"),
+    ):
+        before = len(quantizers(model))
+        with pytest.raises(ValueError, match=message):
+            quantize(model, QuantSpec(), batches)
+        assert len(quantizers(model)) == before
+    named = fresh()
+    named.end_layers = ["0", "head"]
+    with pytest.raises(ValueError, match="end_layers must name convolutions, got 'head'; there are 0, 3, 6.one"):
+        quantize(named, QuantSpec(), batches)
