@@ -93,7 +93,7 @@ class Qat:
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
     ema_decay: float | None = None
-    """None: the decay with the paper's share of the run as its horizon; the paper's own is 0.9999"""
+    """None: a horizon of a sixth of the run, at most the paper's 0.9999"""
     checkpoint_every: int = 200
     """optimizer steps between checkpoints"""
     resume: bool = False

@@ -93,6 +93,12 @@ def short_cells(notebook, path):
 
 
 @rule
+def lines_that_fit_a_page(notebook, path):
+    lines = [line for cell in code_cells(notebook) for line in cell.source.splitlines()]
+    return [f"a line of {len(line)} characters: {line[:40]}" for line in lines if len(line) > 120]
+
+
+@rule
 def short_functions(notebook, path):
     trees = [ast.parse(re.sub(r"^[%!].*", "", c.source, flags=re.MULTILINE)) for c in code_cells(notebook)]
     functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
@@ -200,7 +206,9 @@ def broken():
     cells = [
         new_markdown_cell("## Summary\nIt is simply [gone](missing.md)."),
         new_code_cell(
-            "interact(f)", metadata={"tags": ["nbval-skip", "nbval-ignore-output"]}, outputs=[error, warning]
+            "interact(f)" + " " * 120,
+            metadata={"tags": ["nbval-skip", "nbval-ignore-output"]},
+            outputs=[error, warning],
         ),
         new_code_cell(long, metadata={"execution": {"at": "noon"}}, outputs=[view]),
     ]

@@ -26,7 +26,8 @@ STYLE = """
 body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; max-width: 62rem;
   margin: 2rem auto; padding: 0 1rem }
 figure { margin: 1.5rem 0; overflow-x: auto } figcaption { color: var(--quiet); max-width: 46rem }
-img { max-width: 100%; background: white; padding: .6rem; border-radius: .4rem; border: 1px solid var(--line) }
+img { max-width: 100%; box-sizing: border-box; background: white; padding: .6rem; border-radius: .4rem;
+  border: 1px solid var(--line) }
 div.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .8rem; border-bottom: 1px solid var(--line); text-align: right } td.word { text-align: left }
 pre { overflow-x: auto; font-size: .85rem; color: var(--quiet) }

@@ -22,7 +22,7 @@ class Explorer(ipywidgets.VBox):
 
     def __init__(self, draw, controls):
         self.draw, self.controls = draw, dict(controls)
-        self.picture = ipywidgets.Image(format="png")
+        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         super().__init__([ipywidgets.HBox(list(self.controls.values())), self.picture])
         for control in self.controls.values():
             control.observe(self.redraw, "value")
@@ -60,7 +60,7 @@ class ToyExplorer(Explorer):
             run = simulate(target, bits=bits, learning_rate=learning_rate, steps=steps)
             return draw_one_weight(run)
 
-        slow = {"continuous_update": False}
+        slow = {"continuous_update": False, "style": {"description_width": "initial"}}
         controls = {
             "bits": ipywidgets.IntSlider(bits, 2, 5, description="bits", **slow),
             "learning_rate": ipywidgets.FloatLogSlider(

@@ -30,15 +30,15 @@ def cxcywh_from_xyxy(boxes):
 
 
 def pairwise_iou(first, second):
-    """The intersection over union (n, m) of every `xyxy` box in `first` (n, 4) with every one in `second` (m, 4).
+    """The intersection over union (…, n, m) of every `xyxy` box in `first` (…, n, 4) with all of `second` (…, m, 4).
 
     >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]]))
     tensor([[0.3333, 0.0000]])
     """
-    low = torch.maximum(first[:, None, :2], second[None, :, :2])
-    high = torch.minimum(first[:, None, 2:4], second[None, :, 2:4])
-    shared = (high - low).clamp(min=0).prod(-1)  # (n, m)
-    union = area(first)[:, None] + area(second)[None] - shared
+    low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
+    high = torch.minimum(first[..., :, None, 2:4], second[..., None, :, 2:4])
+    shared = (high - low).clamp(min=0).prod(-1)  # (…, n, m)
+    union = area(first)[..., :, None] + area(second)[..., None, :] - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 

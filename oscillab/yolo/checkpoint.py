@@ -64,7 +64,8 @@ def foreign(found):
     levels = [len(tensor) for key, tensor in found.state.items() if key.endswith(".anchors") and tensor.ndim == 3]
     if any(kind.startswith("ultralytics.") for kind in found.kinds):
         return "a network of the ultralytics package (YOLOv8 and later, or YOLOv5u)"
-    if any(kind.endswith(CLASSIFIERS) for kind in found.kinds) or any(key.endswith(".linear.weight") for key in found.state):
+    classifies = any(kind.endswith(CLASSIFIERS) for kind in found.kinds)
+    if classifies or any(key.endswith(".linear.weight") for key in found.state):
         return "a classification network, which predicts no boxes"
     if len(found.strides) == 4 or 4 in levels:
         return "a P6 network, with a fourth level of stride 64"

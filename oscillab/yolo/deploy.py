@@ -109,7 +109,7 @@ def with_weights(conv, weight, bias):
 
 
 def merged(layer):
-    """The one 3x3 convolution that computes a `RepConv`'s sum of branches: a 1x1 kernel is a 3x3 one with a zero rim."""
+    """The one 3x3 convolution that computes a `RepConv`'s sum: a 1x1 kernel is a 3x3 one with a rim of zeros."""
     dense, point = folded(*layer.rbr_dense), folded(*layer.rbr_1x1)
     return with_weights(dense, dense.weight + pad(point.weight, (1, 1, 1, 1)), dense.bias + point.bias)
 

@@ -31,6 +31,15 @@ class Matches(NamedTuple):
     target: Tensor  # (m,) row of `targets` that is answered for
 
 
+class Fields(NamedTuple):
+    """What the raw outputs of one level say, each (N, A, H, W, numbers)."""
+
+    box: Tensor  # 4 numbers
+    objectness: Tensor  # 1
+    logits: Tensor  # C
+    coefficients: Tensor  # of masks: 32, or none
+
+
 class DetectionLoss:
     """YOLOv5's loss for the raw outputs of `model`.
 
@@ -46,47 +55,60 @@ class DetectionLoss:
         self.anchor_threshold = anchor_threshold
         self.scale_gains = scale_gains
 
-    def __call__(self, outputs, targets, image_size):
+    def __call__(self, outputs, targets, image_size, *, masks=None):
         """The total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
 
         `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
         index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
-        longer side in pixels. Raises ValueError for targets of another shape, class or image. Computes in float32
-        under autocast.
+        longer side in pixels; `masks` are for the losses of networks that segment. Raises ValueError for targets of
+        another shape, class or image. Computes in float32 under autocast.
         """
         self._check(outputs, targets)
         with torch.autocast(outputs[0].device.type, enabled=False):
-            outputs = [raw if raw.dtype == torch.float64 else raw.float() for raw in outputs]
-            levels = zip(outputs, self.anchors, OBJECTNESS_BALANCE, strict=True)
-            parts = [self.level(raw, targets, anchors, balance) for raw, anchors, balance in levels]
-            gains = self.scaled_gains(image_size)
-            items = {name: gains[name] * sum(part[name] for part in parts) for name in gains}
-            total = sum(items.values()) * len(outputs[0])
-        return total, {name: item.detach() for name, item in items.items()}
+            outputs = [in_full_precision(raw) for raw in outputs]
+            matches = self.assign(outputs, targets.to(outputs[0]))
+            parts = self.parts([split(raw, self.classes) for raw in outputs], matches)
+            return self.total(parts, image_size, len(outputs[0]))
+
+    def assign(self, outputs, targets):
+        """The `Matches` of each level: which predictions answer for which object."""
+        levels = zip(outputs, self.anchors, strict=True)
+        threshold = self.anchor_threshold
+        return [match(targets, anchors.to(raw), raw.shape[2:4], threshold=threshold) for raw, anchors in levels]
+
+    def parts(self, fields, matches):
+        """The parts of the loss, a dict of 0-d tensors, before the gains, from the `Fields` of each level."""
+        levels = zip(fields, matches, self.anchors, OBJECTNESS_BALANCE, strict=True)
+        parts = [self.level(*level) for level in levels]
+        return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+    def total(self, parts, image_size, batch_size):
+        """The total, and the parts after their gains, detached."""
+        gains = self.scaled_gains(image_size)
+        items = {name: gains[name] * part for name, part in parts.items()}
+        return sum(items.values()) * batch_size, {name: item.detach() for name, item in items.items()}
 
     def scaled_gains(self, image_size):
         """The gain of each part, a dict of floats, for an image of `image_size` pixels."""
         if not self.scale_gains:
             return self.gains
         per_level = 3 / len(self.anchors)
-        scales = {"box": 1.0, "objectness": (image_size / 640) ** 2, "classification": self.classes / 80}
-        return {name: gain * scales[name] * per_level for name, gain in self.gains.items()}
+        scales = {"objectness": (image_size / 640) ** 2, "classification": self.classes / 80}
+        return {name: gain * scales.get(name, 1.0) * per_level for name, gain in self.gains.items()}
 
-    def level(self, raw, targets, anchors, balance):
+    def level(self, fields, matches, anchors, balance):
         """The three parts of one level's loss, before the gains."""
-        matches = match(targets.to(raw), anchors.to(raw), raw.shape[2:4], threshold=self.anchor_threshold)
         at = matches.image, matches.anchor, matches.row, matches.column
-        # Split before choosing: the gradient is then put together once instead of added up from full-sized zeros.
-        box, objectness, logits, _ = raw.split((4, 1, self.classes, raw.shape[-1] - 5 - self.classes), -1)
         count = max(len(matches.target), 1)  # a level without any match adds an exact zero
-        likeness = ciou(predicted_boxes(box[at], anchors.to(raw)[matches.anchor]), matches.box)
-        classification = raw.new_zeros(())
+        likeness = ciou(predicted_boxes(fields.box[at], anchors.to(fields.box)[matches.anchor]), matches.box)
+        objectness = fields.objectness
+        classification = objectness.new_zeros(())
         if self.classes > 1:  # (m, C)
-            wanted = raw.new_zeros(len(matches.target), self.classes).scatter_(1, matches.label[:, None], 1.0)
-            classification = bce(logits[at], wanted, reduction="sum") / (count * self.classes)
+            wanted = objectness.new_zeros(len(matches.target), self.classes).scatter_(1, matches.label[:, None], 1.0)
+            classification = bce(fields.logits[at], wanted, reduction="sum") / (count * self.classes)
         return {
             "box": (1 - likeness).sum() / count,
-            "objectness": bce(objectness[..., 0], objectness_target(raw, matches, likeness)) * balance,
+            "objectness": bce(objectness[..., 0], objectness_target(objectness, matches, likeness)) * balance,
             "classification": classification,
         }
 
@@ -99,6 +121,20 @@ class DetectionLoss:
             low, high = (int(bound) for bound in targets[:, column].aminmax())
             if low < 0 or high >= limit:
                 raise ValueError(f"the {what} of every target must be 0..{limit - 1}, got {low}..{high}")
+
+
+def in_full_precision(x):
+    """`x` in float32, or in float64 where it is so already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def split(raw, classes):
+    """The `Fields` of raw outputs (N, A, H, W, 5 + C [+ 32]).
+
+    Split before anything is chosen from them: the gradient is then put together once instead of added up from
+    full-sized zeros.
+    """
+    return Fields(*raw.split((4, 1, classes, raw.shape[-1] - 5 - classes), -1))
 
 
 def predicted_boxes(chosen, anchors):
@@ -135,13 +171,22 @@ def match(targets, anchors, grid_size, *, threshold=4.0):
     anchor, target = anchor[pair], target[pair]
     offset = 0.5 * centre.new_tensor(NEIGHBOURS)[neighbour]
     cell = torch.minimum((centre[target] - offset).long().clamp(min=0), size.long() - 1)  # (m, 2) column, row
+    return answer(anchor, cell, targets, target, size)
+
+
+def answer(anchor, cell, targets, target, size):
+    """The `Matches` of the predictions at `anchor` (m,) and `cell` (m, 2: column, row) with the rows `target` (m,).
+
+    `size` (2,) is the grid's width and height.
+    """
+    chosen = targets[target]
     return Matches(
-        image=targets[target, 0].long(),
+        image=chosen[:, 0].long(),
         anchor=anchor,
         row=cell[:, 1],
         column=cell[:, 0],
-        box=torch.cat((centre[target] - cell, wh[target]), 1),
-        label=targets[target, 1].long(),
+        box=torch.cat((chosen[:, 2:4] * size - cell, chosen[:, 4:6] * size), 1),
+        label=chosen[:, 1].long(),
         target=target,
     )
 

@@ -18,7 +18,7 @@ ANCHORS = (
 
 
 def rows(size, classes, *, segment=False):
-    """The layer table of YOLOv5 `size` (n, s, m, l, x) for `classes` classes, with masks or without, a list of `Row`."""
+    """The layer table of YOLOv5 `size` (n, s, m, l, x) for `classes` classes, a list of `Row`, with masks if asked."""
     depth_multiple, width_multiple = SIZES[size]
     prototype_channels = (scaled_width(256, width_multiple),) if segment else ()
 

@@ -99,11 +99,12 @@ def test_resumes_to_the_same_average(quantized):
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
-def test_horizon_is_the_papers_share_of_the_run():
-    """Oracle: arithmetic; 1 / (1 - decay) over the steps is 10,000 / 184,900 for the paper and for 740 steps alike."""
-    assert decay_for(184_900) == 0.9999
-    assert 1 / (1 - decay_for(740)) / 740 == pytest.approx(10_000 / 184_900, rel=1e-3)
-    assert ramp_for(184_900) == 2000
+def test_horizon_is_a_sixth_of_a_short_run_and_the_papers_of_a_long_one():
+    """Oracle: arithmetic; 1 / (1 - decay) = steps / 6, never beyond 0.9999, whose ramp is YOLOv5's 2,000 updates."""
+    assert 1 / (1 - decay_for(600)) == pytest.approx(100)
+    assert decay_for(184_900) == decay_for(10**7) == 0.9999
+    assert ramp_for(184_900) == pytest.approx(2000) and ramp_for(600) == pytest.approx(20)
+    assert decay_for(1) == 0
 
 
 @pytest.mark.parametrize("options, sentence", [

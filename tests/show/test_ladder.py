@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from handmade import make_table
 
 from oscillab.show.ladder import draw_ladder, panels
 
@@ -46,7 +45,7 @@ def test_a_table_without_float_draws(table):
     assert not axes.texts or all("FP32" not in text.get_text() for text in axes.texts)
 
 
-def test_tables_that_cannot_be_drawn_are_refused(table):
+def test_tables_that_cannot_be_drawn_are_refused(table, make_table):
     """Oracle: the documented errors."""
     with pytest.raises(ValueError, match="lacks the columns map50"):
         draw_ladder(table.drop(columns="map50"))

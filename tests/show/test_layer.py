@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from handmade import make_recording
 
 from oscillab.show.layer import draw_boundary_distance, draw_layer_map, draw_trajectories, near_edge
 from oscillab.show.ranges import draw_ranges, draw_step_sizes
@@ -28,7 +27,7 @@ def test_trajectories_draw_position_and_edges(live):
     assert heights and all(height % 1 == 0.5 for height in heights)
 
 
-def test_a_layer_without_trajectories_is_refused():
+def test_a_layer_without_trajectories_is_refused(make_recording):
     """Oracle: the documented error."""
     with pytest.raises(ValueError, match="no weight of layer 'middle'"):
         draw_trajectories(make_recording(sampled=0), "middle")
@@ -41,7 +40,7 @@ def test_an_unknown_layer_is_named(live):
             draw(live, "middel")
 
 
-def test_near_edge_counts_what_lies_in_the_outer_cells(live):
+def test_near_edge_counts_what_lies_in_the_outer_cells(live, make_recording):
     """Oracle: distances computed from the latent weights themselves (all weights of a layer are drawn in the conftest).
 
     The tolerance is one weight: a float32 position on a cell's border may fall on either side.
@@ -73,7 +72,7 @@ def test_boundary_shares_add_up(live):
     assert axes.lines[0].get_ydata().sum() == pytest.approx(100) == axes.lines[1].get_ydata().sum()
 
 
-def test_a_recording_without_latent_weights_is_refused():
+def test_a_recording_without_latent_weights_is_refused(make_recording):
     """Oracle: the documented error."""
     with pytest.raises(ValueError, match="no latent weights"):
         draw_boundary_distance(make_recording(positions=False))

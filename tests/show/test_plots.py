@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from handmade import make_recording, make_table
 from matplotlib.figure import Figure
 
 from oscillab.record import oscillation
@@ -42,7 +41,7 @@ def test_flips_title_compares_the_last_quarter(live, average):
     assert f"LSQ {100 * rates[0]:.2g} %" in title and f"{rates[0] / rates[1]:.1f} times fewer" in title
 
 
-def test_an_average_that_never_flips_divides_by_nothing(live):
+def test_an_average_that_never_flips_divides_by_nothing(live, make_recording):
     """Oracle: no ratio where the average has no flips."""
     still = make_recording(speed=0.0)
     title = plots.draw_flips({"lsq": live, "ema": still}).get_suptitle()
@@ -57,7 +56,7 @@ def test_layers_show_the_share_per_layer(live, average):
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["first (8 bit)", "middle", "last"]
 
 
-def test_before_after_holds_both_halves(live, average):
+def test_before_after_holds_both_halves(live, average, make_table):
     """Oracle: the two lines of flips, and the means of the table's methods over two seeds."""
     figure = plots.draw_before_after(make_table(bits=(3,)), live, average)
     assert {"LSQ", "EMA"} <= {one.get_label() for one in figure.axes[0].lines}
@@ -71,7 +70,7 @@ def test_before_after_takes_one_bit_width(table, live, average):
         plots.draw_before_after(table, live, average)
 
 
-def test_recordings_of_two_networks_are_refused(live):
+def test_recordings_of_two_networks_are_refused(live, make_recording):
     """Oracle: the documented error names both methods."""
     with pytest.raises(ValueError, match="lsq and ema cannot be compared"):
         plots.draw_layers({"lsq": live, "ema": make_recording(names=("first", "last"))})

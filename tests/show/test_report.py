@@ -6,7 +6,6 @@ from base64 import b64decode
 from html.parser import HTMLParser
 
 import pytest
-from handmade import make_recording, make_table
 
 from oscillab.show import album, report
 
@@ -29,7 +28,7 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, make_recording, make_table):
     """A folder as a study writes it: a 3-bit run with recordings, a 4-bit run without."""
     folder = tmp_path_factory.mktemp("quick")
     make_table().to_csv(folder / "table.csv", index=False)
@@ -89,7 +88,7 @@ def test_a_folder_without_a_table_is_refused(tmp_path):
         report.write(tmp_path)
 
 
-def test_the_busiest_layer_is_a_low_bit_one(live):
+def test_the_busiest_layer_is_a_low_bit_one(live, make_recording):
     """Oracle: the 8-bit layer is made to oscillate in every weight, and is not chosen."""
     recording = make_recording()
     recording["frequency"][recording.weights_of("first")] = 1

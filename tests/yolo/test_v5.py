@@ -16,6 +16,11 @@ COUNTS = {
     "yolov5m": (21_190_557, 481, 82),
     "yolov5l": (46_563_709, 613, 104),
     "yolov5x": (86_749_405, 745, 126),
+    "yolov5n-seg": (1_991_549, 367, 63),
+    "yolov5s-seg": (7_621_277, 367, 63),
+    "yolov5m-seg": (21_990_397, 499, 85),
+    "yolov5l-seg": (47_924_957, 631, 107),
+    "yolov5x-seg": (88_819_517, 763, 129),
 }
 ROW_PARAMETERS = [
     *(1760, 4672, 4800, 18560, 29184, 73984, 156928, 295424, 296448, 164608, 33024, 0, 0, 90880, 8320, 0, 0),
@@ -45,8 +50,10 @@ def test_state_dict_keys_shapes_types_and_order_are_official(name, shared):
 
 
 def test_every_row_has_the_official_number_of_parameters():
-    """Oracle: the official layer table of YOLOv5n."""
-    assert [sum(p.numel() for p in row.parameters()) for row in on_meta("yolov5n").model] == ROW_PARAMETERS
+    """Oracle: the official layer tables of YOLOv5n and YOLOv5n-seg, whose heads alone differ."""
+    for name, head in (("yolov5n", 115_005), ("yolov5n-seg", 234_397)):
+        counts = [sum(p.numel() for p in row.parameters()) for row in on_meta(name).model]
+        assert counts == [*ROW_PARAMETERS[:-1], head]
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5s"])
@@ -56,6 +63,15 @@ def test_decoded_outputs_equal_the_official_ones(name, shared, rule, filled):
     with torch.no_grad():
         found = filled(name)(torch.from_numpy(rule.image())).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_segmentation_outputs_equal_the_official_ones(shared, rule, filled):
+    """Oracle: the official code's decoded boxes, mask coefficients and prototypes for the same weights, as above."""
+    expected = np.load(shared / "oracle" / "yolov5n-seg.npz")
+    with torch.no_grad():
+        decoded, prototypes = filled("yolov5n-seg")(torch.from_numpy(rule.image()))
+    np.testing.assert_allclose(decoded.numpy(), expected["decoded"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(prototypes.numpy(), expected["proto"], rtol=1e-4, atol=1e-6)
 
 
 def test_widths_and_depths_round_as_the_official_ones():

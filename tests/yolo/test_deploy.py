@@ -1,0 +1,123 @@
+"""Oracles: the network before folding, the official outputs, the official counts after folding, refusals in words."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from oscillab.yolo import zoo
+from oscillab.yolo.deploy import fuse, is_fused, reparameterize
+
+# Parameters after the official fusing; there YOLOv7's training graph and YOLOv7-seg keep their idle offsets and factors.
+FUSED = {
+    "yolov5n": 1_867_405,
+    "yolov5x": 86_705_005,
+    "yolov5n-seg": 1_986_637,
+    "yolov5x-seg": 88_774_445,
+    "yolov7-tiny": 6_219_709,
+    "yolov7-tiny-deploy": 6_219_709,
+    "yolov7": 36_905_341,
+    "yolov7-deploy": 36_905_341,
+    "yolov7-seg": 38_268_602 - (256 + 512 + 1024) - 3 * 255,
+}
+
+
+def lively(name, classes=3):
+    """A model in float64 and eval mode whose BatchNorms and implicit numbers are random, not at their start."""
+    torch.manual_seed(0)
+    model = zoo.build(name, classes).double().eval()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight.uniform_(0.8, 1.6), layer.bias.normal_(0, 0.1)
+                layer.running_mean.normal_(0, 0.1), layer.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5n-seg", "yolov7-tiny", "yolov7", "yolov7-seg"])
+def test_a_fused_network_computes_the_same(name):
+    """Oracle: the network before, in float64, in both modes; rounding alone is left, 1e-9 of pixels."""
+    model = lively(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    x = torch.rand(2, 3, 64, 32, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = model(x), fuse(model)(x)
+        pairs = zip(expected, found, strict=True) if model.task == "segment" else [(expected, found)]
+        for first, second in pairs:
+            torch.testing.assert_close(second, first, rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_network_has_the_official_number_of_parameters(name):
+    """Oracle: the official counts; no BatchNorm and no implicit number is left."""
+    fused = zoo.blueprint(name, 80, fused=True)
+    assert sum(p.numel() for p in fused.parameters()) == FUSED[name]
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fused.modules())
+    assert is_fused(fused) and not is_fused(zoo.blueprint(name, 80))
+
+
+def test_fused_keys_are_official(shared):
+    """Oracle: the layout of real fused weights, in their order, and the official name of a merged RepConv."""
+    real = torch.load(shared / "coco" / "yolov5n-seg-fused.pt", weights_only=True)
+    found = zoo.blueprint("yolov5n-seg", 80, fused=True).state_dict()
+    assert [(key, value.shape) for key, value in found.items()] == [(key, value.shape) for key, value in real.items()]
+    assert "model.102.rbr_reparam.weight" in zoo.blueprint("yolov7", 80, fused=True).state_dict()
+
+
+@pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7"])
+def test_the_released_form_computes_the_same_and_has_its_official_layout(name, shared):
+    """Oracle: the training graph, in float64, in both modes; the keys of the official released network."""
+    model = lively(name, 80)
+    released = reparameterize(model)
+    layout = json.loads((shared / "oracle" / "keys" / f"{name}-deploy.json").read_text())
+    assert [[key, list(value.shape)] for key, value in released.state_dict().items()] == [row[:2] for row in layout]
+    assert (released.name, released.task, released.names) == (f"{name}-deploy", "detect", model.names)
+    x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(released(x), model(x), rtol=1e-9, atol=1e-9)
+        head = model.head.train(), released.head.train()
+        for first, second in zip(model(x), released(x), strict=True):
+            torch.testing.assert_close(second, first, rtol=1e-9, atol=1e-9)
+    assert [part.training for part in head] == [True, True]
+
+
+def test_the_released_form_is_a_model_of_the_zoo():
+    """Oracle: a network built under that name takes its weights and gives its outputs."""
+    model = lively("yolov7-tiny").float()
+    released = reparameterize(model)
+    built = zoo.build("yolov7-tiny-deploy", 3).eval()
+    built.load_state_dict(released.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(built(x), released(x))
+
+
+@pytest.mark.parametrize("name", ["yolov7-tiny", "yolov7"])
+def test_the_official_output_survives_folding(name, shared, rule, filled):
+    """Oracle: the official code's output of the training graph; 1e-4 relative, in float32."""
+    expected = np.load(shared / "oracle" / f"{name}.npz")["decoded"]
+    with torch.no_grad():
+        found = fuse(filled(name))(torch.from_numpy(rule.image())).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_folded_is_refused():
+    """Oracle: the message names what was given."""
+
+    class Quantized(nn.Conv2d):
+        pass
+
+    model = zoo.build("yolov7-tiny", 1)
+    with pytest.raises(ValueError, match="must be a training graph, yolov7 or yolov7-tiny, got yolov5n"):
+        reparameterize(zoo.build("yolov5n", 1))
+    with pytest.raises(ValueError, match="must be a training graph, yolov7 or yolov7-tiny, got yolov7-tiny-deploy"):
+        reparameterize(reparameterize(model))
+    with pytest.raises(ValueError, match="this yolov7-tiny is fused already"):
+        fuse(fuse(model))
+    model.model[5].conv.__class__ = Quantized
+    for function in (fuse, reparameterize):
+        with pytest.raises(ValueError, match="only a float network can be folded, but layer 'model.5.conv' is a Quant"):
+            function(model)
