@@ -24,7 +24,7 @@ from oscillab.qat.train import TrainSpec
 from oscillab.quant import QuantSpec
 from oscillab.record.oscillation import flip_rate, oscillating_share
 from oscillab.record.recording import Recording
-from oscillab.runs import SHIPPED, DataOptions, RunOptions, held_out, placed, prepare, write_json
+from oscillab.runs import SHIPPED, DataOptions, RunOptions, held_out, placed, prepare, provenance, write_json
 from oscillab.show import readme, report
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Study:
     """one run each"""
     ends_bits: int = 8
     """bits of the first and the last layers; the paper's 4-bit* is 4"""
-    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=5, learning_rate=1e-3, schedule="constant"))
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=4, learning_rate=1e-3, schedule="constant"))
     qc_learning_rate: float = 1e-3
     """QC's peak rate, cosine over one pass; the paper's 1e-4 suits its 1,849 steps and more"""
     qc_epochs: int = 1
@@ -70,7 +70,7 @@ def study(options):
     table = write_table(rows, out)
     page = report.write(out)
     seconds = time.perf_counter() - started
-    write_json(out / "study.json", {"seconds": round(seconds, 1), "jobs": options.jobs, "grid": grid})
+    write_json(out / "study.json", provenance(options, seconds=round(seconds, 1)))
     text = f"{report.table_text(table)}\n\n{seconds:.0f} s; report: {page}"
     return {"text": text, "table": json.loads(table.to_json(orient="records")), "seconds": seconds, "report": str(page)}
 

@@ -1,8 +1,9 @@
 """How well does a detector find the objects of a data set?
 
-COCO's mean average precision, as the official YOLO code has it worked out: square letterbox, boxes above confidence
-0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image, scaled back to the image as it was, judged by
-pycocotools. This file is the only one that knows pycocotools.
+COCO's mean average precision, as the official YOLO code has it worked out: square letterbox (or the official
+validation's rectangles), boxes above confidence 0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image,
+scaled back to the image as it was, judged by pycocotools; and the same of the masks of a network that segments. This
+file is the only one that knows pycocotools.
 """
 
 import io
@@ -16,7 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm.auto import tqdm
 
-from oscillab.coco.letterbox import letterbox
+from oscillab.coco.masks import mask_runs
+from oscillab.coco.places import batches, pictures
 from oscillab.coco.postprocess import detections
 
 BOXES_JUDGED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
@@ -25,7 +27,7 @@ IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found; average precisions in 0..1."""
+    """What `evaluate` found; average precisions in 0..1, of boxes unless their name says of masks."""
 
     map: float  # mean over the classes and the IoU thresholds 0.50, 0.55 … 0.95
     map50: float  # at IoU 0.50
@@ -36,48 +38,69 @@ class Evaluation:
     network_seconds: float  # the share of it that the network took
     # One array (k, 6) for each index of the data set: x1, y1, x2, y2 in the image's own pixels, score, class index.
     detections: list[np.ndarray] = field(repr=False, compare=False)
+    # None unless the network segments and the data set's ground truth has the objects' masks.
+    mask_map: float | None = None
+    mask_map50: float | None = None
+    mask_map75: float | None = None
+    mask_per_class: dict[str, float] | None = None
 
 
-def evaluate(model, dataset, *, size=None, batch_size=16, conf=0.001, iou=0.65, max_boxes=300, progress=False):
+def evaluate(
+    model,
+    dataset,
+    *,
+    size=None,
+    batch_size=16,
+    conf=0.001,
+    iou=0.65,
+    max_boxes=300,
+    rectangular=False,
+    progress=False,
+):
     """The `Evaluation` of a detector on every image of a data set, on the device and in the precision of the model.
 
     `size` is the side in pixels of the square that images are fitted into; without it, the data set's own `size`, else
-    640. The model is left in the modes (train or eval, module by module) that it came in.
+    640. `rectangular`: images of like shape are batched in rectangles, as in the official validation, whose published
+    figures are so measured. The model is left in the modes (train or eval, module by module) that it came in.
 
     Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
     multiple of the model's coarsest stride, and outputs that are not finite.
     """
     begin = time.perf_counter()
     size = getattr(dataset, "size", 640) if size is None else size
-    _check(model, dataset, size, batch_size)
+    stride = _check(model, dataset, size, batch_size)
     limits = {"conf": conf, "iou": iou, "max_boxes": max_boxes}
-    image_ids, found, network_seconds = [], [], 0.0
-    starts = range(0, len(dataset), batch_size)
+    truth = dataset.ground_truth()
+    parts = batches(truth["images"][: len(dataset)], size, batch_size, stride=stride, rectangular=rectangular)
+    reports, network_seconds = [None] * len(dataset), 0.0
     with _eval_mode(model), torch.no_grad():
-        for start in tqdm(starts, desc="evaluate", unit="batch", disable=not progress):
-            images, places = _pictures(dataset, range(start, min(start + batch_size, len(dataset))), size)
-            decoded, seconds = _forward(model, images, len(dataset.names))
+        for indices, shape in tqdm(parts, desc="evaluate", unit="batch", disable=not progress):
+            images, places = pictures(dataset, indices, size, shape)
+            decoded, prototypes, seconds = _forward(model, images, len(dataset.names))
             rows = detections(decoded, classes=len(dataset.names), **limits)
-            found += [_in_own_pixels(*pair) for pair in zip(rows, places, strict=True)]
-            image_ids += [place.image_id for place in places]
+            for index, *report in zip(indices, rows, places, _planes(prototypes, rows, truth), strict=True):
+                reports[index] = _Report.of(*report)
             network_seconds += seconds
-    precision = average_precision(dataset.ground_truth(), _results(found, image_ids, dataset), image_ids)
-    return _summary(precision, dataset, found, begin, network_seconds)
+    return _summary(reports, truth, dataset, begin, network_seconds)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a picture lies in its letterbox, for the way back."""
+class _Report:
+    """What was found in one image, in its own pixels."""
 
     image_id: int
-    width: int
-    height: int
-    ratio: float
-    pad: tuple[float, float]  # grey pixels left and above
+    rows: np.ndarray  # (k, 6)
+    runs: list | None  # k masks as COCO's run lengths; None without masks
+
+    @classmethod
+    def of(cls, rows, place, prototypes):
+        """The report of rows (k, 6 + M) in a letterbox."""
+        runs = None if prototypes is None else mask_runs(rows, prototypes, place)
+        return cls(place.image_id, place.boxes(rows), runs)
 
 
 def _check(model, dataset, size, batch_size):
-    """Raises the ValueError that says which argument of `evaluate` does not fit."""
+    """The model's coarsest stride; raises the ValueError that says which argument of `evaluate` does not fit."""
     if not len(dataset):
         raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
     classes = getattr(model, "classes", len(dataset.names))
@@ -91,6 +114,7 @@ def _check(model, dataset, size, batch_size):
         raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    return stride
 
 
 @contextmanager
@@ -105,21 +129,8 @@ def _eval_mode(model):
             module.training = mode
 
 
-def _pictures(dataset, indices, size):
-    """Letterboxed images uint8 (N, 3, size, size), and the place of each in its square."""
-    squares = np.empty((len(indices), size, size, 3), np.uint8)
-    places = []
-    for square, index in zip(squares, indices, strict=True):
-        sample = dataset.sample(index)
-        square[:], ratio, pad = letterbox(sample.image, size)
-        height, width = sample.image.shape[:2]
-        places.append(_Place(sample.image_id, width, height, ratio, pad))
-    # A view: the colours stay innermost, the layout that convolutions on a CPU are quickest with.
-    return torch.from_numpy(squares).permute(0, 3, 1, 2), places
-
-
 def _forward(model, images, classes):
-    """Decoded output (N, boxes, 5 + classes [+ mask coefficients]) of uint8 images, and the network's seconds."""
+    """Decoded output (N, boxes, 5 + classes [+ 32]) of uint8 images, mask prototypes or None, and the seconds it took."""
     parameter = next(model.parameters())
     images = images.to(parameter.device).to(parameter.dtype).div_(255)
     _wait(parameter.device)
@@ -127,11 +138,17 @@ def _forward(model, images, classes):
     outputs = model(images)
     _wait(parameter.device)
     seconds = time.perf_counter() - begin
-    segments = isinstance(outputs, tuple)  # (decoded, prototypes)
-    decoded = outputs[0] if segments else outputs
-    if not segments and decoded.shape[-1] != 5 + classes:
+    decoded, prototypes = outputs if isinstance(outputs, tuple) else (outputs, None)
+    if prototypes is None and decoded.shape[-1] != 5 + classes:
         raise ValueError(f"{classes} classes need rows of {5 + classes}, the model gave {decoded.shape[-1]}")
-    return decoded, seconds
+    return decoded, prototypes, seconds
+
+
+def _planes(prototypes, rows, truth):
+    """The prototypes (32, h, w) of each image; None for each where the network or the ground truth has no masks."""
+    if prototypes is None or not all(entry.get("segmentation") for entry in truth["annotations"]):
+        return [None] * len(rows)
+    return prototypes.float().cpu().numpy()
 
 
 def _wait(device):
@@ -140,24 +157,17 @@ def _wait(device):
         torch.cuda.synchronize(device)
 
 
-def _in_own_pixels(rows, place):
-    """Reported boxes (k, 6) in the pixels of the image as it was before its letterbox, clipped to it."""
-    rows = rows[:, :6].copy()  # mask coefficients end here
-    rows[:, :4] = (rows[:, :4] - np.tile(place.pad, 2)) / place.ratio
-    rows[:, :4] = rows[:, :4].clip(0, [place.width, place.height] * 2)
-    return rows
-
-
-def _results(found, image_ids, dataset):
+def _results(reports, dataset):
     """COCO's result entries of every image's boxes; box corners rounded to 3 places, scores to 5, as published."""
     results = []
-    for rows, image_id in zip(found, image_ids, strict=True):
-        rows = rows.astype(np.float64)
+    for report in reports:
+        rows = report.rows.astype(np.float64)
         boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).round(3).tolist()
         labels = rows[:, 5].astype(int).tolist()
-        for box, score, label in zip(boxes, rows[:, 4].round(5).tolist(), labels, strict=True):
+        for k, (box, score, label) in enumerate(zip(boxes, rows[:, 4].round(5).tolist(), labels, strict=True)):
             category = dataset.category_ids[label]
-            results.append({"image_id": image_id, "category_id": category, "bbox": box, "score": score})
+            result = {"image_id": report.image_id, "category_id": category, "bbox": box, "score": score}
+            results.append(result if report.runs is None else result | {"segmentation": report.runs[k]})
     return results
 
 
@@ -193,19 +203,28 @@ def _index(ground_truth, entries):
     return index
 
 
-def _summary(precision, dataset, found, begin, network_seconds):
-    """The `Evaluation` of AP (thresholds, classes in the order of category ids)."""
-    order = np.argsort(dataset.category_ids)
-    present = ~np.isnan(precision[0])
-    averages = {dataset.names[order[k]]: float(precision[:, k].mean()) for k in np.flatnonzero(present)}
-    precision = precision[:, present] if present.any() else np.zeros((len(precision), 1))  # nothing to find: 0
+def _summary(reports, truth, dataset, begin, network_seconds):
+    """The `Evaluation` of what was found in each image."""
+    image_ids = [report.image_id for report in reports]
+    results = _results(reports, dataset)
+    measured = _averages(average_precision(truth, results, image_ids), dataset)
+    if all(report.runs is not None for report in reports):
+        masks = _averages(average_precision(truth, results, image_ids, iou_type="segm"), dataset)
+        measured |= {f"mask_{name}": value for name, value in masks.items()}
     return Evaluation(
-        map=float(precision.mean()),
-        map50=float(precision[IOU_50].mean()),
-        map75=float(precision[IOU_75].mean()),
-        per_class=averages,
+        **measured,
         image_count=len(dataset),
         seconds=time.perf_counter() - begin,
         network_seconds=network_seconds,
-        detections=found,
+        detections=[report.rows for report in reports],
     )
+
+
+def _averages(precision, dataset):
+    """The fields of an `Evaluation` that AP (thresholds, classes in the order of category ids) gives."""
+    order = np.argsort(dataset.category_ids)
+    present = ~np.isnan(precision[0])
+    per_class = {dataset.names[order[k]]: float(precision[:, k].mean()) for k in np.flatnonzero(present)}
+    precision = precision[:, present] if present.any() else np.zeros((len(precision), 1))  # nothing to find: 0
+    values = {"map": precision, "map50": precision[IOU_50], "map75": precision[IOU_75]}
+    return {name: float(value.mean()) for name, value in values.items()} | {"per_class": per_class}

@@ -111,7 +111,8 @@ class Trainer:
         self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
         self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
         self.device = next(model.parameters()).device
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, spec.weight_decay), lr=spec.learning_rate)
+        groups = parameter_groups(model, spec.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
         self.step = 0
         self.total_steps = spec.epochs * len(batches)
         self.notes = {}  # what the progress bar shows beside the loss

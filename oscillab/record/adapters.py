@@ -2,9 +2,9 @@
 
 `record(adapt(model), optimizer)`: each layer that is known here gets the recorder's three methods (see `watched.py`),
 as attributes of its own; its forward pass, parameters and state_dict stay as they are. Known are layers of Brevitas,
-layers with a fake-quantize module of torch.ao or torchao, and weights under `torch.nn.utils.parametrize`; graphs of
-torchao's pt2e have no layers any more, `graph_weights` lists their weights. No library is imported: a layer is known by
-what it has. A layer of your own needs no adapter, only the three methods.
+layers with a fake-quantize module of torch.ao or torchao, and weights under `torch.nn.utils.parametrize`; for torchao's
+pt2e see `graphs.py`. No library is imported: a layer is known by what it has. A layer of your own needs no adapter, only
+the three methods.
 """
 
 from types import MethodType
@@ -12,8 +12,6 @@ from types import MethodType
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-
-METHODS = ("integer_state", "weight_step_size", "activation_range", "latent_weight")
 
 
 class Adapter:
@@ -29,9 +27,14 @@ class Adapter:
         """The weight before rounding."""
         return module.weight
 
+    @staticmethod
+    def bits(module: nn.Module) -> int | None:
+        """The bits of the weights; None lets the recorder take the fewest that hold the states."""
+        return None
+
     @classmethod
-    def methods(cls) -> dict:
-        """The recorder's methods as functions of the module, by name."""
+    def attributes(cls, module: nn.Module) -> dict:
+        """What the recorder asks a layer for, by name: methods of the module, and its bits where they are known."""
 
         def integer_state(module: nn.Module) -> Tensor:
             return states_of(cls.quantized_weight(module), cls.step_size(module)).to(torch.int8)
@@ -39,8 +42,11 @@ class Adapter:
         def weight_step_size(module: nn.Module) -> Tensor:
             return flat(cls.step_size(module).detach())
 
-        functions = (integer_state, weight_step_size, cls.activation_range, cls.latent_weight)
-        return dict(zip(METHODS, functions, strict=True))
+        functions = {"integer_state": integer_state, "weight_step_size": weight_step_size}
+        functions |= {"activation_range": cls.activation_range, "latent_weight": cls.latent_weight}
+        methods = {name: MethodType(function, module) for name, function in functions.items()}
+        bits = None if hasattr(module, "bits") else cls.bits(module)
+        return methods if bits is None else methods | {"bits": bits}
 
 
 class Brevitas(Adapter):
@@ -57,6 +63,10 @@ class Brevitas(Adapter):
     @staticmethod
     def step_size(module):
         return module.quant_weight().scale
+
+    @staticmethod
+    def bits(module):
+        return int(module.weight_quant.bit_width())
 
     @staticmethod
     def activation_range(module):
@@ -85,6 +95,11 @@ class FakeQuantized(Adapter):
     @staticmethod
     def step_size(module):
         return module.weight_fake_quant.scale
+
+    @staticmethod
+    def bits(module):
+        grid = module.weight_fake_quant
+        return (grid.quant_max - grid.quant_min).bit_length()
 
     @staticmethod
     def latent_weight(module):
@@ -133,6 +148,10 @@ class Parametrized(Adapter):
         return last.step_size if hasattr(last, "step_size") else last.scale
 
     @staticmethod
+    def bits(module):
+        return getattr(module.parametrizations["weight"][-1], "bits", None)
+
+    @staticmethod
     def latent_weight(module):
         """The weight before its last parametrization."""
         *earlier, _ = module.parametrizations["weight"]
@@ -161,9 +180,8 @@ def adapt(model: nn.Module) -> nn.Module:
         )
     try:
         for name, (module, adapter) in known.items():
-            for method, function in adapter.methods().items():
-                setattr(module, method, MethodType(function, module))
             check(name, module, adapter)
+            vars(module).update(attributes := adapter.attributes(module), adapted=tuple(attributes))
     except ValueError:
         release(model)
         raise
@@ -173,9 +191,8 @@ def adapt(model: nn.Module) -> nn.Module:
 def release(model: nn.Module) -> nn.Module:
     """`model` itself without the methods that `adapt` gave its layers."""
     for module in model.modules():
-        for method in METHODS:
-            if isinstance(vars(module).get(method), MethodType):
-                delattr(module, method)
+        for name in vars(module).pop("adapted", ()):
+            del vars(module)[name]
     return model
 
 
@@ -200,67 +217,6 @@ def check(name: str, module: nn.Module, adapter: type[Adapter]) -> None:
             f"layer {name!r} has states {states.min():g}..{states.max():g}, the recorder takes -128..127 (8 bits); "
             "where its step size was never set, run one forward pass first"
         )
-
-
-def graph_weights(graph: torch.fx.GraphModule) -> nn.Module:
-    """The quantized weights of a graph prepared by torchao's pt2e, as a module to give to `record`.
-
-    Its children are named after the weights, dots replaced by underscores. A weight that is scaled by its batch norm
-    before it is quantized counts as scaled. The graph itself stays as it is. Raises ValueError when there is none.
-    """
-    found = nn.Module()
-    for node in graph.graph.nodes:
-        is_quantizer = node.op == "call_module" and hasattr(graph.get_submodule(node.target), "quant_min")
-        if is_quantizer and (names := sources(node.args[0])):
-            name = max(names, key=lambda n: graph.get_parameter(n).numel())
-            found.add_module(name.replace(".", "_"), GraphWeight(graph, node, names))
-    if not list(found.children()):
-        raise ValueError("this graph quantizes no weight; prepare it first (prepare_qat_pt2e)")
-    return adapt(found)
-
-
-class GraphWeight(nn.Module):
-    """One quantized weight of a graph: `weight` as it is before rounding, `weight_fake_quant` what rounds it."""
-
-    def __init__(self, graph, node, names):
-        super().__init__()
-        self.weight_fake_quant = graph.get_submodule(node.target)
-        self.sources = nn.ParameterList(graph.get_parameter(name) for name in names)
-        self.value = lambda: evaluate(graph, node.args[0])
-
-    @property
-    def weight(self):
-        """The weight as the graph hands it to the quantizer."""
-        return self.value()
-
-
-def sources(node) -> list[str]:
-    """The names of the parameters that a node of a graph is computed from; empty where it depends on the input."""
-    before = [*walk(node)]
-    if any(each.op not in ("get_attr", "call_function") for each in before):
-        return []
-    return [each.target for each in before if each.op == "get_attr" and is_parameter(each)]
-
-
-def walk(node):
-    """A node of a graph and all that it is computed from."""
-    yield node
-    for each in node.all_input_nodes:
-        yield from walk(each)
-
-
-def is_parameter(node) -> bool:
-    """Whether a `get_attr` node of a graph reads a parameter."""
-    return node.target in dict(node.graph.owning_module.named_parameters())
-
-
-def evaluate(graph, node):
-    """The value of a node that depends on parameters and buffers alone."""
-    if node.op == "get_attr":
-        module, _, name = node.target.rpartition(".")
-        return getattr(graph.get_submodule(module), name)
-    take = lambda each: evaluate(graph, each)  # noqa: E731
-    return node.target(*torch.fx.map_arg(node.args, take), **torch.fx.map_arg(node.kwargs, take))
 
 
 def fake_quantized(weight: Tensor, grid: nn.Module) -> Tensor:

@@ -17,7 +17,9 @@ def images(count, seed=0):
 def network():
     """Batch norm, convolution, batch norm, with statistics, affine and momentum of their own, in mixed modes."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4, momentum=0.03))
+    model = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4, momentum=0.03)
+    )
     model.train()
     for batch in images(3, seed=9):
         model(batch * 5)
@@ -118,7 +120,9 @@ def test_divergence_of_normals():
     """Oracle: PyTorch's own kl_divergence of two normal distributions."""
     generator = torch.Generator().manual_seed(0)
     means, variances = torch.randn(2, 50, generator=generator), torch.rand(2, 50, generator=generator) + 0.1
-    first, second = (torch.distributions.Normal(mean, variance.sqrt()) for mean, variance in zip(means, variances, strict=True))
+    first, second = (
+        torch.distributions.Normal(mean, variance.sqrt()) for mean, variance in zip(means, variances, strict=True)
+    )
     expected = torch.distributions.kl_divergence(first, second)
     torch.testing.assert_close(kl_of_normals(means[0], variances[0], means[1], variances[1]), expected)
 

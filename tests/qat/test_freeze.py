@@ -134,7 +134,9 @@ def test_resumes_to_the_same_result(tiny, train_tiny):
     train_tiny(straight, optimizer, 40)
     train_tiny(resumed, second, 40)
     assert torch.equal(remedy.states.frozen, other.states.frozen)
-    assert all(torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
 
 
 def test_bad_options(tiny):

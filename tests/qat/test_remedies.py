@@ -75,7 +75,9 @@ def test_resumes_through_the_runs_own_files(quantized, batches, tmp_path, name):
     straight = run(copy.deepcopy(quantized))
     run(copy.deepcopy(quantized), until=3)
     resumed = run(copy.deepcopy(quantized), resume=tmp_path / "last.pt")
-    assert all(torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
 
 
 class Stop:

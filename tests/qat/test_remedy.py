@@ -51,7 +51,9 @@ def test_the_baseline_changes_nothing(tiny, train_tiny):
     optimizer = torch.optim.Adam(treated.parameters(), lr=1e-2)
     remedy = Remedy(treated, optimizer, 5)
     train_tiny(treated, optimizer, 5, remedy=remedy)
-    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), treated.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.state_dict().values(), treated.state_dict().values(), strict=True)
+    )
     assert remedy.settle(treated) is treated
 
 

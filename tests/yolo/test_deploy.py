@@ -10,7 +10,7 @@ from torch import nn
 from oscillab.yolo import zoo
 from oscillab.yolo.deploy import fuse, is_fused, reparameterize
 
-# Parameters after the official fusing; there YOLOv7's training graph and YOLOv7-seg keep their idle offsets and factors.
+# Parameters after the official fusing, which leaves YOLOv7-seg its offsets and factors; here they go too.
 FUSED = {
     "yolov5n": 1_867_405,
     "yolov5x": 86_705_005,

@@ -216,7 +216,7 @@ def test_a_plain_state_dict_of_a_segmenting_network_tells_its_classes(saved):
 
 
 def test_networks_outside_the_zoo_are_named(saved):
-    """Oracle: the kind in words, the file and the remedy, from tensors alone or from the classes that a pickle names."""
+    """Oracle: kind, file and remedy in words, from tensors alone or from the classes that a pickle names."""
     state = {"model.33.anchors": torch.ones(4, 3, 2), "model.33.m.0.bias": torch.ones(255)}
     classifier = {"model.0.conv.weight": torch.ones(1), "model.9.linear.weight": torch.ones(10, 4)}
     for content, kind in ((state, "a P6 network, with a fourth level"), (classifier, "a classification network")):

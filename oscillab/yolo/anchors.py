@@ -1,0 +1,132 @@
+"""Do the anchor boxes suit the objects of a data set, and which would suit them better?
+
+YOLOv5's AutoAnchor, on sizes of boxes alone: an anchor can answer for an object where neither side is more than
+`threshold` times the other's (`loss.match`). Where the given anchors reach nearly all objects (`recall` above
+`ENOUGH`), better keep them: weights trained before know them. Otherwise `fit` finds others, by k-means and then by
+chance mutations; nothing here changes a model (`model.head.set_anchors` does).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+ENOUGH = 0.98  # recall above which the official code keeps the anchors it has
+LEAST_SIDE = 2.0  # pixels; boxes with neither side as long are left out of a fit
+RESTARTS, ROUNDS = 5, 30  # of k-means
+MUTATION_SHARE, MUTATION_SPREAD = 0.9, 0.1  # of the sides that a mutation changes, and how much
+
+
+class Suitability(NamedTuple):
+    """How well anchors suit the boxes of a data set."""
+
+    recall: float  # share of the boxes that an anchor can answer for, in 0..1 (the official "best possible recall")
+    fitness: float  # mean of the best anchor's likeness, counted 0 beyond the threshold, in 0..1
+    anchors_per_box: float  # that can answer for a box, on the average
+
+
+def box_sizes(ground_truth, size):
+    """Width and height (n, 2) in pixels of a data set's boxes, its images' longer sides being `size` pixels.
+
+    `ground_truth` is a dictionary in COCO's format, as data sets give it; crowds do not count. Raises ValueError where
+    it holds no box.
+    """
+    scales = {image["id"]: size / max(image["width"], image["height"]) for image in ground_truth["images"]}
+    rows = [entry for entry in ground_truth["annotations"] if not entry.get("iscrowd")]
+    sizes = np.array([np.multiply(entry["bbox"][2:], scales[entry["image_id"]]) for entry in rows], np.float64)
+    return checked(sizes)
+
+
+def suitability(sizes, anchors, *, threshold=4.0):
+    """The `Suitability` of anchors (…, 2) for boxes of `sizes` (n, 2), width and height in one unit.
+
+    >>> suitability([[10, 10], [20, 10]], [[10, 10], [100, 100]])
+    Suitability(recall=1.0, fitness=0.75, anchors_per_box=1.0)
+    """
+    likeness = likenesses(checked(sizes), np.reshape(anchors, (-1, 2)))
+    best, near = likeness.max(1), likeness > 1 / threshold
+    return Suitability(float(near.any(1).mean()), fitness_of(best, threshold), float(near.sum(1).mean()))
+
+
+def fit(sizes, *, levels=3, per_level=3, threshold=4.0, generations=1000, seed=0):
+    """Anchors (levels, per_level, 2) in the unit of `sizes` (n, 2, pixels), from small to large, for `set_anchors`.
+
+    k-means in units of each side's spread, then `generations` of random mutations of which those stay that raise the
+    official fitness. Half precision holds the result. Raises ValueError for fewer boxes than anchors.
+    """
+    sizes = checked(sizes)
+    sizes = sizes[(sizes >= LEAST_SIDE).any(1)]
+    count = levels * per_level
+    if len(np.unique(sizes, axis=0)) < count:
+        raise ValueError(f"{count} anchors need as many boxes of different size, got {len(np.unique(sizes, axis=0))}")
+    generator = np.random.default_rng(seed)
+    spread = np.maximum(sizes.std(0), 1e-9)
+    anchors = evolve(sizes, cluster(sizes / spread, count, generator) * spread, generations, threshold, generator)
+    anchors = anchors[anchors.prod(1).argsort()].astype(np.float16)
+    return anchors.astype(np.float32).reshape(levels, per_level, 2)
+
+
+def likenesses(sizes, anchors):
+    """How alike boxes (n, 2) and anchors (k, 2) are, (n, k) in 0..1: the smallest of the sides' ratios.
+
+    1 is equal; 1 / 4 where a side is four times the other's, whichever is longer.
+    """
+    ratio = sizes[:, None] / anchors[None]
+    return np.minimum(ratio, 1 / ratio).min(2)
+
+
+def fitness_of(best, threshold):
+    """The mean of each box's best likeness (n,), 0 for a box that no anchor can answer for."""
+    return float((best * (best > 1 / threshold)).mean())
+
+
+def cluster(points, count, generator):
+    """The best of several k-means of points (n, 2): `count` centres (count, 2) of the least squared distance."""
+    found = [lloyd(points, spread_start(points, count, generator)) for _ in range(RESTARTS)]
+    return min(found, key=lambda centres: distances(points, centres).min(1).sum())
+
+
+def spread_start(points, count, generator):
+    """Points to start k-means from, (count, 2), each drawn in proportion to its distance from those before."""
+    centres = points[generator.integers(len(points), size=1)]
+    while len(centres) < count:
+        far = distances(points, centres).min(1)
+        centres = np.concatenate((centres, points[[generator.choice(len(points), p=far / far.sum())]]))
+    return centres
+
+
+def lloyd(points, centres):
+    """The centres after k-means: every point joins its nearest one, every centre moves to the mean of its points."""
+    for _ in range(ROUNDS):
+        nearest = distances(points, centres).argmin(1)
+        counts = np.bincount(nearest, minlength=len(centres))[:, None]
+        sums = np.stack([np.bincount(nearest, axis, len(centres)) for axis in points.T], 1)
+        centres = np.where(counts > 0, sums / np.maximum(counts, 1), centres)
+    return centres
+
+
+def distances(points, centres):
+    """The squared distance (n, k) of every point (n, 2) from every centre (k, 2)."""
+    return np.square(points[:, None] - centres[None]).sum(2)
+
+
+def evolve(sizes, anchors, generations, threshold, generator):
+    """Anchors (k, 2) at least as fit as those given: of each generation's mutations the better one lives on."""
+    fitness = fitness_of(likenesses(sizes, anchors).max(1), threshold)
+    for _ in range(generations):
+        changed = generator.random(anchors.shape) < MUTATION_SHARE
+        factor = 1 + changed * generator.random() * generator.normal(0, MUTATION_SPREAD, anchors.shape)
+        mutant = np.maximum(anchors * factor.clip(0.3, 3.0), LEAST_SIDE)
+        better = fitness_of(likenesses(sizes, mutant).max(1), threshold)
+        if better > fitness:
+            anchors, fitness = mutant, better
+    return anchors
+
+
+def checked(sizes):
+    """`sizes` as an array (n, 2) of float64; raises ValueError unless they are finite, above 0, and one or more."""
+    sizes = np.asarray(sizes, np.float64)
+    if not sizes.size:
+        raise ValueError("anchors need boxes to suit: the data set holds none")
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or not np.isfinite(sizes).all() or sizes.min() <= 0:
+        raise ValueError(f"sizes must be finite widths and heights above 0, (n, 2), got {sizes.shape}")
+    return sizes

@@ -1,0 +1,176 @@
+"""Oracles: the official loss's value, parts and gradients; the definition written as plain loops; invariants."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import interpolate
+
+from oscillab.yolo import zoo
+from oscillab.yolo.loss import DetectionLoss
+from oscillab.yolo.mask_loss import SegmentationLoss, mask_part, pixels_inside, shrunk, true_masks, without_overlap
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A YOLOv5n-seg for 80 classes."""
+    return zoo.build("yolov5n-seg")
+
+
+@pytest.fixture
+def example(rule):
+    """Outputs that take a gradient, targets and masks of the recorded example: two images of 128 pixels."""
+    raw = [torch.from_numpy(x).requires_grad_() for x in rule.predictions(3, 2, 117)]
+    prototypes = torch.from_numpy(rule.prototypes(53, 2)).requires_grad_()
+    return (
+        (raw, prototypes),
+        torch.from_numpy(rule.targets(103, 2, 11)),
+        torch.from_numpy(rule.overlap_masks(203, 2, 6)),
+    )
+
+
+def separate(numbers, targets):
+    """The list form of masks of instance numbers: for each image the masks (objects, H, W) of its targets."""
+    counts = [int((targets[:, 0] == index).sum()) for index in range(len(numbers))]
+    return [
+        torch.stack([plane == number + 1 for number in range(count)]).byte()
+        for plane, count in zip(numbers, counts, strict=True)
+    ]
+
+
+def test_loss_parts_and_gradients_are_official(example, shared, model):
+    """Oracle: the official code with the hyper-parameters of scratch-low and no scaling; 1e-4 of the largest value."""
+    oracle = np.load(shared / "oracle" / "loss-yolov5-seg.npz")
+    (raw, prototypes), targets, masks = example
+    total, items = SegmentationLoss(model, scale_gains=False)((raw, prototypes), targets, 128, masks=masks)
+    total.backward()
+    assert total.item() == pytest.approx(float(oracle["loss"]), rel=1e-4)
+    found = [items[name].item() for name in ("box", "mask", "objectness", "classification")]
+    assert found == pytest.approx(oracle["items"].tolist(), rel=1e-4)
+    for name, x in [("grad0", raw[0]), ("grad1", raw[1]), ("grad2", raw[2]), ("grad_proto", prototypes)]:
+        np.testing.assert_allclose(x.grad.numpy(), oracle[name], rtol=0, atol=1e-4 * np.abs(oracle[name]).max())
+
+
+def test_both_forms_of_masks_give_the_same(example, model):
+    """Oracle: the loss with instance numbers, whose masks cannot overlap; a list of masks says the same."""
+    outputs, targets, numbers = example
+    loss = SegmentationLoss(model)
+    expected, _ = loss(outputs, targets, 128, masks=numbers)
+    found, _ = loss(outputs, targets, 128, masks=separate(numbers, targets))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    large = numbers.repeat_interleave(4, 1).repeat_interleave(4, 2)  # at the image's size
+    for masks in (large, separate(large, targets)):
+        found, _ = loss(outputs, targets, 128, masks=masks)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_order_of_targets_does_not_matter(example, model):
+    """Oracle: invariance: rows of different images mixed, each image's own in their order, leave the loss."""
+    outputs, targets, numbers = example
+    loss = SegmentationLoss(model)
+    first = targets[:, 0] == 0
+    mixed = torch.cat((targets[~first], targets[first]))
+    expected, _ = loss(outputs, targets, 128, masks=numbers)
+    for masks in (numbers, separate(numbers, targets)):
+        found, _ = loss(outputs, mixed, 128, masks=masks)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_masks_part_is_its_definition(example, model):
+    """Oracle: loops over levels, images and matches, and over every pixel's index against the box."""
+    (raw, prototypes), targets, numbers = example
+    loss = SegmentationLoss(model)
+    matches = loss.assign(raw, targets)
+    expected = 0.0
+    for x, level in zip(raw, matches, strict=True):
+        for index in range(2):
+            errors = []
+            for place in (level.image == index).nonzero()[:, 0]:
+                target = int(level.target[place])
+                at = (index, level.anchor[place], level.row[place], level.column[place])
+                logits = (x[at][85:, None, None] * prototypes[index]).sum(0)
+                number = int((targets[:target, 0] == index).sum()) + 1
+                wrong = bce(logits, (numbers[index] == number).float(), reduction="none")
+                cx, cy, w, h = (targets[target, 2:6] * 32).tolist()
+                rows, columns = torch.arange(32)[:, None], torch.arange(32)[None]
+                inside = (columns >= cx - w / 2) & (columns < cx + w / 2) & (rows >= cy - h / 2) & (rows < cy + h / 2)
+                errors.append((wrong * inside).mean() / (w * h / 32**2))
+            expected += sum(errors) / len(errors) if errors else 0.0
+    wanted = true_masks(numbers, targets, prototypes)
+    coefficients = [x[..., 85:] for x in raw]
+    found = mask_part(coefficients, prototypes, matches, targets[:, 2:6], wanted)
+    assert found.item() == pytest.approx(expected.item() / 2, rel=1e-5)
+
+
+def test_boxes_objectness_and_classes_are_those_of_the_detector(example, model):
+    """Oracle: the detector's loss of the same outputs without coefficients."""
+    (raw, prototypes), targets, numbers = example
+    _, items = SegmentationLoss(model)((raw, prototypes), targets, 128, masks=numbers)
+    _, plain = DetectionLoss(model)(raw, targets, 128)
+    assert {name: items[name] for name in plain} == plain
+    assert set(items) - set(plain) == {"mask"}
+
+
+def test_pixels_inside_are_those_whose_index_is():
+    """Oracle: every index compared with the box; boxes over the edge, thinner than a pixel, empty."""
+    boxes = torch.tensor([[0.51, 0.53, 0.3, 0.6], [0.0, 1.0, 0.5, 0.5], [0.52, 0.5, 0.01, 1.0], [0.5, 0.5, 0.0, 0.0]])
+    pixels, counts = pixels_inside(boxes, 10, 20)
+    found = [part.tolist() for part in pixels.split(counts.tolist())]
+    for (cx, cy, w, h), own in zip(boxes.tolist(), found, strict=True):
+        columns = [c for c in range(20) if (cx - w / 2) * 20 <= c < (cx + w / 2) * 20]
+        rows = [r for r in range(10) if (cy - h / 2) * 10 <= r < (cy + h / 2) * 10]
+        assert own == [r * 20 + c for r in rows for c in columns]
+    assert counts.tolist()[0] > 10 and counts.tolist()[3] == 0
+
+
+def test_masks_shrink_as_linear_interpolation_rounds():
+    """Oracle: PyTorch's bilinear interpolation, halves rounded up."""
+    masks = (torch.rand(5, 32, 48, generator=torch.Generator().manual_seed(0)) > 0.5).byte()
+    expected = interpolate(masks[None].float(), (8, 12), mode="bilinear")[0] >= 0.5
+    assert torch.equal(shrunk(masks, (8, 12)), expected)
+    assert torch.equal(shrunk(masks, (32, 48)), masks.bool())
+
+
+def test_the_smaller_of_two_objects_lies_on_top():
+    """Oracle: by hand: a small square in a large one of the same image takes its pixels, of another image none."""
+    masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+    masks[0], masks[1, 1:3, 1:3], masks[2, :2] = True, True, True
+    found = without_overlap(masks, torch.tensor([0, 0, 1]))
+    assert [int(mask.sum()) for mask in found] == [12, 4, 8]
+    assert not (found[0] & found[1]).any()
+    assert torch.equal(without_overlap(masks, torch.tensor([0, 1, 2])), masks)
+
+
+def test_a_batch_without_objects_gives_a_finite_loss(example, model):
+    """Oracle: nothing answers for anything: the masks' part is an exact zero, in both forms."""
+    (raw, prototypes), _, numbers = example
+    none = torch.zeros(0, 6)
+    for masks in (numbers, [torch.zeros(0, 128, 128, dtype=torch.uint8)] * 2):
+        total, items = SegmentationLoss(model)((raw, prototypes), none, 128, masks=masks)
+        assert torch.isfinite(total) and items["mask"] == 0
+        total.backward()
+
+
+def test_autocast_does_not_lower_the_precision(example, model):
+    """Oracle: the loss outside autocast."""
+    outputs, targets, numbers = example
+    expected, _ = SegmentationLoss(model)(outputs, targets, 128, masks=numbers)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = SegmentationLoss(model)(outputs, targets, 128, masks=numbers)
+    assert found == expected
+
+
+def test_masks_that_are_missing_or_do_not_fit_are_refused(example, model):
+    """Oracle: the one-line message says what is allowed and what was given."""
+    outputs, targets, numbers = example
+    listed = separate(numbers, targets)
+    counts = [len(planes) for planes in listed]
+    for masks, message in (
+        (None, "needs masks to train: open the data with masks=True and pass masks"),
+        (numbers[:1], r"masks must be \(images: 2, H, W\), got \(1, 32, 32\)"),
+        (numbers[:, :31], r"as large as the image, 4 x \(32, 32\), got \(31, 32\)"),
+        ([listed[0][:-1], listed[1]], rf"masks must be one a target, \[{counts[0]}, {counts[1]}\] by image, got"),
+        ([planes[..., :16] for planes in listed], r"as large as the image, 4 x \(32, 32\), got \(32, 16\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SegmentationLoss(model)(outputs, targets, 128, masks=masks)

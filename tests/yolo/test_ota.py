@@ -1,0 +1,131 @@
+"""Oracles: the official loss's value, parts, gradients and positives; the assignment as plain loops; by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.functional import one_hot
+
+from oscillab.yolo import zoo
+from oscillab.yolo.loss import DetectionLoss
+from oscillab.yolo.ota import OtaLoss, class_cost, transport
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A YOLOv7-tiny for 80 classes."""
+    return zoo.build("yolov7-tiny")
+
+
+def outputs_and_targets(rule, seed, count=9):
+    """Raw outputs that take a gradient, for a batch of two images of 128 pixels, and `count` targets."""
+    outputs = [torch.from_numpy(x).requires_grad_() for x in rule.predictions(seed, 2, 85, scale=0.7)]
+    return outputs, torch.from_numpy(rule.targets(100 + seed, 2, count))
+
+
+@pytest.mark.parametrize(
+    ("file", "seed", "kind"), [("loss-yolov7-tiny", 4, DetectionLoss), ("loss-yolov7-tiny-ota", 5, OtaLoss)]
+)
+def test_loss_parts_and_gradients_are_official(file, seed, kind, shared, rule, model):
+    """Oracle: the official code with its hyper-parameters for tiny and no scaling; 1e-4 of the largest value."""
+    oracle = np.load(shared / "oracle" / f"{file}.npz")
+    outputs, targets = outputs_and_targets(rule, seed)
+    total, items = kind(model, scale_gains=False)(outputs, targets, 128)
+    total.backward()
+    assert total.item() == pytest.approx(float(oracle["loss"]), rel=1e-4)
+    found = [items[name].item() for name in ("box", "objectness", "classification")]
+    assert [*found, sum(found)] == pytest.approx(oracle["items"].tolist(), rel=1e-4)
+    for level, raw in enumerate(outputs):
+        expected = oracle[f"grad{level}"]
+        np.testing.assert_allclose(raw.grad.numpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_positives_per_level_are_official(shared, rule, model):
+    """Oracle: the official code's number of matches on each level."""
+    outputs, targets = outputs_and_targets(rule, 5)
+    counts = [len(level.target) for level in OtaLoss(model).assign(outputs, targets)]
+    assert counts == np.load(shared / "oracle" / "loss-yolov7-tiny-ota.npz")["positives"].tolist()
+
+
+def by_loops(iou, classes):
+    """{candidate: object} of one image, from IoU and class cost (objects, candidates): the rule, one step at a time."""
+    cost = classes - 3 * (iou + 1e-8).log()
+    wanted = {}
+    for number, line in enumerate(iou):
+        count = max(int(line.sort(descending=True).values[:10].sum()), 1)
+        for candidate in cost[number].sort(stable=True).indices[:count].tolist():
+            wanted.setdefault(candidate, []).append(number)
+    return {c: n[0] if len(n) == 1 else int(cost[:, c].argmin()) for c, n in wanted.items()}
+
+
+def test_transport_of_a_batch_is_that_of_its_images_one_by_one():
+    """Oracle: the rule in plain loops, on images with different numbers of objects and candidates, one without any."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(3, 40), (7, 12), (1, 2), (0, 0), (5, 25)]
+    shape = (len(sizes), 7, 40)
+    iou, classes = torch.rand(shape, generator=generator) * 0.6, torch.rand(shape, generator=generator) * 5
+    is_object = torch.stack([torch.arange(7) < objects for objects, _ in sizes])
+    is_candidate = torch.stack([torch.arange(40) < candidates for _, candidates in sizes])
+    chosen, row = transport(iou, classes, is_object, is_candidate)
+    shared_count = 0
+    for image, (objects, candidates) in enumerate(sizes):
+        expected = by_loops(iou[image, :objects, :candidates], classes[image, :objects, :candidates])
+        found = {c: int(row[image, c]) for c in chosen[image].nonzero()[:, 0].tolist()}
+        assert found == expected
+        shared_count += len(expected)
+    assert shared_count > 20
+
+
+def test_equal_candidates_are_taken_in_one_order():
+    """Oracle: by hand: two objects that want one of two equal candidates mean the same one, and the cheaper gets it."""
+    iou = torch.tensor([[[0.5, 0.5], [0.6, 0.6]]])
+    chosen, row = transport(iou, torch.zeros(1, 2, 2), torch.ones(1, 2).bool(), torch.ones(1, 2).bool())
+    assert (chosen.tolist(), row[0, 0].item()) == ([[True, False]], 1)
+
+
+def test_the_cost_of_the_classes_is_the_cross_entropy():
+    """Oracle: PyTorch's own, for each object against each candidate, summed over the classes."""
+    logits = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, 7, 0], [3, 3, 2]])
+    wanted = one_hot(labels, 8).float()[:, :, None].expand(-1, -1, 5, -1)  # (N, objects, candidates, C)
+    expected = bce(logits[:, None].expand_as(wanted), wanted, reduction="none").sum(-1)
+    torch.testing.assert_close(class_cost(logits, labels), expected)
+
+
+def test_the_order_of_images_does_not_matter(rule, model):
+    """Oracle: invariance: images and targets exchanged together leave the loss."""
+    outputs, targets = outputs_and_targets(rule, 5)
+    exchanged = targets.clone()
+    exchanged[:, 0] = 1 - targets[:, 0]
+    expected, _ = OtaLoss(model)(outputs, targets, 128)
+    found, _ = OtaLoss(model)([raw.flip(0) for raw in outputs], exchanged, 128)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_matches_are_a_choice_among_those_by_anchor(rule, model):
+    """Oracle: invariant: every choice is a candidate, and its image is that of its object."""
+    outputs, targets = outputs_and_targets(rule, 4, 40)
+    loss = OtaLoss(model)
+    for raw, level, every in zip(
+        outputs, loss.assign(outputs, targets), DetectionLoss.assign(loss, outputs, targets), strict=True
+    ):
+        cells = [set(zip(*(x.tolist() for x in each[:4]), strict=True)) for each in (level, every)]
+        assert cells[0] <= cells[1] and len(cells[0]) < len(cells[1])
+        assert torch.equal(targets[level.target, 0].long(), level.image)
+        assert torch.equal(targets[level.target, 1].long(), level.label)
+        centre = (level.box[:, :2] + torch.stack((level.column, level.row), 1)) / raw.shape[2]
+        torch.testing.assert_close(centre, targets[level.target, 2:4])
+
+
+def test_batches_without_objects_or_candidates_and_certain_outputs_give_a_finite_loss(rule, model):
+    """Oracle: the parts that have nothing to answer for are exact zeros; a certain network has finite costs."""
+    outputs, targets = outputs_and_targets(rule, 5)
+    dots = torch.tensor([[0, 3, 0.5, 0.5, 0.0, 0.0], [1, 3, 0.5, 0.5, 1e-5, 1e-5]])
+    for nothing in (torch.zeros(0, 6), dots):
+        total, items = OtaLoss(model)(outputs, nothing, 128)
+        assert torch.isfinite(total)
+        assert (items["box"].item(), items["classification"].item()) == (0, 0)
+    for factor in (1e3, -1e3):
+        certain = [factor * raw.detach().abs() for raw in outputs]
+        matches = OtaLoss(model).assign(certain, targets)
+        assert sum(len(level.target) for level in matches) > 0
