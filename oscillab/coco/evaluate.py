@@ -72,13 +72,15 @@ def evaluate(
     limits = {"conf": conf, "iou": iou, "max_boxes": max_boxes}
     truth = dataset.ground_truth()
     parts = batches(truth["images"][: len(dataset)], size, batch_size, stride=stride, rectangular=rectangular)
+    with_masks = all(entry.get("segmentation") for entry in truth["annotations"])
     reports, network_seconds = [None] * len(dataset), 0.0
     with _eval_mode(model), torch.no_grad():
         for indices, shape in tqdm(parts, desc="evaluate", unit="batch", disable=not progress):
             images, places = pictures(dataset, indices, size, shape)
             decoded, prototypes, seconds = _forward(model, images, len(dataset.names))
             rows = detections(decoded, classes=len(dataset.names), **limits)
-            for index, *report in zip(indices, rows, places, _planes(prototypes, rows, truth), strict=True):
+            planes = [None] * len(rows) if prototypes is None or not with_masks else prototypes.float().cpu().numpy()
+            for index, *report in zip(indices, rows, places, planes, strict=True):
                 reports[index] = _Report.of(*report)
             network_seconds += seconds
     return _summary(reports, truth, dataset, begin, network_seconds)
@@ -130,7 +132,7 @@ def _eval_mode(model):
 
 
 def _forward(model, images, classes):
-    """Decoded output (N, boxes, 5 + classes [+ 32]) of uint8 images, mask prototypes or None, and the seconds it took."""
+    """Decoded output (N, boxes, 5 + classes [+ 32]) of uint8 images, prototypes or None, the network's seconds."""
     parameter = next(model.parameters())
     images = images.to(parameter.device).to(parameter.dtype).div_(255)
     _wait(parameter.device)
@@ -142,13 +144,6 @@ def _forward(model, images, classes):
     if prototypes is None and decoded.shape[-1] != 5 + classes:
         raise ValueError(f"{classes} classes need rows of {5 + classes}, the model gave {decoded.shape[-1]}")
     return decoded, prototypes, seconds
-
-
-def _planes(prototypes, rows, truth):
-    """The prototypes (32, h, w) of each image; None for each where the network or the ground truth has no masks."""
-    if prototypes is None or not all(entry.get("segmentation") for entry in truth["annotations"]):
-        return [None] * len(rows)
-    return prototypes.float().cpu().numpy()
 
 
 def _wait(device):

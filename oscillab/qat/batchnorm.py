@@ -1,7 +1,7 @@
 """Do the batch norms' running statistics still describe the network that QAT ended with?
 
 An oscillating weight changes its layer's output from step to step, so that a running average describes no network at
-all (2203.11086, section 3.3). Re-estimation measures the statistics anew; the divergence says how far off they were.
+all (2203.11086). Re-estimation measures the statistics anew; the divergence says how far off they were.
 """
 
 from itertools import islice
@@ -37,7 +37,7 @@ def reestimate_bn(model, images, *, count=BATCH_COUNT):
 
     `images`: float tensors (N, 3, H, W), pixels in 0..1, training pictures; all of them where there are fewer. Only
     batch norm is in training mode meanwhile. Everything but the running statistics stays as it is. Raises ValueError
-    without batch norm or batches; on any error the statistics are as before. Source: section 5 of 2203.11086, its code.
+    without batch norm or batches; on any error the statistics are as before. Source: the code of 2203.11086.
     """
     norms = batch_norms(model)
     modes = {module: module.training for module in model.modules()}
@@ -70,7 +70,8 @@ def bn_divergence(model, images, *, count=BATCH_COUNT, per_channel=False):
     `per_channel`. In nats, KL(true || running), outputs taken as normally distributed; the true statistics are those
     of `reestimate_bn`, which is undone.
     """
-    norms = {name: norm for name, norm in model.named_modules() if norm in set(batch_norms(model))}
+    kept = set(batch_norms(model))
+    norms = {name: module for name, module in model.named_modules() if module in kept}
     running = {name: (norm.running_mean.clone(), norm.running_var + norm.eps) for name, norm in norms.items()}
     with reestimate_bn(model, images, count=count):
         kls = {

@@ -107,10 +107,11 @@ def fold(model):
 
 
 def _fold_into_bn(corrected, bn):
-    scale, shift = corrected.correction_scale, corrected.correction_shift
-    slope = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-    bn.bias += slope * (shift + (scale - 1) * bn.running_mean)
-    bn.weight *= scale
+    """In double precision, so that the one rounding left is that of the result."""
+    scale, shift = corrected.correction_scale.double(), corrected.correction_shift.double()
+    slope = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    bn.bias.copy_(bn.bias.double() + slope * (shift + (scale - 1) * bn.running_mean.double()))
+    bn.weight.copy_(bn.weight.double() * scale)
 
 
 def _fold_into_conv(corrected):

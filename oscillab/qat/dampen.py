@@ -1,6 +1,6 @@
 """Does a weight that is pulled to the middle of its bin stop flipping?
 
-Oscillation dampening (2203.11086, section 4): a loss that grows with the distance of each latent weight to its bin's
+Oscillation dampening (2203.11086): a loss that grows with the distance of each latent weight to its bin's
 centre, with a weight that rises from 0, so that weights may still change their bins early on.
 """
 
@@ -58,7 +58,7 @@ class Dampened:
 
 
 def squared_distance(weight, quantizer):
-    """(w^ - clip(w, s n, s p))^2 of each weight, in its shape (section 4 of 2203.11086).
+    """(w^ - clip(w, s n, s p))^2 of each weight, in its shape (the damping loss of 2203.11086).
 
     w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
     """

@@ -85,7 +85,8 @@ class QEma(Remedy):
     """Rounds every weight as its moving average says.
 
     `decay`: of the average, 0.998 in the paper's runs of some 100,000 steps; None takes the share of the run that
-    `decay_for` takes. Build it before an `Ema` (which must have the averages too); before saving, `settle` the model.
+    `decay_for` takes. Build it before an `Ema` (which must have the averages too). `settle` the model, and the average,
+    before anything that comes after training: saving, correcting, soft rounding.
     """
 
     def __init__(self, model, optimizer, total_steps, *, decay=None):

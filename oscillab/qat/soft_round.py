@@ -1,6 +1,6 @@
 """What would the network give if the weights at the edge of a bin were not forced to either side?
 
-Soft rounding at evaluation (section 3.2 of 2311.05109): values near a bin's edge pass unrounded. Where that raises the
+Soft rounding at evaluation (2311.05109): values near a bin's edge pass unrounded. Where that raises the
 mAP of a trained network, the side that its weights ended on was an accident of the last step.
 """
 
@@ -45,7 +45,7 @@ def soft_rounding(model, k=0.45, *, parts=PARTS):
 
 @torch.no_grad()
 def soft_rounded(x, quantizer, k=0.45):
-    """s * clip(sr(x / s), u, v) with sr(x) = round(x) where |x - round(x)| <= k, else x (section 3.2 of 2311.05109)."""
+    """s * clip(sr(x / s), u, v) with sr(x) = round(x) where |x - round(x)| <= k, else x (2311.05109)."""
     work = x if x.dtype == torch.float64 else x.float()
     offset = 0.0 if quantizer.offset is None else quantizer.offset
     step = along_channels(quantizer.positive_step_size(), work)

@@ -74,7 +74,7 @@ def test_added_to_the_loss_after_the_first_quarter(tiny, train_tiny):
 
 @pytest.mark.parametrize("weight, flips_at_the_end", [(0.5, False), (0.01, True)])
 def test_a_weight_comes_to_rest_where_the_closed_form_says(weight, flips_at_the_end):
-    """Oracle: section 2 and 4 of 2203.11086 for one weight, target 0.2, step 1: the task pulls by 0.2 towards the edge
+    """Oracle: the toy of 2203.11086, one weight, target 0.2, step 1: the task pulls by 0.2 towards the edge
     at 0.5, the penalty back by 2 * weight * w. With 2 * weight * 0.5 > 0.2 it rests at w = 0.2 / (2 * weight)."""
     layer = layer_of([0.4], step_size=1.0, bits=3)
     layer.input_quantizer.calibrate(torch.tensor([0.0, 1.0]))
