@@ -93,7 +93,7 @@ class Qat:
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
     ema_decay: float | None = None
-    """None: a horizon of a sixth of the run, at most the paper's 0.9999"""
+    """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
     checkpoint_every: int = 200
     """optimizer steps between checkpoints"""
     resume: bool = False

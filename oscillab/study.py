@@ -55,7 +55,7 @@ class Study:
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
     ema_decay: float | None = None
-    """None: a horizon of a sixth of the run, at most the paper's 0.9999"""
+    """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """runs at once, each in a process of `threads` threads"""
 

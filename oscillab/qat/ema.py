@@ -14,19 +14,19 @@ from torch.utils.hooks import RemovableHandle
 
 PAPER_DECAY = 0.9999  # over 184,900 steps: 100 epochs of COCO train2017 at batch 64
 PAPER_RAMP = 2_000  # the ramp of YOLOv5's own average, a fifth of the horizon 1 / (1 - 0.9999)
-HORIZON_SHARE = 1 / 6  # of a short run; see decay_for
+HORIZON_SHARE = 1 / 4  # of a short run; see decay_for
 PARTS = ("weights", "step_sizes", "buffers")
 
 
 def decay_for(step_count):
-    """The decay whose horizon 1 / (1 - decay) is a sixth of a run of `step_count` steps, and at most the paper's 0.9999.
+    """The decay whose horizon 1 / (1 - decay) is a quarter of a run of `step_count` steps, and at most the paper's 0.9999.
 
-    0.9999 over a few hundred steps hardly leaves the starting point. Why a sixth: on one 3-bit run of 625 steps on scenes
-    (seed 0) the decays 0.97, 0.985, 0.99 and 0.995 gave mAP 0.504, 0.520, 0.528 and 0.522, and LSQ 0.469
-    (`python -m benchmarks.ema_decays`).
+    0.9999 over a few hundred steps hardly leaves the starting point. Why a quarter: beside one 3-bit run of 500 steps on
+    scenes (seed 0; LSQ 0.415) the decays 0.98, 0.988, 0.992, 0.994 and 0.996 gave mAP 0.500, 0.500, 0.508, 0.505 and
+    0.493 (`python -m benchmarks.ema_decays`).
 
-    >>> decay_for(625), decay_for(184_900)
-    (0.9904, 0.9999)
+    >>> decay_for(500), decay_for(184_900)
+    (0.992, 0.9999)
     """
     if step_count < 1:
         raise ValueError(f"step_count must be at least 1, got {step_count}")

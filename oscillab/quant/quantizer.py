@@ -83,17 +83,18 @@ class Quantizer(nn.Module):
         groups = x.shape[0] if self.per_sample else self.step_size.numel()
         return 1 / math.sqrt(max(1, x.numel() // max(1, groups)) * self.high) if self.gradient_scale else 1.0
 
-    @torch.no_grad()
     def positive_step_size(self) -> Tensor:
-        """The step size that the forward pass uses: `step_size`, or `floor` where it fell below."""
+        """The step size that the forward pass uses, without gradient: `step_size`, or `floor` where it fell below."""
         self._require_calibrated()
-        return torch.maximum(self.step_size, self.floor)
+        return torch.maximum(self.step_size.detach(), self.floor)  # a recorder asks at every step: no_grad takes longer
 
     def clipping_range(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest value that the grid holds, in the units of the input: 0-d or (channels,)."""
         step_size = self.positive_step_size()
-        shift = 0.0 if self.offset is None else self.offset.detach()
-        return step_size * self.low + shift, step_size * self.high + shift
+        low, high = step_size * self.low, step_size * self.high
+        if self.offset is None:
+            return low, high
+        return low + self.offset.detach(), high + self.offset.detach()
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, *, lowest: float | None = None) -> None:

@@ -3,7 +3,11 @@
 A layer is anything with the three methods of the protocol, from this project or from another library:
 `integer_state()` (int8, the weight's shape), `weight_step_size()` (0-d, or one per output channel) and
 `activation_range()` ((low, high) in the units of the input, or None). `bits` and `latent_weight()` are taken where
-they exist; without `latent_weight()` the latent weight is the parameter `weight`.
+they exist; without `latent_weight()` the latent weight is the parameter `weight`. So are the trained step sizes
+`weight_quantizer.step_size` and `input_quantizer.step_size`, whose gradients are looked at (see `gradients.py`).
+
+All weights stand one after the other in flat buffers, a layer's in the order in which they lie in memory: reading
+channels-last weights in another order would take as long as all else together. What leaves the recorder is `in_order`.
 """
 
 import math
@@ -12,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from oscillab.record.places import Places
 
 PROTOCOL = ("integer_state", "weight_step_size", "activation_range")
 
@@ -26,6 +32,7 @@ class Layer:
     weight: nn.Parameter | None  # None where another library keeps the latent weight elsewhere
     latent_method: Callable[[], Tensor] | None
     shape: tuple[int, ...]
+    stride: tuple[int, ...]  # of a dense tensor whose axes lie in memory as the integer states' do
     start: int  # its first weight's place among the weights of all layers
     step_count: int  # 1, or one per output channel
     bits: int | None
@@ -39,6 +46,10 @@ class Layer:
     def count(self) -> int:
         """The number of its weights."""
         return math.prod(self.shape)
+
+    def view(self, flat: Tensor) -> Tensor:
+        """Its part of a flat buffer over the weights of all layers, as a view of its shape."""
+        return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.start)
 
     def latent_weight(self) -> Tensor | None:
         """The latent weight without its graph, or None where the layer does not show it."""
@@ -66,7 +77,7 @@ class WatchedLayers:
         self.modules = [layer.module for layer in self.layers]
         self.weight_count = sum(layer.count for layer in self.layers)
         self.device = self.modules[0].weight_step_size().device
-        self._places = places(model, {layer.name for layer in self.layers})
+        self._places = Places(model, self.layers)
         self.ranged = [i for i, module in enumerate(self.modules) if module.activation_range() is not None]
         self.per_channel = any(layer.step_count > 1 for layer in self.layers)
         self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
@@ -90,7 +101,7 @@ class WatchedLayers:
         Raises ValueError, in one line that names the layer, when a layer or weight was replaced or moved since
         recording began, or a latent weight or step size is NaN or infinite.
         """
-        self._check_places()
+        self._places.check()
         each = [module.weight_step_size().detach().reshape(-1) for module in self.modules]
         for layer, step_size in zip(self.layers, each, strict=True):
             if step_size.device != self.device or step_size.numel() != layer.step_count:
@@ -103,9 +114,9 @@ class WatchedLayers:
         return step_sizes
 
     def integer_states(self, out: Tensor) -> Tensor:
-        """`out` (weights of all layers,) int8, filled with their integer states."""
-        for module, view in zip(self.modules, self._views(out), strict=True):
-            view.copy_(module.integer_state())
+        """`out` (weights of all layers,) int8, filled with their integer states, as they lie in memory."""
+        for layer in self.layers:
+            layer.view(out).copy_(layer.module.integer_state())
         return out
 
     def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
@@ -122,18 +133,6 @@ class WatchedLayers:
         low, high = (torch.stack([pair[side] for pair in ends]).detach().float() for side in (0, 1))
         return {"clip_low": low, "clip_high": high}
 
-    def _check_places(self) -> None:
-        for name, modules, key, module in self._places:
-            if modules.get(key) is not module:
-                became = f"{kind(module)} became {kind(modules.get(key))}"
-                raise ValueError(f"layer '{name}' was replaced during recording ({became})")
-        for layer in self.layers:
-            if type(layer.module) is not layer.kind:
-                became = f"{layer.kind.__name__} became {kind(layer.module)}"
-                raise ValueError(f"layer '{layer.name}' changed its class during recording ({became})")
-            if layer.weight is not None and layer.module._parameters.get("weight") is not layer.weight:
-                raise ValueError(f"the weight of layer '{layer.name}' was replaced by another during recording")
-
     def _check_finite(self, step_sizes: Tensor) -> None:
         latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
         sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
@@ -147,9 +146,16 @@ class WatchedLayers:
             if not torch.isfinite(step_size).all():
                 raise ValueError(f"the weight step size of layer '{layer.name}' is NaN or infinite")
 
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        parts = flat.split([layer.count for layer in self.layers])
-        return [part.view(layer.shape) for part, layer in zip(parts, self.layers, strict=True)]
+    def in_order(self, flat: Tensor) -> Tensor:
+        """A copy of `flat` (weights of all layers,), given as they lie in memory, with each weight at its flat index."""
+        return torch.cat([layer.view(flat).reshape(-1) for layer in self.layers])
+
+    def as_in_memory(self, flat: Tensor) -> Tensor:
+        """A copy of `flat`, the inverse of `in_order`."""
+        out = torch.empty_like(flat)
+        for layer in self.layers:
+            layer.view(out).copy_(flat[layer.slice].view(layer.shape))
+        return out
 
 
 def find_layers(model: nn.Module) -> list[Layer]:
@@ -169,7 +175,8 @@ def find_layers(model: nn.Module) -> list[Layer]:
 
 def described(name: str, module: nn.Module, start: int) -> Layer:
     """The `Layer` of a module that follows the protocol."""
-    shape, weight = tuple(module.integer_state().shape), module._parameters.get("weight")
+    states, weight = module.integer_state(), module._parameters.get("weight")
+    shape = tuple(states.shape)
     return Layer(
         name=name,
         module=module,
@@ -177,31 +184,25 @@ def described(name: str, module: nn.Module, start: int) -> Layer:
         weight=weight if weight is not None and tuple(weight.shape) == shape else None,
         latent_method=getattr(module, "latent_weight", None),
         shape=shape,
+        stride=dense_stride(states),
         start=start,
         step_count=module.weight_step_size().numel(),
         bits=getattr(module, "bits", None),
     )
 
 
+def dense_stride(x: Tensor) -> tuple[int, ...]:
+    """The stride of a dense tensor whose axes lie in memory in the order of those of `x`.
+
+    >>> dense_stride(torch.zeros(2, 3, 4)), dense_stride(torch.zeros(9, 4, 3, 2).permute(3, 2, 1, 0)[:, :2])
+    ((12, 4, 1), (1, 2, 4, 16))
+    """
+    stride, length = [0] * x.ndim, 1
+    for axis in reversed(sorted(range(x.ndim), key=x.stride, reverse=True)):
+        stride[axis], length = length, length * x.shape[axis]
+    return tuple(stride)
+
+
 def weights_of(layer: Layer) -> list[nn.Parameter]:
     """The parameters whose training makes the layer's states move: its weight, or all it has where that is unknown."""
     return [layer.weight] if layer.weight is not None else list(layer.module.parameters())
-
-
-def places(model: nn.Module, names: set[str]) -> list[tuple[str, dict, str, nn.Module]]:
-    """Where each layer and each module above it hangs: (name, the parent's modules, key, module).
-
-    A look-up here is ten times cheaper than `get_submodule`, and sees a swapped block as well as a swapped layer.
-    """
-    wanted = {name.rsplit(".", n)[0] for name in names for n in range(name.count(".") + 1)} - {""}
-    modules = dict(model.named_modules(remove_duplicate=False))
-    found = []
-    for name in sorted(wanted):
-        parent, _, key = name.rpartition(".")
-        found.append((name, modules[parent]._modules, key, modules[name]))
-    return found
-
-
-def kind(module) -> str:
-    """The class of a module in words."""
-    return "nothing" if module is None else type(module).__name__

@@ -83,10 +83,10 @@ def inspect(path):
 def difference(found, name):
     """The first way in which a `Checkpoint` differs from the model called `name`, in words; None if it fits."""
     try:
-        model = blueprint(name, found.classes, fused=found.fused)
+        wanted = layout(name, found.classes, found.fused)
     except ValueError as error:
         return str(error)
-    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    model = blueprint(name, found.classes, fused=found.fused)
     given = {key: tuple(tensor.shape) for key, tensor in found.state.items()}
     for key, shape in wanted.items():
         if key not in given:
@@ -113,12 +113,19 @@ def misfit(found):
     classes = found.classes if found.classes in range(1, MAX_CLASSES + 1) else 80
 
     def shared_count(name):
-        wanted = {key: tensor.shape for key, tensor in blueprint(name, classes, fused=found.fused).state_dict().items()}
-        return sum(wanted.get(key) == tensor.shape for key, tensor in found.state.items())
+        wanted = layout(name, classes, found.fused)
+        return sum(wanted.get(key) == tuple(tensor.shape) for key, tensor in found.state.items())
 
     nearest = max(MODELS, key=shared_count)
     problem = difference(replace(found, classes=classes), nearest)
     return f"its weights fit no model of the zoo; nearest is {nearest}, but {problem}. {remedy}"
+
+
+@lru_cache(maxsize=128)
+def layout(name, classes, fused):
+    """The keys and shapes of the weights of the model called `name`, a dict in their order."""
+    model = blueprint(name, classes, fused=fused)
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 @lru_cache(maxsize=128)

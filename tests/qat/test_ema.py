@@ -99,11 +99,11 @@ def test_resumes_to_the_same_average(quantized):
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
-def test_horizon_is_a_sixth_of_a_short_run_and_the_papers_of_a_long_one():
-    """Oracle: arithmetic; 1 / (1 - decay) = steps / 6, never beyond 0.9999, whose ramp is YOLOv5's 2,000 updates."""
-    assert 1 / (1 - decay_for(600)) == pytest.approx(100)
+def test_horizon_is_a_quarter_of_a_short_run_and_the_papers_of_a_long_one():
+    """Oracle: arithmetic; 1 / (1 - decay) = steps / 4, never beyond 0.9999, whose ramp is YOLOv5's 2,000 updates."""
+    assert 1 / (1 - decay_for(400)) == pytest.approx(100)
     assert decay_for(184_900) == decay_for(10**7) == 0.9999
-    assert ramp_for(184_900) == pytest.approx(2000) and ramp_for(600) == pytest.approx(20)
+    assert ramp_for(184_900) == pytest.approx(2000) and ramp_for(400) == pytest.approx(20)
     assert decay_for(1) == 0
 
 
