@@ -1,6 +1,7 @@
 """`make bench`: every benchmark at its default."""
 
-from benchmarks import steps
+from benchmarks import recorder, steps
 
 if __name__ == "__main__":
     steps.main(steps.Options())
+    recorder.main(recorder.Options())

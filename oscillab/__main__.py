@@ -1,4 +1,7 @@
-"""The command line: `python -m oscillab {pretrain, qat, correct, evaluate, study, report}`; `--help` after each."""
+"""The command line, `python -m oscillab COMMAND`: pretrain, qat, correct, evaluate, study, report, models, inspect.
+
+`--help` after a command tells its options.
+"""
 
 import logging
 import sys
@@ -6,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from oscillab import commands, study
+from oscillab import commands, describe, study
 from oscillab.show import report
 
 Command = (
@@ -16,6 +19,8 @@ Command = (
     | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[study.Study, tyro.conf.subcommand("study")]
     | Annotated[study.Report, tyro.conf.subcommand("report")]
+    | Annotated[describe.Models, tyro.conf.subcommand("models")]
+    | Annotated[describe.Inspect, tyro.conf.subcommand("inspect")]
 )
 ACTIONS = {
     commands.Pretrain: commands.pretrain,
@@ -24,6 +29,8 @@ ACTIONS = {
     commands.Evaluate: commands.evaluate_file,
     study.Study: study.study,
     study.Report: study.report_folder,
+    describe.Models: describe.models,
+    describe.Inspect: describe.inspect,
 }
 
 
@@ -34,7 +41,7 @@ def main(arguments=None):
         Command,
         args=arguments,
         prog="oscillab",
-        description=__doc__.split("; ")[0],
+        description=__doc__.splitlines()[0],
         config=(tyro.conf.OmitArgPrefixes,),
     )
     try:

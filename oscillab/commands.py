@@ -32,7 +32,7 @@ from oscillab.runs import (
     write_json,
 )
 from oscillab.yolo import zoo
-from oscillab.yolo.loss import DetectionLoss
+from oscillab.yolo.objective import loss_for
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ class Pretrain:
 def pretrain(options):
     """The measured mAP of a detector that was trained from scratch and written to `options.out`, as a mapping."""
     prepare(options.run)
-    batches = training_batches(options.data, options.run.seed)
+    batches = training_batches(options.data, options.run.seed, masks=options.model.endswith("-seg"))
     names = batches.dataset.names
     model = placed(zoo.build(options.model, classes=len(names), names=names), options.run.device)
     ema = Ema(model, decay=0.999, ramp=200)
     trainer = Trainer(
-        model, DetectionLoss(model), batches, options.train, title=options.model, progress=options.run.progress
+        model, loss_for(model), batches, options.train, title=options.model, progress=options.run.progress
     )
     last = options.out.with_suffix(".last")
     if options.resume:
@@ -74,7 +74,9 @@ def pretrain(options):
         return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
     files.save(ema.model, options.out, half=True)
     model = placed(files.load(options.out), options.run.device)
-    measured = measure(model, held_out(options.data), options.data.size) | {"seconds": trainer.seconds}
+    measured = measure(model, held_out(options.data, masks=model.task == "segment"), options.data.size) | {
+        "seconds": trainer.seconds
+    }
     write_json(options.out.with_suffix(".json"), provenance(options, **measured))
     last.unlink(missing_ok=True)
     return measured
@@ -103,8 +105,8 @@ class Qat:
 def start_qat(options):
     """The quantized, calibrated model and its training batches, before the first step."""
     prepare(options.run)
-    batches = training_batches(options.data, options.run.seed)
     model = files.load(options.weights)
+    batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     if is_quantized(model):
         raise ValueError(f"{options.weights} is already quantized; start from a float checkpoint")
     check_classes(model, batches.dataset, options.weights)
@@ -119,7 +121,7 @@ def qat(options, *, start=None, watch=()):
     decay = decay_for(total) if options.ema_decay is None else options.ema_decay
     ema = Ema(model, decay=decay, ramp=ramp_for(total))
     title = f"QAT {options.quant.bits} bit"
-    trainer = Trainer(model, DetectionLoss(model), batches, options.train, title=title, progress=options.run.progress)
+    trainer = Trainer(model, loss_for(model), batches, options.train, title=title, progress=options.run.progress)
     with ExitStack() as stack:
         recorders = {
             "lsq": stack.enter_context(record(model, trainer.optimizer, seed=options.run.seed)),
@@ -162,8 +164,8 @@ class Correct:
 def correct_file(options):
     """What a QC run measured; the folded detector is written to `options.out`."""
     prepare(options.run)
-    batches = training_batches(options.data, options.run.seed)
     model = files.load(options.weights)
+    batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     check_classes(model, batches.dataset, options.weights)
     correct(placed(model, options.run.device), batches, spec=options.train, progress=options.run.progress)
     files.save(fold(model), options.out)
@@ -191,8 +193,8 @@ def evaluate_file(options):
     """The measured mAP as a mapping."""
     prepare(options.run)
     size = options.size or (160 if options.data == "scenes" else 640)
-    dataset = held_out(DataOptions(data=options.data, size=size, held_out=options.held_out))
     model = files.load(options.weights)
+    dataset = held_out(DataOptions(options.data, size, held_out=options.held_out), masks=model.task == "segment")
     check_classes(model, dataset, options.weights)
     return measure(
         placed(model, options.run.device), dataset, size, batch_size=options.batch_size, progress=options.run.progress
@@ -200,6 +202,8 @@ def evaluate_file(options):
 
 
 def measure(model, dataset, size, **options):
-    """COCO mAP, AP50 and AP75 of a detector on a data set, and how many pictures that took."""
+    """COCO mAP, AP50 and AP75 of boxes, and of masks where there are any, and how many pictures that took."""
     result = evaluate(model, dataset, size=size, **options)
-    return {"map": result.map, "map50": result.map50, "map75": result.map75, "images": result.image_count}
+    names = ("map", "map50", "map75", "mask_map", "mask_map50", "mask_map75")
+    measured = {name: getattr(result, name) for name in names if getattr(result, name) is not None}
+    return measured | {"images": result.image_count}

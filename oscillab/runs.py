@@ -57,9 +57,9 @@ class RunOptions:
     """also write what was measured to this file"""
 
 
-def training_batches(data, seed):
-    """The training pictures as `Batches`."""
-    dataset = open_dataset(data.data, "train", count=data.count, size=data.size, seed=seed)
+def training_batches(data, seed, *, masks=False):
+    """The training pictures as `Batches`, with instance masks for a network that segments."""
+    dataset = open_dataset(data.data, "train", count=data.count, size=data.size, seed=seed, masks=masks)
     return Batches(
         dataset,
         size=data.size,
@@ -67,12 +67,13 @@ def training_batches(data, seed):
         seed=seed,
         augment=augmentation(data),
         workers=data.workers,
+        masks=masks,
     )
 
 
-def held_out(data):
+def held_out(data, *, masks=False):
     """The pictures that are measured on; scenes are the same 500 for every seed."""
-    return open_dataset(data.data, "val", count=data.held_out, size=data.size, seed=0)
+    return open_dataset(data.data, "val", count=data.held_out, size=data.size, seed=0, masks=masks)
 
 
 def augmentation(data):
@@ -140,7 +141,11 @@ def commit():
     """The commit of the project that is running, with a plus when files differ from it; None outside a checkout."""
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -112,12 +112,13 @@ def run_one(options, out, bits, seed):
     run = replace(options.run, seed=seed)
     prepare(run)
     spec = QuantSpec(bits=bits, ends_bits=options.ends_bits)
-    network = files.load(options.weights).name
+    detector = placed(files.load(options.weights), run.device)
+    network = detector.name
     folder = out / f"{network}-{bits}bit-seed{seed}"
     options_qat = Qat(options.weights, folder, spec, options.train, options.data, run, options.ema_decay)
-    pictures = held_out(options.data)
+    pictures = held_out(options.data, masks=detector.task == "segment")
     score = Scores(network, bits, seed, pictures, options.data.size)
-    score.add("fp32", placed(files.load(options.weights), run.device), bits=32)
+    score.add("fp32", detector, bits=32)
     model, batches = start_qat(options_qat)
     score.add("ptq", model)
     trained = qat(options_qat, start=(model, batches))

@@ -98,6 +98,30 @@ def test_study_writes_its_table_and_report(tmp_path, capsys):
     assert main(["report", "--folder", str(tmp_path)]) == 0 and (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.parametrize("name, measured", [("yolov5n-seg", "mask_map"), ("yolov7-tiny", "map")])
+def test_other_detectors_take_the_whole_path(name, measured, tmp_path):
+    """Oracle: the files of pretraining, QAT and QC, and a measured mAP in 0..1, masks too where there are any."""
+    weights, out = tmp_path / "float.pt", tmp_path / "qat"
+    values = tmp_path / "measured.json"
+    small = [*SMALL[:2], "--count", "8", "--held-out", "4", "--batch-size", "4", *SMALL[-3:]]
+    assert main(["pretrain", "--model", name, "--out", str(weights), *small, "--no-autocast"]) == 0
+    assert main(["qat", "--weights", str(weights), "--out", str(out), *small]) == 0
+    corrected = ["correct", "--weights", str(out / "ema.pt"), "--out", str(out / "ema+qc.pt"), *small[:4]]
+    assert main([*corrected, "--batch-size", "4", "--no-progress"]) == 0
+    arguments = ["--size", "64", "--held-out", "4", "--no-progress", "--json", str(values)]
+    assert main(["evaluate", "--weights", str(out / "ema+qc.pt"), *arguments]) == 0
+    assert 0 <= json.loads(values.read_text())[measured] <= 1
+
+
+def test_models_and_inspect(capsys):
+    """Oracle: the parameter counts of the published table, and what the shipped file says of itself."""
+    assert main(["models"]) == 0
+    assert "yolov7-tiny         detect      6228762    13.9" in capsys.readouterr().out
+    assert main(["inspect", str(SHIPPED)]) == 0
+    shown = capsys.readouterr().out
+    assert "model       yolov5n\n" in shown and "classes     10\n" in shown and "parameters  1777447\n" in shown
+
+
 def foreign(path):
     class Evil:
         def __reduce__(self):

@@ -79,8 +79,9 @@ def encode_cut(cut, top, left, shape):
     >>> encode_cut(np.array([[1, 1]]), 1, 0, (2, 3))
     {'size': [2, 3], 'counts': [1, 1, 1, 1, 2]}
     """
-    columns = np.zeros((cut.shape[1], shape[0]), bool)  # column after column, as the run lengths count
-    columns[:, top : top + cut.shape[0]] = cut.T
-    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False, append=False)) + left * shape[0]
-    counts = np.diff(changes, prepend=0, append=shape[0] * shape[1])
-    return {"size": [int(side) for side in shape], "counts": counts.tolist()}
+    height, width = shape
+    pixels = np.zeros(cut.shape[1] * height + 2, bool)  # column after column, as run lengths count, between two zeros
+    pixels[1:-1].reshape(-1, height)[:, top : top + cut.shape[0]] = cut.T
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + left * height
+    ends = np.concatenate(([0], changes, [width * height]))
+    return {"size": [int(height), int(width)], "counts": (ends[1:] - ends[:-1]).tolist()}

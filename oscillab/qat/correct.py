@@ -11,7 +11,7 @@ from torch import nn
 
 from oscillab.qat.train import Trainer, TrainSpec
 from oscillab.quant import QuantConv2d
-from oscillab.yolo.loss import DetectionLoss
+from oscillab.yolo.objective import loss_for
 
 PAPER_SPEC = TrainSpec(epochs=1, learning_rate=1e-4, schedule="constant", warmup_steps=0)
 PARTS = ("scale", "shift")
@@ -47,7 +47,7 @@ def correct(model, batches, *, spec=PAPER_SPEC, parts=PARTS, granularity="per_ch
     flags = [(p, p.requires_grad) for p in model.parameters()]
     insert(model, parts=parts, granularity=granularity)
     spec = replace(spec, weight_decay=0.0)
-    loss = loss or DetectionLoss(model)
+    loss = loss or loss_for(model)
     Trainer(model, loss, batches, spec, bn_fixed=True, title="QC", progress=progress).fit()
     for p, flag in flags:
         p.requires_grad_(flag)

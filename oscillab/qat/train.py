@@ -103,7 +103,7 @@ def parameter_groups(model, weight_decay):
 class Trainer:
     """One training run: `fit` carries on from `step` to the end of the last epoch, or until `stop()`.
 
-    `loss(outputs, targets, image_size)` -> (scalar, items); `batches`: see `oscillab.coco.batches.Batches`.
+    `loss(outputs, targets, image_size, masks=...)` -> (scalar, items); `batches`: see `oscillab.coco.batches.Batches`.
     `bn_fixed`: BN in eval mode, statistics as they are (QC). Raises FloatingPointError when the loss is not finite.
     """
 
@@ -180,7 +180,8 @@ class Trainer:
         images = to_pixels(batch.images, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
             outputs = self.model(images)
-        loss, items = self.loss(outputs, batch.targets.to(self.device), max(images.shape[-2:]))
+        size = max(images.shape[-2:])
+        loss, items = self.loss(outputs, batch.targets.to(self.device), size, masks=batch.masks)
         if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
             self._look(loss, items)
         loss.backward()

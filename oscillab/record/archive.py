@@ -2,6 +2,9 @@
 
 The file is what `numpy.savez_compressed` writes (a zip of .npy members) with a `meta.json` in front, so that numpy
 alone opens it. A zip's table of contents stands at its end; without it the members are found one after the other.
+
+What comes later can be appended in chunks: chunk k is a folder k/ of more .npy members, with a k/meta.json as the last.
+A chunk that is not whole does not count, so that a process may die at any moment.
 """
 
 import io
@@ -22,11 +25,32 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImp
 def write(path, meta, arrays):
     """Write `meta` (of what JSON holds) and `arrays` (name -> ndarray) to a new file at `path`."""
     with zipfile.ZipFile(path, "w") as archive:
-        members = {META: (json.dumps(meta) + "\n").encode()} | {f"{k}.npy": npy(array) for k, array in arrays.items()}
-        for name, data in members.items():
-            info = zipfile.ZipInfo(name, OLDEST)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, data, compresslevel=4)
+        add(archive, META, as_json(meta))
+        for name, array in arrays.items():
+            add(archive, f"{name}.npy", npy(array))
+
+
+def append(path, number, meta, arrays, *, grown=()):
+    """Append chunk `number` (1, 2, ...) to a file that `write` made: arrays named in `grown` get more rows, others anew.
+
+    `meta` takes the place of the one before.
+    """
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, array in arrays.items():
+            add(archive, f"{number}/{name}.npy", npy(array), level=1)
+        add(archive, f"{number}/{META}", as_json({"meta": meta, "members": list(arrays), "grown": list(grown)}))
+
+
+def add(archive, name, data, *, level=4):
+    """Nothing; adds a member of that name to an open zip."""
+    info = zipfile.ZipInfo(name, OLDEST)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    archive.writestr(info, data, compresslevel=level)
+
+
+def as_json(meta):
+    """A mapping as the bytes of a line of JSON."""
+    return (json.dumps(meta) + "\n").encode()
 
 
 def npy(array):
@@ -39,7 +63,8 @@ def npy(array):
 def read(path):
     """(meta, arrays, whether the file is whole) of a file that `write` made; meta is None where it is lost.
 
-    Only plain arrays come to life: nothing in the file is run. Raises OSError where the file cannot be read at all.
+    Chunks are put together, up to the first that is not whole. Only plain arrays come to life: nothing in the file is
+    run. Raises OSError where the file cannot be read at all.
     """
     data = Path(path).read_bytes()
     try:
@@ -47,16 +72,35 @@ def read(path):
             members, names = readable(archive), archive.namelist()
     except DAMAGED:
         members, names = dict(scan(data)), None
-    meta, arrays = None, {}
-    for name, content in members.items():
-        try:
-            if name == META:
-                meta = json.loads(content)
-            elif name.endswith(".npy"):
-                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        except DAMAGED:
-            names = None
-    return meta, arrays, names is not None and len(names) == len(members)
+    contents = {name: content for name, member in members.items() if (content := parsed(name, member)) is not None}
+    meta, arrays, used = joined(contents)
+    return meta, arrays, names is not None and len(names) == used
+
+
+def parsed(name, member):
+    """What a member holds: a mapping or an array; None where it is neither."""
+    try:
+        if name.endswith(META):
+            return json.loads(member)
+        return np.lib.format.read_array(io.BytesIO(member), allow_pickle=False) if name.endswith(".npy") else None
+    except DAMAGED:
+        return None
+
+
+def joined(contents):
+    """(meta, arrays, members used) of a file's readable members, with all chunks that are whole put together."""
+    meta, number = contents.get(META), 1
+    first = {name: content for name, content in contents.items() if "/" not in name and name != META}
+    parts = {name.removesuffix(".npy"): [content] for name, content in first.items()}
+    used = len(parts) + (meta is not None)
+    while meta is not None and (chunk := contents.get(f"{number}/{META}")) is not None:
+        arrays = {name: contents.get(f"{number}/{name}.npy") for name in chunk["members"]}
+        if any(array is None for array in arrays.values()):
+            break
+        for name in arrays.keys() & parts.keys():  # one that the file's beginning has lost stays lost
+            parts[name] = [*parts[name], arrays[name]] if name in chunk["grown"] else [arrays[name]]
+        meta, used, number = chunk["meta"], used + len(arrays) + 1, number + 1
+    return meta, {name: np.concatenate(each) if len(each) > 1 else each[0] for name, each in parts.items()}, used
 
 
 def readable(archive):

@@ -26,6 +26,8 @@ def layers(recording):
     whole recording), `flip_rate_last` (last quarter); and as shares of the layer's weights `oscillating_share`
     (frequency above the threshold), `still_share` (never flipped), `zero_share` (state 0), `dead_share` (state 0 and
     never flipped), `saturated_share` (lowest or highest state); `used_state_count`; `entropy` of the states in bits;
+    `gradient_turn_rate`, `input_gradient_turn_rate` (share of steps at which the gradient of the step size of the
+    weights, of the input, changed its sign; NaN where it was not trained or not recorded);
     `edge_distance` (mean distance to the nearest bin edge, in bins, 0..0.5; 0.25 where spread evenly),
     `near_edge_share` (nearer than 0.05 bins; 0.1 where spread evenly).
     """
@@ -39,6 +41,8 @@ def layers(recording):
     table["flip_rate"] = recording["layer_flip_count"].sum(0) / counts / steps
     table["oscillation_rate"] = recording["layer_oscillation_count"].sum(0) / counts / steps
     table["flip_rate_last"] = recording["layer_flip_count"][late].sum(0) / counts / late_steps
+    table["gradient_turn_rate"] = turn_rates(recording, "gradient_turn_count", 0)
+    table["input_gradient_turn_rate"] = turn_rates(recording, "input_gradient_turn_count", 1)
     table["oscillating_share"] = [oscillating(recording, layer).mean() for layer in recording.layer_names]
     shares = pd.DataFrame([state_summary(recording, layer) for layer in recording.layer_names])
     return pd.concat([table, shares], axis=1)
@@ -172,6 +176,16 @@ def chosen_layers(recording, max_bits):
     """The names of the layers that have at most `max_bits`, and of those whose bits are not known."""
     known = ((about["name"], about["bits"]) for about in recording.layers)
     return [name for name, bits in known if max_bits is None or bits is None or bits <= max_bits]
+
+
+def turn_rates(recording, name, side):
+    """The share of steps at which the gradient of a step size turned, per layer; NaN for layers without that gradient."""
+    if name not in recording:
+        return np.full(len(recording.layers), np.nan)
+    looked_at = np.array([about["has_gradient"][side] for about in recording.layers])
+    sizes = np.array([1 if side else about["step_count"] for about in recording.layers])
+    rates = recording[name].sum(0) / sizes / max(int(recording.steps[-1]), 1)
+    return np.where(looked_at, rates, np.nan)
 
 
 def for_all_layers(recording, name, rows):

@@ -6,24 +6,27 @@ the model: it can be copied, pickled and saved while it is recorded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from os import PathLike
 
 import numpy as np
 import torch
 
+from oscillab.record.gradients import GradientSigns
 from oscillab.record.positions import limits_of, position_histogram
 from oscillab.record.ranges import RangeObserver
+from oscillab.record.ranks import Ranks, without_wrapper
 from oscillab.record.recording import Recording
+from oscillab.record.resume import check_state, restore, state_of
 from oscillab.record.rows import Rows
 from oscillab.record.sampling import Sample
 from oscillab.record.settings import Settings
-from oscillab.record.snapshot import snapshot
+from oscillab.record.snapshot import snapshot, window_arrays
 from oscillab.record.tracker import Tracker
 from oscillab.record.watched import WatchedLayers
 from oscillab.record.windows import Windows
+from oscillab.record.writer import Writer
 
 WINDOW_TICKS = 250  # counts per weight are uint8, so 255 at most
-STATE_VERSION = 1
 
 
 def record(
@@ -37,6 +40,8 @@ def record(
     trajectories: int | Mapping[str, Sequence[int]] = 8,
     windows: int = 16,
     seed: int = 0,
+    path: str | PathLike | None = None,
+    ranks_every: int = 250,
 ) -> "Recorder":
     """A context manager that records the integer states of `model` at every step of `optimizer` while it is entered.
 
@@ -46,31 +51,37 @@ def record(
     `ranges_every`: input ranges are observed at every k-th tick; 0 never.
     `trajectories`: weights per layer, drawn by `seed`, whose whole course is kept; or layer name -> flat indices.
     `windows`: how many windows of time the flips of each weight are kept in at most; 1 keeps totals only.
-    Memory: 8 bytes a weight and 2 of scratch, compressed windows, and per tick 28 bytes a layer and 9 a trajectory.
+    `path`: a file that is written at every 250th tick and at the end; a crash leaves what it holds readable.
+    `ranks_every`: in distributed training every rank calls `record`. Rank 0 records, and at every k-th tick all compare
+    their integer states, which must not differ; 0 never, for a process that records alone.
+    Memory: 8 bytes a weight and 2 of scratch, compressed windows, and per tick 36 bytes a layer and 9 a trajectory.
     Raises ValueError when nothing is quantized or the optimizer does not own the weights; and, out of the optimizer's
-    step, when a layer was replaced or a weight is NaN: recording then ends, and what was recorded stays readable.
+    step, when a layer was replaced, a weight is NaN or ranks differ: recording then ends, and what was recorded stays
+    readable.
     """
     settings = Settings(momentum, threshold, every, ranges_every, windows, seed)
-    return Recorder(model, optimizer, settings=settings, trajectories=trajectories)
+    ranks, writer = Ranks(ranks_every), Writer(path) if path else None
+    return Recorder(model, optimizer, settings=settings, trajectories=trajectories, ranks=ranks, writer=writer)
 
 
 class Recorder:
     """Made by `record`. `step_count`: optimizer steps seen; `tick_count`: those that were recorded."""
 
-    def __init__(self, model, optimizer, *, settings: Settings, trajectories):
-        self.settings = settings
-        self.layers = WatchedLayers(model)
+    def __init__(self, model, optimizer, *, settings: Settings, trajectories, ranks: Ranks, writer: Writer | None):
+        self.settings, self.ranks = settings, ranks
+        self.writer = writer if ranks.records else None
+        self.layers = WatchedLayers(without_wrapper(model))
         self.layers.check_owned_by(optimizer)
         if not callable(getattr(optimizer, "register_step_post_hook", None)):
             raise ValueError(f"optimizer must have register_step_post_hook(hook), {type(optimizer).__name__} has not")
         self.sample = Sample(self.layers, trajectories, seed=settings.seed)
         self.step_count = self.tick_count = 0
         self.stopped = None  # why recording ended before its block did
-        self.tracker = None
+        self._begun = False
         self._optimizer, self._handle, self._last_flip_count = optimizer, None, 0
 
     def __enter__(self) -> "Recorder":
-        if self.tracker is not None:
+        if self._begun:
             raise ValueError("a recorder records once; call record() again for another recording")
         self._begin()
         self._handle = self._optimizer.register_step_post_hook(self._after_step)
@@ -79,6 +90,8 @@ class Recorder:
 
     def __exit__(self, *exception) -> None:
         self._end()
+        if self.writer:
+            self.writer.finish(self)
 
     def last_flip_count(self) -> int:
         """How many weights changed their integer state at the last tick."""
@@ -86,12 +99,12 @@ class Recorder:
 
     def bytes_per_weight(self) -> float:
         """Memory a weight takes while recording, without the compressed windows and the rows over time."""
-        self._check_begun()
+        self._check_records()
         return self.tracker.bytes_per_weight
 
     def recording(self) -> Recording:
         """All that was recorded so far, as plain arrays; recording goes on."""
-        self._check_begun()
+        self._check_records()
         return snapshot(self)
 
     def histograms(self) -> list[np.ndarray]:
@@ -100,15 +113,8 @@ class Recorder:
 
     def state_dict(self) -> dict:
         """What a later run needs to go on, in tensors and plain containers; take it between two optimizer steps."""
-        self._check_begun()
-        return self._identity() | {
-            "counts": [self.step_count, self.tick_count, self._last_flip_count],
-            "limits": [list(pair) for pair in self.limits],
-            "histograms": [torch.from_numpy(histogram) for histogram in self.first_histograms],
-            "tracker": self.tracker.state_dict(),
-            "windows": self.windows.state_dict(),
-            "rows": self.rows.state_dict(),
-        }
+        self._check_records()
+        return state_of(self)
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from `state`, made by `state_dict`; call it inside the block, before the first step.
@@ -117,35 +123,34 @@ class Recorder:
         with another version, other layers, settings or trajectories.
         """
         self._check_begun()
-        for what, mine in self._identity().items():
-            if state.get(what) != mine:
-                raise ValueError(f"the state comes from a recorder of other {what}: {differing(state.get(what), mine)}")
+        check_state(self, state)
         self.step_count, self.tick_count, self._last_flip_count = state["counts"]
-        self.limits = [tuple(pair) for pair in state["limits"]]
-        self.first_histograms = [histogram.cpu().numpy() for histogram in state["histograms"]]
-        self.tracker.load_state_dict(state["tracker"])
-        self.windows.load_state_dict(state["windows"])
-        self.rows.load_state_dict(state["rows"])
+        if self.ranks.records:
+            restore(self, state)
+        if self.writer:
+            self.writer.restart()
         self._arm_when_due()
-
-    def _identity(self) -> dict:
-        return {
-            "version": STATE_VERSION,
-            "settings": asdict(self.settings),
-            "layers": {layer.name: list(layer.shape) for layer in self.layers.layers},
-            "trajectories": dict(enumerate(self.sample.index.tolist())),
-        }
 
     @torch.no_grad()
     def _begin(self) -> None:
         layers, step_sizes = self.layers, self.layers.checked_step_sizes()
         self._scratch = layers.integer_states(torch.empty(layers.weight_count, dtype=torch.int8, device=layers.device))
+        self._begun = True
+        ranged = layers.ranged if self.ranks.records else []
+        self._observer = RangeObserver([layers.modules[i] for i in ranged], layers.device)
+        if self.ranks.due(0):
+            self.ranks.compare(layers, self._scratch, 0)
+        if self.ranks.records:
+            self._begin_recording(step_sizes)
+
+    def _begin_recording(self, step_sizes: torch.Tensor) -> None:
+        layers = self.layers
         self.tracker = Tracker(self._scratch, momentum=self.settings.momentum)
         self.windows = Windows(limit=self.settings.windows)
-        self.rows = Rows(layers, self.sample)
+        self.gradients = GradientSigns(layers)
+        self.rows = Rows(layers, self.sample, self.gradients)
         self.limits = [limits_of(layer.bits, self._scratch[layer.slice]) for layer in layers.layers]
         self.first_histograms = self._last_histograms = self._histograms()
-        self._observer = RangeObserver([layers.modules[i] for i in layers.ranged], layers.device)
         none = torch.zeros(0, dtype=torch.int64, device=layers.device)
         self.rows.add_tick(0, none, none, step_sizes=step_sizes, state=self.tracker.state)
         self.rows.add_step_sizes(0, step_sizes)
@@ -158,21 +163,35 @@ class Recorder:
         self._arm_when_due()
 
     def _tick(self) -> None:
-        step_sizes = self._checked_step_sizes()
+        step_sizes = self._or_stop(self.layers.checked_step_sizes) if self.ranks.records else None
         self.tick_count += 1
+        if self.ranks.records:
+            self._record(step_sizes)
+        if self.ranks.due(self.tick_count):
+            states = self._scratch if self.ranks.records else self.layers.integer_states(self._scratch)
+            self._or_stop(self.ranks.compare, self.layers, states, self.tick_count)
+
+    def _record(self, step_sizes: torch.Tensor) -> None:
         flipped, oscillated = self.tracker.update(self.layers.integer_states(self._scratch))
         self._last_flip_count = len(flipped)
         self.rows.add_tick(self.step_count, flipped, oscillated, step_sizes=step_sizes, state=self.tracker.state)
         if self._ranges_due(self.tick_count):
             self.rows.add_ranges(self.step_count, self._observer.row())
         if self.tick_count % WINDOW_TICKS == 0:
-            counts = (count.numpy() for count in self.tracker.take_counts())
-            self.windows.add(self.tick_count - WINDOW_TICKS + 1, self.tick_count, *counts)
             self.rows.add_step_sizes(self.step_count, step_sizes)
+            self._end_window()
 
-    def _checked_step_sizes(self) -> torch.Tensor:
+    def _end_window(self) -> None:
+        counts = [self.layers.in_order(count).numpy() for count in self.tracker.take_counts()]
+        ticks = self.tick_count - WINDOW_TICKS + 1, self.tick_count
+        self.windows.add(*ticks, *counts)
+        if self.writer:
+            self.writer.add(self, window_arrays(*ticks, *counts))
+
+    def _or_stop(self, check, *arguments):
+        """What `check` returns; where it raises ValueError, recording ends and the error says that it did."""
         try:
-            return self.layers.checked_step_sizes()
+            return check(*arguments)
         except ValueError as error:
             self.stopped = f"{error}, seen after step {self.step_count}"
             self._end()
@@ -195,16 +214,13 @@ class Recorder:
             self._handle.remove()
             self._observer.disarm()
             self._handle = None
-            self._last_histograms = self._histograms()
+            self._last_histograms = self._histograms() if self.ranks.records else []
 
     def _check_begun(self) -> None:
-        if self.tracker is None:
+        if not self._begun:
             raise ValueError("nothing is recorded yet: use `with record(model, optimizer) as recorder:`")
 
-
-def differing(theirs, mine) -> str:
-    """The first entry that differs between two dicts or values, in words."""
-    if not (isinstance(theirs, dict) and isinstance(mine, dict)):
-        return f"{theirs} and {mine}"
-    key = next(key for key in [*theirs, *mine] if theirs.get(key) != mine.get(key))
-    return f"{key} is {theirs.get(key)} there and {mine.get(key)} here"
+    def _check_records(self) -> None:
+        self._check_begun()
+        if not self.ranks.records:
+            raise ValueError(f"rank {self.ranks.rank} records nothing; rank 0 does")

@@ -7,6 +7,7 @@ with an input quantizer, S sampled weights, R ticks with observed ranges, W weig
 | --- | --- | --- |
 | step | (T,) | optimizer step of the row |
 | layer_flip_count, layer_oscillation_count | (T, L) | weights that flipped or oscillated at this tick |
+| gradient_turn_count, input_gradient_turn_count | (T, L) | step sizes of the weights, the input, whose gradient turned |
 | step_size [step_size_min, step_size_max] | (T, L) | weight step size; mean, least, largest where per channel |
 | clip_low, clip_high | (T, Q) | range of the input quantizer, in units of the input |
 | range_step | (R,) | optimizer step of the rows below |
@@ -34,7 +35,7 @@ FORMAT, VERSION = "oscillab recording", 1
 SAMPLED = ("latent_weight", "sample_step_size", "sample_state")
 OVER_TICKS = (
     *("step", "layer_flip_count", "layer_oscillation_count", "step_size", "step_size_min", "step_size_max"),
-    *("clip_low", "clip_high", *SAMPLED),
+    *("gradient_turn_count", "input_gradient_turn_count", "clip_low", "clip_high", *SAMPLED),
 )
 
 
@@ -47,7 +48,7 @@ class Recording:
 
     @classmethod
     def open(cls, path):
-        """The recording in a file. A file cut short gives its readable part, with a warning.
+        """The recording in a file. A file cut short, or not finished yet, gives its readable part, with a warning.
 
         Raises ValueError where there is no such file, it is no recording, or it comes from a newer version.
         """
@@ -63,6 +64,11 @@ class Recording:
                 f"{path}: written by a newer oscillab (version {meta['version']}, this one reads up to {VERSION})"
             )
         missing = [name for name in meta.pop("arrays", []) if name not in arrays]
+        if meta.pop("unfinished", False):
+            warnings.warn(f"{path}: not finished, it goes up to step {meta['step_count']}", stacklevel=2)
+            whole = True  # what was being appended does not count
+            for name in {"window_flip_count", "window_oscillation_count"} & arrays.keys():
+                arrays[name.removeprefix("window_")] = arrays[name].sum(0, dtype=np.uint32)
         if missing or not whole:
             warnings.warn(f"{path}: damaged or cut short; missing {', '.join(missing) or 'nothing'}", stacklevel=2)
         return cls(meta, arrays)
@@ -87,7 +93,10 @@ class Recording:
 
     @property
     def layers(self):
-        """Each layer's name, shape, bits (None where unknown), low and high state, step_count, has_range, as dicts."""
+        """Each layer's name, shape, bits (None where unknown), low and high state, step_count, has_range, as dicts.
+
+        `has_gradient`: whether the gradients of its weights' step sizes and of its input's were looked at.
+        """
         return self.meta["layers"]
 
     @property

@@ -4,11 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oscillab.record.gradients import GradientSigns
 from oscillab.record.sampling import Sample
 from oscillab.record.series import Series
 from oscillab.record.watched import WatchedLayers
 
 f32, i32, i64 = torch.float32, torch.int32, torch.int64
+TURNS = ("gradient_turn_count", "input_gradient_turn_count")
 
 
 class Rows:
@@ -17,8 +19,8 @@ class Rows:
     Row 0 is the model before the first step.
     """
 
-    def __init__(self, layers: WatchedLayers, sample: Sample):
-        self._layers, self._sample = layers, sample
+    def __init__(self, layers: WatchedLayers, sample: Sample, gradients: GradientSigns):
+        self._layers, self._sample, self._gradients = layers, sample, gradients
         starts = [layer.start for layer in layers.layers]
         self._bounds = torch.tensor([*starts, layers.weight_count], device=layers.device)
         ranged = (len(layers.ranged), f32)
@@ -33,6 +35,8 @@ class Rows:
         row = self._layers.step_size_rows(step_sizes) | self._sample.rows(step_sizes, state)
         if self._layers.ranged:
             row |= self._layers.clipping_ranges()
+        turns = self._gradients.turns()
+        row |= {TURNS[side]: turns[side] for side in self._gradients.sides}
         counts = {"layer_flip_count": self._per_layer(flipped), "layer_oscillation_count": self._per_layer(oscillated)}
         self._ticks.append(step=step, **counts, **row)
 
@@ -45,24 +49,33 @@ class Rows:
         if self._layers.per_channel:
             self._step_sizes.append(step_sizes_step=step, step_sizes=step_sizes)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every column so far."""
-        return self._ticks.arrays() | self._ranges.arrays() | self._step_sizes.arrays()
+    def counts(self) -> tuple[int, ...]:
+        """The number of rows over ticks, of observed ranges and of all step sizes."""
+        return tuple(len(series) for series in self._all())
+
+    def arrays(self, since: tuple[int, ...] = (0, 0, 0)) -> dict[str, np.ndarray]:
+        """Every column so far, or from the rows on that came after `counts` were `since`."""
+        each = [series.arrays(begin) for series, begin in zip(self._all(), since, strict=True)]
+        return each[0] | each[1] | each[2]
 
     def state_dict(self) -> list[dict[str, Tensor]]:
         """All rows so far."""
-        return [series.state_dict() for series in (self._ticks, self._ranges, self._step_sizes)]
+        return [series.state_dict() for series in self._all()]
 
     def load_state_dict(self, state: list[dict[str, Tensor]]) -> None:
         """Hold the rows of `state`, made by `state_dict`, in place of those here."""
-        for series, rows in zip((self._ticks, self._ranges, self._step_sizes), state, strict=True):
+        for series, rows in zip(self._all(), state, strict=True):
             series.load_state_dict(rows)
+
+    def _all(self) -> tuple[Series, ...]:
+        return self._ticks, self._ranges, self._step_sizes
 
     def _columns(self) -> dict[str, tuple[int | None, torch.dtype]]:
         layers, sampled = self._layers, len(self._sample.index)
         count, ranged = len(layers.layers), len(layers.ranged)
         columns = {"step": (None, i64), "layer_flip_count": (count, i32), "layer_oscillation_count": (count, i32)}
         columns |= dict.fromkeys(layers.step_size_rows(layers.checked_step_sizes()), (count, f32))
+        columns |= {TURNS[side]: (count, i32) for side in self._gradients.sides}
         columns |= {"clip_low": (ranged, f32), "clip_high": (ranged, f32)} if ranged else {}
         return columns | {
             "latent_weight": (sampled, f32),

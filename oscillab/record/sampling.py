@@ -23,16 +23,20 @@ class Sample:
         pairs = list(zip(layers.layers, chosen, strict=True))
         self.index = np.concatenate([layer.start + picked for layer, picked in pairs]).astype(np.int64)
         self._parts = [(layer, torch.from_numpy(picked).to(layers.device)) for layer, picked in pairs if len(picked)]
-        self._device_index = torch.from_numpy(self.index).to(layers.device)
+        places = [layer.places(picked) for layer, picked in pairs]
+        self._state_place = torch.from_numpy(np.concatenate(places).astype(np.int64)).to(layers.device)
         self._step_index = torch.from_numpy(step_places(layers.layers, chosen)).to(layers.device)
 
     def rows(self, step_sizes: Tensor, state: Tensor) -> dict[str, Tensor]:
-        """Latent weights (NaN where a layer does not show them), step sizes and states of the sampled weights."""
+        """Latent weights (NaN where a layer does not show them), step sizes and states of the sampled weights.
+
+        `state` is that of all layers' weights as they lie in memory.
+        """
         latents = [values_at(layer, index) for layer, index in self._parts]
         return {
             "latent_weight": torch.cat(latents) if latents else step_sizes[:0],
             "sample_step_size": step_sizes[self._step_index],
-            "sample_state": state[self._device_index],
+            "sample_state": state[self._state_place],
         }
 
 

@@ -31,21 +31,28 @@ class Series:
                 self._full[name].append(chunk.cpu().numpy().copy())
             self._filled = 0
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every column as an array of all rows so far, (rows,) or (rows, width)."""
-        return {
-            name: np.concatenate([*self._full[name], chunk[: self._filled].cpu().numpy()])
+    def __len__(self) -> int:
+        """The number of rows so far."""
+        return self._filled + CHUNK_ROWS * max((len(full) for full in self._full.values()), default=0)
+
+    def arrays(self, since: int = 0) -> dict[str, np.ndarray]:
+        """Every column as an array of all rows from `since` on, (rows,) or (rows, width)."""
+        skipped = min(since, len(self) - self._filled) // CHUNK_ROWS
+        parts = {
+            name: [*self._full[name][skipped:], chunk[: self._filled].cpu().numpy()]
             for name, chunk in self._chunk.items()
         }
+        return {name: np.concatenate(each)[since - skipped * CHUNK_ROWS :] for name, each in parts.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All rows so far, as tensors on the CPU."""
         return {name: torch.from_numpy(array) for name, array in self.arrays().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Hold the rows of `state`, made by `state_dict`, in place of those here."""
+        """Hold the rows of `state`, made by `state_dict`, in place of those here; a column that it lacks holds zeros."""
+        rows = max((len(column) for column in state.values()), default=0)
+        whole, self._filled = rows - rows % CHUNK_ROWS, rows % CHUNK_ROWS
         for name, chunk in self._chunk.items():
-            whole = len(state[name]) // CHUNK_ROWS * CHUNK_ROWS
-            self._full[name] = [state[name][:whole].cpu().numpy().copy()]
-            self._filled = len(state[name]) - whole
-            chunk[: self._filled] = state[name][whole:].to(chunk.device)
+            column = state[name] if name in state else chunk.new_zeros(rows, *chunk.shape[1:])
+            self._full[name] = [column[at : at + CHUNK_ROWS].cpu().numpy().copy() for at in range(0, whole, CHUNK_ROWS)]
+            chunk[: self._filled] = column[whole:].to(chunk.device)

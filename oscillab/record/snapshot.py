@@ -8,6 +8,8 @@ import torch
 import oscillab
 from oscillab.record.recording import FORMAT, VERSION, Recording
 
+STATES = {"state": "integer_state", "direction": "direction", "frequency": "frequency"}  # of the tracker: its array
+
 
 def snapshot(recorder) -> Recording:
     """A `Recording` of all that the recorder has seen so far; nothing in it is shared with the recorder."""
@@ -17,9 +19,27 @@ def snapshot(recorder) -> Recording:
     return Recording(meta=meta(recorder), arrays=arrays)
 
 
+def chunk(recorder, since: tuple[int, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays that changed since `recorder.rows.counts()` was `since`, and the names of those that only grew.
+
+    For the end of a window of time, whose own arrays are not among them.
+    """
+    rows = recorder.rows.arrays(since)
+    now = {name: getattr(recorder.tracker, name) for name in ("state", "direction", "frequency")}
+    ordered = {STATES[name]: recorder.layers.in_order(values).cpu().numpy() for name, values in now.items()}
+    return rows | ordered | {"position_count": np.concatenate(recorder.histograms())}, list(rows)
+
+
+def window_arrays(first: int, last: int, flips: np.ndarray, oscillations: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of one window of time, as a recording has them."""
+    ticks = {"window_first_tick": np.array([first]), "window_last_tick": np.array([last])}
+    return ticks | {"window_flip_count": flips[None], "window_oscillation_count": oscillations[None]}
+
+
 def weight_arrays(recorder) -> dict[str, np.ndarray]:
     """The state of every weight, its counts, and the counts in windows of time; the last window may be a short one."""
-    now = {name: tensor.numpy() for name, tensor in recorder.tracker.state_dict().items()}
+    tracked = recorder.tracker.state_dict()
+    now = {name: recorder.layers.in_order(values).numpy() for name, values in tracked.items()}
     first, last, flips, oscillations = recorder.windows.arrays()
     begun = int(last[-1]) if len(last) else 0
     if recorder.tick_count > begun:
@@ -28,9 +48,7 @@ def weight_arrays(recorder) -> dict[str, np.ndarray]:
     none = np.zeros((0, len(now["state"])), np.uint8)
     flips, oscillations = (np.stack(counts) if counts else none for counts in (flips, oscillations))
     return {
-        "integer_state": now["state"],
-        "direction": now["direction"],
-        "frequency": now["frequency"],
+        **{array: now[name] for name, array in STATES.items()},
         "flip_count": flips.sum(0, dtype=np.uint32),
         "oscillation_count": oscillations.sum(0, dtype=np.uint32),
         "window_first_tick": first,
@@ -69,6 +87,7 @@ def meta(recorder) -> dict:
                 "high": high,
                 "step_count": layer.step_count,
                 "has_range": i in layers.ranged,
+                "has_gradient": [(side, i) in recorder.gradients.trained for side in (0, 1)],
             }
             for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True))
         ],

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +51,11 @@ class Layer:
     def view(self, flat: Tensor) -> Tensor:
         """Its part of a flat buffer over the weights of all layers, as a view of its shape."""
         return flat.as_strided(self.shape, self.stride, flat.storage_offset() + self.start)
+
+    def places(self, index: np.ndarray) -> np.ndarray:
+        """Where its weights of flat `index` stand in such a buffer."""
+        axes = np.unravel_index(index, self.shape)
+        return self.start + sum(axis * stride for axis, stride in zip(axes, self.stride, strict=True))
 
     def latent_weight(self) -> Tensor | None:
         """The latent weight without its graph, or None where the layer does not show it."""
@@ -198,7 +204,7 @@ def dense_stride(x: Tensor) -> tuple[int, ...]:
     ((12, 4, 1), (1, 2, 4, 16))
     """
     stride, length = [0] * x.ndim, 1
-    for axis in reversed(sorted(range(x.ndim), key=x.stride, reverse=True)):
+    for axis in sorted(range(x.ndim), key=lambda axis: (x.stride(axis), -axis)):  # the fastest first
         stride[axis], length = length, length * x.shape[axis]
     return tuple(stride)
 

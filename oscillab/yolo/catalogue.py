@@ -1,5 +1,6 @@
 """What is known of each detector of the zoo: its size, its cost, and the accuracy that its authors report?"""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,7 @@ def entries():
     return [entry(name) for name in zoo.MODELS]
 
 
+@lru_cache
 def entry(name):
     """The `Entry` of the model called `name`. Raises ValueError for an unknown name."""
     model = zoo.blueprint(name, 80)

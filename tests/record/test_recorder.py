@@ -248,6 +248,26 @@ def test_channels_last_weights_keep_their_order():
     assert_same(*recordings)
 
 
+def test_resuming_with_weights_in_another_order_of_memory():
+    """Oracle: a recording that resumes with channels-last weights equals one that keeps the usual order."""
+
+    def run(memory_format, state=None):
+        net = small_net().to(memory_format=memory_format)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+        with record(net, optimizer) as recorder:
+            if state:
+                recorder.load_state_dict(state)
+            for _ in range(3):
+                train(net, optimizer, 1)
+                net[2].weight.data = net[2].weight.data.flip(0)
+            return recorder.state_dict(), recorder.recording()
+
+    state, _ = run(torch.contiguous_format)
+    recordings = [run(order, state)[1] for order in (torch.contiguous_format, torch.channels_last)]
+    assert recordings[0]["layer_flip_count"].sum() > 20
+    assert_same(*recordings)
+
+
 def test_memory_of_a_weight():
     """Oracle: the issue's limit, 8 bytes, and the sum of what the tracker holds."""
     net = small_net()

@@ -2,6 +2,7 @@
 
 import torch
 
+from oscillab.record.gradients import GradientSigns
 from oscillab.record.rows import Rows
 from oscillab.record.sampling import Sample
 from oscillab.record.watched import WatchedLayers
@@ -10,7 +11,7 @@ from oscillab.record.watched import WatchedLayers
 def test_counts_go_to_their_layer(fakes):
     """Oracle: by hand: weights 0 to 2 are the stem's, 3 and 4 the block's."""
     layers = WatchedLayers(fakes.Net([[0.0, 0.0, 0.0]], [[0.0, 0.0]]))
-    rows = Rows(layers, Sample(layers, 0, seed=0))
+    rows = Rows(layers, Sample(layers, 0, seed=0), GradientSigns(layers))
     state, sizes = torch.zeros(5, dtype=torch.int8), torch.tensor([0.5, 0.25])
     rows.add_tick(7, torch.tensor([0, 2, 3]), torch.tensor([4]), step_sizes=sizes, state=state)
     arrays = rows.arrays()
@@ -23,5 +24,5 @@ def test_counts_go_to_their_layer(fakes):
 def test_what_a_model_lacks_takes_no_column(fakes):
     """Oracle: no ranges, no columns of ranges; one step size per layer, no columns of least and largest."""
     layers = WatchedLayers(fakes.Net([[0.0]], has_range=False))
-    arrays = Rows(layers, Sample(layers, 1, seed=0)).arrays()
+    arrays = Rows(layers, Sample(layers, 1, seed=0), GradientSigns(layers)).arrays()
     assert not {"clip_low", "observed_low", "range_step", "step_size_min", "step_sizes"} & arrays.keys()

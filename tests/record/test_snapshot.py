@@ -61,4 +61,5 @@ def test_meta_says_what_the_arrays_mean(fakes):
     assert meta["versions"]["oscillab"] == oscillab.__version__ and meta["stopped"] is None
     assert meta["layers"][0] == {
         "name": "stem", "shape": [1, 1], "bits": 3, "low": -4, "high": 3, "step_count": 1, "has_range": True,
+        "has_gradient": [False, False],
     }  # fmt: skip

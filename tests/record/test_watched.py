@@ -1,10 +1,13 @@
 """Is anything that follows the protocol recorded, and nothing else?"""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from oscillab.record import watched
 from oscillab.record.recorder import record
 from oscillab.record.watched import WatchedLayers, find_layers
 
@@ -63,6 +66,19 @@ def test_states_fill_one_flat_buffer(fakes):
     assert WatchedLayers(net).integer_states(torch.zeros(5, dtype=torch.int8)).tolist() == [1, -2, 3, 100, -100]
 
 
+def test_buffers_lie_as_the_weights_do(fakes):
+    """Oracle: torch's own channels-last order: the buffer is the weights' memory, in_order their flat index, and back."""
+    net = fakes.Net(np.arange(24).reshape(2, 3, 2, 2) - 12, [[5, 6]], bits=8).to(memory_format=torch.channels_last)
+    layers = WatchedLayers(net)
+    flat = layers.integer_states(torch.zeros(26, dtype=torch.int8))
+    states = torch.arange(24).reshape(2, 3, 2, 2) - 12
+    assert flat.tolist() == [*states.permute(0, 2, 3, 1).flatten().tolist(), 5, 6]
+    assert layers.in_order(flat).tolist() == [*states.flatten().tolist(), 5, 6]
+    assert layers.as_in_memory(layers.in_order(flat)).tolist() == flat.tolist()
+    assert flat[layers.layers[0].places(np.array([0, 1, 4, 23]))].tolist() == [-12, -11, -8, 11]
+    assert layers.layers[1].places(np.array([1])).tolist() == [25]
+
+
 def test_huge_finite_weights_are_no_error(fakes):
     """Oracle: their float32 sum overflows, yet every one is finite."""
     net = fakes.Net([[0.0, 0.0, 0.0]])
@@ -75,3 +91,8 @@ def test_positions_are_latent_weight_over_step_size(fakes):
     net = fakes.Net([[1, 2], [1, 2]], step_size=torch.tensor([0.5, 0.25]))
     net.stem.weight.data = torch.tensor([[0.5, 0.25], [0.5, 0.25]])
     assert find_layers(net)[0].position().tolist() == [1.0, 0.5, 2.0, 1.0]
+
+
+def test_examples_run():
+    """Oracle: the docstring's own numbers."""
+    assert doctest.testmod(watched).failed == 0

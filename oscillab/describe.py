@@ -1,0 +1,67 @@
+"""What do the commands `models` and `inspect` print: which detectors there are, and what a file holds?"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+
+from oscillab.runs import RunOptions
+from oscillab.show.text import table_text
+from oscillab.yolo import catalogue, zoo
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the detectors: parameters, GFLOPs at 640 pixels, the published mAP and its source."""
+
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def models(options):
+    """The list as text and as rows, for 80 classes."""
+    rows = [
+        {
+            "name": entry.name,
+            "task": entry.task,
+            "parameters": entry.parameters,
+            "GFLOPs": round(entry.gflops, 1),
+            "box mAP %": entry.published.box_map,
+            "mask mAP %": entry.published.mask_map,
+            "at pixels": entry.published.size,
+            "source": entry.published.source,
+        }
+        for entry in catalogue.entries()
+    ]
+    return {"text": table_text(pd.DataFrame(rows)), "models": rows}
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what a checkpoint is, without running anything in it."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """an official checkpoint or one of oscillab's"""
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def inspect(options):
+    """Model, classes, anchors, strides, parameters and epoch of a checkpoint."""
+    found = zoo.inspect(options.file)
+    parameters = sum(
+        tensor.numel()
+        for name, tensor in found.state.items()
+        if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var", "anchors", "anchor_grid"))
+    )
+    return {
+        "file": options.file.name,
+        "model": found.name or "none of the zoo's",
+        "classes": found.classes,
+        "names": ", ".join(found.names or []),
+        "strides": ", ".join(str(int(stride)) for stride in found.strides),
+        "anchors": "; ".join(" ".join(f"{side:g}" for side in level.flatten()) for level in found.anchors),
+        "parameters": parameters,
+        "epoch": found.epoch,
+        "quantized": found.quant is not None,
+    }
