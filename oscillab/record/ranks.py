@@ -20,6 +20,8 @@ class Ranks:
     """
 
     def __init__(self, every: int):
+        if every < 0:
+            raise ValueError(f"ranks_every must be 0 or more, got {every}")
         distributed = torch.distributed if torch.distributed.is_available() else None
         together = bool(every and distributed and distributed.is_initialized())
         self.count = distributed.get_world_size() if together else 1

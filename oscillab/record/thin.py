@@ -5,15 +5,13 @@
 keeps some of the layers, fewer rows over time, or no windows of time. What is kept is kept value for value.
 """
 
+import argparse
 import difflib
 import sys
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 
 from oscillab.record.recording import SAMPLED, Recording
 
@@ -27,7 +25,6 @@ PER = {  # what the last axis of an array counts
                "window_flip_count", "window_oscillation_count"),
     "cell": ("position_count_first", "position_count"),
 }  # fmt: skip
-PATTERNS = "names of layers, or patterns such as model.4.*; all where none is given"
 
 
 def of_layers(recording, names):
@@ -77,36 +74,31 @@ def matching(recording, patterns):
     return found
 
 
-@dataclass(frozen=True)
-class Thin:
-    """A smaller copy of a recording."""
-
-    recording: tyro.conf.Positional[Path]
-    """the file to read"""
-    out: tyro.conf.Positional[Path]
-    """the file to write"""
-    layers: Annotated[tuple[str, ...], tyro.conf.arg(help=PATTERNS)] = ()
-    every: int = 1
-    """keep every k-th row over time, counts summed up"""
-    windows: bool = True
-    """keep the counts of each weight in windows of time"""
-    trajectories: bool = True
-    """keep the courses of the sampled weights"""
+def thin(recording, *, layers=(), every=1, windows=True, trajectories=True):
+    """A smaller recording: of the layers that match the patterns (all where none is given), then `Recording.thinned`."""
+    part = of_layers(recording, matching(recording, layers)) if layers else recording
+    return part.thinned(every=every, windows=windows, trajectories=trajectories)
 
 
-def thin(options):
-    """The path of the smaller file."""
-    recording = Recording.open(options.recording)
-    if options.layers:
-        recording = of_layers(recording, matching(recording, options.layers))
-    small = recording.thinned(every=options.every, windows=options.windows, trajectories=options.trajectories)
-    return small.save(options.out)
+def parser():
+    """The command line's options."""
+    options = argparse.ArgumentParser(prog="python -m oscillab.record.thin", description=__doc__.splitlines()[0])
+    options.add_argument("recording", type=Path, help="the file to read")
+    options.add_argument("out", type=Path, help="the file to write")
+    options.add_argument("--layers", nargs="+", default=(), help="names of layers, or patterns such as 'model.4.*'")
+    options.add_argument("--every", type=int, default=1, help="keep every k-th row over time, counts summed up")
+    options.add_argument("--no-windows", action="store_true", help="without the counts in windows of time")
+    options.add_argument("--no-trajectories", action="store_true", help="without the courses of sampled weights")
+    return options
 
 
-def main():
+def main(arguments=None):
     """The exit status; an error is one line."""
+    given = parser().parse_args(arguments)
+    keep = {"windows": not given.no_windows, "trajectories": not given.no_trajectories}
     try:
-        path = thin(tyro.cli(Thin, description=__doc__.splitlines()[0]))
+        small = thin(Recording.open(given.recording), layers=given.layers, every=given.every, **keep)
+        path = small.save(given.out)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -48,6 +48,6 @@ def add_picture(axes, image, boxes, names, scores=None):
         x1, y1, x2, y2 = box
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.4))
         text = name if scores is None else f"{name} {scores[number]:.2f}"
-        axes.text(x1, max(y1 - 1.5, 5), text, color="black", fontsize=5.5, va="bottom",
+        axes.text(x1, max(y1 - 1.5, 5), text, color="black", fontsize=5.5, va="bottom", clip_on=True,
                   bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6})  # fmt: skip
     return axes

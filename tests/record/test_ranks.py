@@ -81,6 +81,8 @@ def test_a_process_alone_records():
     """Oracle: nothing is compared where torch.distributed was not initialised, nor where that is not wanted."""
     for ranks in (Ranks(250), Ranks(0)):
         assert ranks.records and not ranks.due(0) and not ranks.due(250)
+    with pytest.raises(ValueError, match="ranks_every must be 0 or more, got -1"):
+        Ranks(-1)
 
 
 def test_a_single_changed_state_changes_one_checksum(fakes):
