@@ -77,16 +77,16 @@ def main(options):
     """Print the table."""
     torch.set_num_threads(options.threads)
     count = options.batch_size * (options.rounds + options.warmup)
-    batches = Batches(
-        Scenes(count, split="train", size=options.size), size=options.size, batch_size=options.batch_size
-    )
+    batches = Batches(Scenes(count, split="train", size=options.size), size=options.size, batch_size=options.batch_size)
     runs = variants(options, batches)
     for run in runs.values():
         run.recording.__enter__()
     for batch in batches.epoch(0):
         for run in runs.values():
             run.step(batch)
-    print(f"{options.model} W{options.bits}A{options.bits}, batch {options.batch_size}, {options.size} pixels, ", end="")
+    print(
+        f"{options.model} W{options.bits}A{options.bits}, batch {options.batch_size}, {options.size} pixels, ", end=""
+    )
     print(f"n {options.rounds}, {hardware(options.device)}")
     first = None
     for name, run in runs.items():

@@ -108,7 +108,7 @@ def trajectories(recording, layer):
     """One row per sampled weight of a layer and recorded step.
 
     Columns: `step`, `weight` (flat index), `latent_weight`, `step_size`, `integer_state`, `position` (latent weight /
-    step size: in bins, edges at half integers).
+    step size: in bins, edges at half integers), `edge_distance` (to the nearest edge between two states, in bins).
     """
     where, index = recording.weights_of(layer), recording["sample_index"]
     picked = (index >= where.start) & (index < where.stop)
@@ -118,7 +118,10 @@ def trajectories(recording, layer):
         "step": np.repeat(recording.steps, picked.sum()),
         "weight": np.tile(index[picked] - where.start, len(recording.steps)),
     }
-    return pd.DataFrame(keys | columns).assign(position=columns["latent_weight"] / columns["step_size"])
+    position = columns["latent_weight"] / columns["step_size"]
+    about = recording.layers[recording.index(layer)]
+    edge = np.clip(np.floor(position) + 0.5, about["low"] + 0.5, about["high"] - 0.5)
+    return pd.DataFrame(keys | columns).assign(position=position, edge_distance=np.abs(position - edge))
 
 
 def compare(before, after):

@@ -35,7 +35,7 @@ def of_run(table, recordings):
         "layers": (plots.draw_layers(recordings), "Oscillating weights of each convolution, in the network's order."),
         "edges": (
             plots.draw_boundary_distance(live),
-            "Where latent weights lie in their bins. Oscillation gathers them at the edges (Fig. 2a of the paper).",
+            "Where latent weights lie in their bins; the paper's Fig. 2a shows a layer whose weights peak at the edges.",
         ),
         "histogram": (
             plots.draw_boundary_distance(live, layer),

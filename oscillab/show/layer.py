@@ -78,8 +78,8 @@ def add_trajectory(axes, course, color):
 def draw_boundary_distance(recording, layer=None):
     """A figure of where latent weights lie: over a layer's whole grid, or all layers by distance to the nearest edge.
 
-    Bold at the end of recording, grey before the first step. Trained weights pile up at the edges (Fig. 2a of
-    2311.05109). Raises ValueError for a recording that holds no latent weights.
+    Bold at the end of recording, grey before the first step. Fig. 2a of 2311.05109 shows a layer of a long training
+    whose weights peak at the edges. Raises ValueError for a recording that holds no latent weights.
     """
     if not recording["position_count"].any():
         raise ValueError("the recording holds no latent weights, so their distance to the edges is unknown")

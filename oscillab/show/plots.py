@@ -14,11 +14,14 @@ from oscillab.record import oscillation
 from .ladder import draw_ladder, draw_rungs, gain_sentence, panels
 from .layer import draw_boundary_distance, draw_layer_map, draw_trajectories
 from .ranges import draw_ranges, draw_step_sizes
+from .rhythm import draw_autocorrelation
+from .states import draw_states
 from .style import METHODS, blank, finding, label, look
 from .toys import draw_frequencies, draw_one_weight, draw_three_weights
 
 __all__ = [
     "METHODS",
+    "draw_autocorrelation",
     "draw_before_after",
     "draw_boundary_distance",
     "draw_flips",
@@ -28,6 +31,7 @@ __all__ = [
     "draw_layers",
     "draw_one_weight",
     "draw_ranges",
+    "draw_states",
     "draw_step_sizes",
     "draw_three_weights",
     "draw_trajectories",

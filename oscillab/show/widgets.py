@@ -9,8 +9,18 @@ from base64 import b64encode
 
 import ipywidgets
 
+from . import plots
 from .style import sentence
 from .toys import draw_one_weight
+
+PICTURES = {  # of a layer: what draws it from recordings by method
+    "latent weights": lambda recordings, layer: plots.draw_boundary_distance(next(iter(recordings.values())), layer),
+    "trajectories": plots.draw_trajectories,
+    "states": plots.draw_states,
+    "step size": plots.draw_step_sizes,
+    "inputs": lambda recordings, layer: plots.draw_ranges(next(iter(recordings.values())), layer),
+    "rhythm": lambda recordings, layer: plots.draw_autocorrelation(next(iter(recordings.values())), layer),
+}
 
 
 class Explorer(ipywidgets.VBox):
@@ -67,5 +77,27 @@ class ToyExplorer(Explorer):
                 learning_rate, min=-2.5, max=-0.3, description="learning rate", **slow
             ),
             "target": ipywidgets.FloatSlider(target, min=-1.95, max=1.95, step=0.05, description="target w*", **slow),
+        }
+        super().__init__(draw, controls)
+
+
+class LayerExplorer(Explorer):
+    """The pictures of any layer of a recording; `recordings`: method -> Recording, the first is drawn where one can be.
+
+    Raises ValueError for an unknown layer or picture.
+    """
+
+    def __init__(self, recordings, *, layer=None, picture="latent weights"):
+        first = next(iter(recordings.values()))
+        if picture not in PICTURES:
+            raise ValueError(f"picture must be one of {', '.join(PICTURES)}, got {picture!r}")
+        names, at = first.layer_names, first.index(layer) if layer else 0
+
+        def draw(layer, picture):
+            return PICTURES[picture](recordings, layer)
+
+        controls = {
+            "layer": ipywidgets.Dropdown(options=names, value=names[at], description="layer"),
+            "picture": ipywidgets.Dropdown(options=list(PICTURES), value=picture, description="picture"),
         }
         super().__init__(draw, controls)

@@ -1,5 +1,7 @@
 """Do the tables say what happened?"""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,15 @@ def test_weights_by_hand(recording):
     assert table["direction"].tolist() == [-1, 0, -1, 1] and table["integer_state"].tolist() == [0, 0, -1, 3]
     assert table["frequency"].tolist() == [pytest.approx(0.271), 0, 0, 0]
     assert table["oscillating"].tolist() == [True, False, False, False]
+
+
+def test_distance_of_a_course_to_its_nearest_edge(recording):
+    """Oracle: by hand: at a bin's middle the edge is half a bin away, above the highest state (3) the last edge is 2.5."""
+    position = np.array([[0.0, 0.4], [0.5, 0.6], [-0.5, 4.0], [-3.5, -5.0], [1.25, 2.5]], np.float32)
+    moved = replace(recording, arrays=recording.arrays | {"latent_weight": 0.5 * position})
+    table = trajectories(moved, "stem")
+    expected = [0.5, 0.1, 0.0, 0.1, 0.0, 1.5, 0.0, 1.5, 0.25, 0.0]
+    np.testing.assert_allclose(table["edge_distance"], expected, atol=1e-6)
 
 
 def test_over_time_by_hand(recording):

@@ -7,7 +7,7 @@ import pytest
 
 from oscillab import toy
 from oscillab.show.style import blank
-from oscillab.show.widgets import Explorer, ToyExplorer
+from oscillab.show.widgets import PICTURES, Explorer, LayerExplorer, ToyExplorer
 
 
 @pytest.fixture
@@ -76,3 +76,23 @@ def test_toy_explorer_runs_the_toy_with_its_knobs():
     assert [(target, o["bits"], o["steps"]) for target, o in calls] == [(0.2, 3, 50), (-0.4, 3, 50), (-0.4, 4, 50)]
     assert calls[0][1]["learning_rate"] == pytest.approx(0.1)
     assert repr(explorer).startswith("ToyExplorer(bits=4, ")
+
+
+def test_every_picture_of_a_layer(live, average):
+    """Oracle: six different pictures, and another for another layer; its text names both settings."""
+    explorer = LayerExplorer({"lsq": live, "ema": average}, layer="middle")
+    seen = {explorer.picture.value}
+    assert repr(explorer) == "LayerExplorer(layer='middle', picture='latent weights')"
+    for picture in PICTURES:
+        explorer.controls["picture"].value = picture
+        seen.add(explorer.picture.value)
+    explorer.controls["layer"].value = "first"
+    assert len(seen | {explorer.picture.value}) == len(PICTURES) + 1
+
+
+def test_a_layer_explorer_names_what_it_does_not_know(live):
+    """Oracle: the documented errors."""
+    with pytest.raises(ValueError, match="unknown layer 'midle'; .*middle"):
+        LayerExplorer({"lsq": live}, layer="midle")
+    with pytest.raises(ValueError, match="picture must be one of latent weights, .*, got 'photo'"):
+        LayerExplorer({"lsq": live}, picture="photo")
