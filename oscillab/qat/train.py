@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from oscillab.quant import held_step_sizes
+
 log = logging.getLogger(__name__)
 
 
@@ -166,6 +168,7 @@ class Trainer:
             bar.set_postfix(loss=f"{self.last_loss:.3f}", **self.notes, refresh=False)
             if self._stopping:
                 return
+        held_step_sizes(self.model)  # says so, once a quantizer, where a step size had to be held positive
         self._call("epoch_end")
 
     def _set_modes(self):

@@ -134,6 +134,16 @@ def test_loss_falls(detector, batches):
     assert value() < 0.8 * before
 
 
+def test_a_step_size_that_had_to_be_held_is_named(quantized, batches, caplog):
+    """Oracle: a step size that is pushed below zero by hand is held positive, and the log says which, once."""
+    layer = quantized.model[2].cv1.conv
+    layer.weight_quantizer.step_size.data.fill_(-0.1)
+    new_run(quantized, batches)[0].fit()
+    warnings = [record.message for record in caplog.records if "held positive" in record.message]
+    assert sum("model.2.cv1.conv.weight_quantizer" in warning for warning in warnings) == 1
+    assert layer.weight_step_size() > 0
+
+
 def test_rates_of_the_schedules():
     """Oracle: closed forms at the ends of the warm-up, in the middle and at the end of the cosine."""
     spec = TrainSpec(learning_rate=0.1, schedule="cosine", final_share=0.0, warmup_steps=10)
