@@ -117,10 +117,10 @@ def _fold_into_bn(corrected, bn):
 def _fold_into_conv(corrected):
     conv, shift = corrected.conv, corrected.correction_shift
     scale = corrected.correction_scale.expand(conv.out_channels)
-    if isinstance(conv, QuantConv2d):
-        conv.scale_output(scale)
-    else:
+    if not isinstance(conv, QuantConv2d):
         conv.weight *= scale.view(-1, 1, 1, 1)
+    elif (scale != 1).any():  # a shift alone leaves the step size per tensor
+        conv.scale_output(scale)
     bias = torch.zeros_like(scale) if conv.bias is None else conv.bias
     folded = scale * bias + shift
     if conv.bias is None:

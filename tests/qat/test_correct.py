@@ -7,6 +7,7 @@ import torch
 
 from oscillab.qat.correct import CorrectedConv2d, correct, corrections, fold, insert
 from oscillab.qat.train import TrainSpec
+from oscillab.quant import step_sizes
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -109,6 +110,16 @@ def test_one_part_alone(quantized, batches, parts):
     fixed = "correction_shift" if parts == ("scale",) else "correction_scale"
     identity = 0 if parts == ("scale",) else 1
     assert all((getattr(m, fixed) == identity).all() for m in corrections(quantized).values())
+
+
+def test_a_shift_alone_leaves_every_step_size_as_it_was(quantized):
+    """Oracle: names, shapes and values of all step sizes before; a shift has nothing to do with them."""
+    before = {name: step_size.clone() for name, step_size in step_sizes(quantized).items()}
+    insert(quantized, parts=("shift",))
+    for corrected in corrections(quantized).values():
+        corrected.correction_shift.data.fill_(0.1)
+    after = step_sizes(fold(quantized))
+    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_survives_deepcopy_and_state_dict(quantized):
