@@ -4,7 +4,6 @@ Each is a frozen dataclass of plain values, the command line's options, and one 
 what it measured. `study.py` runs the same functions over a grid.
 """
 
-import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +32,6 @@ from oscillab.runs import (
 )
 from oscillab.yolo import zoo
 from oscillab.yolo.objective import loss_for
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

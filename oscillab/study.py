@@ -27,7 +27,6 @@ from oscillab.record.recording import Recording
 from oscillab.runs import SHIPPED, DataOptions, RunOptions, held_out, placed, prepare, provenance, write_json
 from oscillab.show import readme, report
 
-log = logging.getLogger(__name__)
 COLUMNS = ["network", "task", "bits", "method", "seed", "map", "map50", "oscillating_share", "flip_rate", "seconds"]
 
 

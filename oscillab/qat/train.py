@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -231,8 +231,3 @@ def stop_on_interrupt(trainer):
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def spec_from(values):
-    """The TrainSpec of those values in a mapping that name one of its fields."""
-    return TrainSpec(**{field.name: values[field.name] for field in fields(TrainSpec) if field.name in values})
