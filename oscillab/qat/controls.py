@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from oscillab.qat.correct import PAPER_SPEC, corrections, fold, insert
-from oscillab.qat.errors import evaluating, outputs_of, watched_outputs
+from oscillab.qat.errors import outputs_of, watched_outputs
 from oscillab.qat.train import Trainer
-from oscillab.quant import quantizers_off
+from oscillab.quant import evaluating, quantizers_off
 from oscillab.yolo.loss import DetectionLoss
 
 

@@ -92,12 +92,12 @@ def fold(model):
         (parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)
     ]
     for _, name, corrected in places:
-        if _following_bn(model, corrected) is None and not (corrected.correction_scale > 0).all():
+        if following_bn(model, corrected) is None and not (corrected.correction_scale > 0).all():
             raise ValueError(
                 f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate"
             )
     for parent, name, corrected in places:
-        bn = _following_bn(model, corrected)
+        bn = following_bn(model, corrected)
         if bn is None:
             _fold_into_conv(corrected)
         else:
@@ -129,7 +129,7 @@ def _fold_into_conv(corrected):
         conv.bias.copy_(folded)
 
 
-def _following_bn(model, corrected):
+def following_bn(model, corrected):
     """The BN that stands right after the convolution among its parent's children, or None."""
     for parent in model.modules():
         children = list(parent.children())

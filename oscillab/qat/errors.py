@@ -3,13 +3,13 @@
 An error's mean over a channel can be subtracted (bias correction, QC's shift); its variance cannot.
 """
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
-from oscillab.qat.correct import CorrectedConv2d, _following_bn
-from oscillab.quant import quantizers_off
+from oscillab.qat.correct import CorrectedConv2d, following_bn
+from oscillab.quant import evaluating, quantizers_off
 
 PLACES = ("convolution", "batch_norm")
 
@@ -77,7 +77,7 @@ def watched_outputs(model, *, at):
             found[name] = module
     if at == "convolution":
         return found
-    return {name: _following_bn(model, module) or module for name, module in found.items()}
+    return {name: following_bn(model, module) or module for name, module in found.items()}
 
 
 def outputs_of(model, modules, batch):
@@ -114,15 +114,3 @@ def channel_rows(name, total):
     }
     values = {key: column.tolist() for key, column in columns.items()}
     return [{"layer": name, "channel": i} | {k: v[i] for k, v in values.items()} for i in range(total.shape[1])]
-
-
-@contextmanager
-def evaluating(model):
-    """Nothing; within the block the model is in eval mode, after it each module in the mode that it had."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

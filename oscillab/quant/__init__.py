@@ -3,7 +3,7 @@
 The quantizing function itself is `oscillab.quant.lsq.lsq`; exported here, it would hide its own module.
 """
 
-from .calibrate import calibrate, quantizers, quantizers_off
+from .calibrate import calibrate, evaluating, quantizers, quantizers_off
 from .layers import (
     QuantConv2d,
     QuantSpec,
@@ -22,6 +22,7 @@ __all__ = [
     "Quantizer",
     "bin_limits",
     "calibrate",
+    "evaluating",
     "held_step_sizes",
     "integer_state",
     "is_quantized",

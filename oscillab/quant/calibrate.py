@@ -38,7 +38,7 @@ def quantizers_off(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Nothing; within the block the model is in eval mode, after it each module in the mode that it had."""
     modes = {module: module.training for module in model.modules()}
     try:
@@ -98,7 +98,7 @@ def _observe(model: nn.Module, layers: dict[str, nn.Module], batches: Iterable[T
     like = next(model.parameters())
     count = 0
     try:
-        with quantizers_off(model), _evaluating(model), torch.no_grad():
+        with quantizers_off(model), evaluating(model), torch.no_grad():
             for batch in batches:
                 model(_images(batch).to(like))
                 count += 1
