@@ -13,6 +13,7 @@ from oscillab.record.recording import Recording
 from oscillab.record.watched import WatchedLayers
 
 TWO_RANKS = """
+import os
 import sys
 import torch
 from torch import nn
@@ -47,7 +48,9 @@ with record(model, optimizer, ranks_every=5, path=f"{folder}/rank{rank}.npz") as
         train(7)
     except ValueError as error:
         print(error)
-torch.distributed.destroy_process_group()
+torch.distributed.barrier()
+sys.stdout.flush()
+os._exit(0)  # all was said: gloo's threads now and then abort the interpreter while it is taken down
 """
 
 
