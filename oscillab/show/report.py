@@ -15,7 +15,7 @@ from oscillab.atomic import replacing
 from oscillab.record.recording import Recording
 
 from .album import figures
-from .style import METHODS
+from .style import label_of
 from .text import HEADINGS, cell, lines, table_text
 
 __all__ = ["figures", "lines", "page", "table_text", "write"]
@@ -93,7 +93,7 @@ def html_table(table):
     heads = "".join(f"<th>{escape(HEADINGS.get(name, name))}</th>" for name in table)
     rows = []
     for row in table.to_dict("records"):
-        named = row | {"method": METHODS[row["method"]].label} if row.get("method") in METHODS else row
+        named = row | {"method": label_of(row["method"])} if "method" in row else row
         rows.append("".join(html_cell(name, value) for name, value in named.items()))
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'

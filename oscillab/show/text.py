@@ -1,11 +1,13 @@
 """How is a result printed in a terminal?"""
 
 SHARES = ("oscillating_share", "flip_rate", "clipped_share")
-SCORES = ("map", "map50", "map75")
+SCORES = ("map", "map50", "map75", "mask_map")
 HEADINGS = {
     "map": "mAP",
     "map50": "AP50",
     "map75": "AP75",
+    "mask_map": "mask mAP",
+    "ends_bits": "ends",
     "oscillating_share": "oscillating",
     "flip_rate": "flips/step",
 }
@@ -31,6 +33,15 @@ def plain(value):
     if value is None or value != value:  # a nan differs from itself
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def width(bits, ends_bits):
+    """The bits of a network as the paper writes them: with a star where its first and last layers have no more.
+
+    >>> width(4, 8), width(4, 4), width(32, 32)
+    ('4', '4*', '32')
+    """
+    return f"{bits:g}{'*' if bits == ends_bits and bits < 8 else ''}"
 
 
 def cell(name, value):
