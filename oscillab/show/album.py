@@ -5,7 +5,8 @@ import pandas as pd
 from oscillab.record import oscillation
 
 from . import plots
-from .ladder import panels
+from .gains import draw_gains
+from .ladder import RUNGS, panels
 
 
 def run_name(network, bits, ends_bits, arm, seed):
@@ -27,6 +28,12 @@ def figures(table, runs):
     album = {"ladder": (plots.draw_ladder(table), "COCO mAP by method. A point is a seed, a bar the mean.")}
     for group in panels(table):
         rows = group.rows(table)
+        if set(rows["method"]) - set(RUNGS):
+            name = f"{group.network}-{group.bits}bit" + f"-ends{group.ends_bits}" * (group.ends_bits != 8) + "-gains"
+            album[name] = (
+                draw_gains(rows),
+                "Differences of mAP to LSQ or to EMA of the same seed: dots, their mean a bar.",
+            )
         name = run_name(group.network, group.bits, group.ends_bits, "lsq", rows["seed"].min())
         if name in runs:
             floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]

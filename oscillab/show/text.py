@@ -2,6 +2,7 @@
 
 SHARES = ("oscillating_share", "flip_rate", "clipped_share")
 SCORES = ("map", "map50", "map75", "mask_map")
+DIFFERENCES = ("difference", "spread", "p")
 HEADINGS = {
     "map": "mAP",
     "map50": "AP50",
@@ -54,6 +55,8 @@ def cell(name, value):
         return "-"
     if name in SCORES:
         return f"{value:.3f}"
+    if name in DIFFERENCES:
+        return f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
     if name in SHARES:
         return f"{100 * value:.3f} %" if name == "flip_rate" else f"{100 * value:.1f} %"
     if name == "seconds":
