@@ -1,4 +1,4 @@
-"""The command line, `python -m oscillab COMMAND`: pretrain, qat, correct, evaluate, study, report, models, inspect.
+"""The command line, `python -m oscillab COMMAND`: pretrain, qat, correct, evaluate, study, report, models, inspect, download.
 
 `--help` after a command tells its options.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from oscillab import commands, describe
+from oscillab import commands, describe, download
 from oscillab.show import report
 from oscillab.study import command
 from oscillab.study.options import Study, preset_in
@@ -26,6 +26,7 @@ def command_line(arguments):
         | Annotated[command.Report, tyro.conf.subcommand("report")]
         | Annotated[describe.Models, tyro.conf.subcommand("models")]
         | Annotated[describe.Inspect, tyro.conf.subcommand("inspect")]
+        | Annotated[download.Download, tyro.conf.subcommand("download")]
     )
 
 
@@ -38,6 +39,7 @@ ACTIONS = {
     command.Report: command.report_folder,
     describe.Models: describe.models,
     describe.Inspect: describe.inspect,
+    download.Download: download.download,
 }
 
 
@@ -58,7 +60,7 @@ def main(arguments=None):
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the last checkpoint stays\n")
+        sys.stderr.write("stopped; what was written stays\n")
         return 130
     return show(measured, options.run.json)
 
