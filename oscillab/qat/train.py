@@ -152,6 +152,7 @@ class Trainer:
         self.total_steps = spec.epochs * len(batches)
         self.notes = {}  # what the progress bar shows beside the loss
         self.last_loss, self.last_items, self.seconds = math.nan, {}, 0.0
+        self.mid_step = False  # whether an error left a step half done: batch norm has moved, the weights have not
         self.clock = StepClock(spec.time_every, device=self.device)
         self._network = self._compiled = None
         self._asked = self._stopping = False
@@ -206,8 +207,10 @@ class Trainer:
         """Within the block the network is wrapped for several processes and compiled, as the spec asks."""
         with network(self.model, self.members, sync_bn=self.spec.sync_bn) as self._network:
             self._compiled = torch.compile(self._network) if self.spec.compile else None
-            yield
-        self._network = self._compiled = None  # what still holds on to the other processes cannot end in peace
+            try:
+                yield
+            finally:
+                self._network = self._compiled = None  # what holds on to the other processes cannot end in peace
 
     def _run_epoch(self, bar):
         self._set_modes()
@@ -231,6 +234,7 @@ class Trainer:
     def _run_step(self, batch):
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.rate_at(self.step, self.total_steps) * group["rate_share"]
+        self.mid_step = True
         loss, items = self._add_gradients(batch)
         if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
             self._look(loss, items)
@@ -240,6 +244,7 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.mid_step = False
         with self.clock.phase("callbacks"):
             self._call("step_end")
 
