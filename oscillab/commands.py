@@ -141,7 +141,8 @@ def qat(options, *, start=None, watch=()):
     progress = options.run.progress and members.leader
     trainer = Trainer(model, loss_for(model), batches, options.train, title=title, progress=progress, members=members)
     remedy = treat(trainer, options.remedy)
-    averages = {name: Ema(model, decay=decay, ramp=ramp_for(total), parts=AVERAGES[name]) for name in options.averages}
+    ramp = ramp_for(total) if options.ema_ramp is None else options.ema_ramp
+    averages = {name: Ema(model, decay=decay, ramp=ramp, parts=AVERAGES[name]) for name in options.averages}
     with ExitStack() as stack:
         watched = {"lsq": (model, trainer.optimizer)}
         watched |= {name: (average.model, average) for name, average in averages.items() if name == "ema"}
