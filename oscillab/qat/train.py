@@ -240,7 +240,9 @@ class Trainer:
             self._look(loss, items)
         with self.clock.phase("optimizer"):
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
+            if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
+                self._check_gradient(norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -289,6 +291,15 @@ class Trainer:
             raise FloatingPointError(
                 f"the loss became {self.last_loss} at step {self.step} of {self.total_steps}; it must stay finite: "
                 f"lower the learning rate (now {self.spec.learning_rate}) or start from an earlier checkpoint"
+            )
+
+    def _check_gradient(self, norm):
+        """Nothing; raises FloatingPointError, with the weights as they were, where the gradient is not finite."""
+        if not torch.isfinite(norm):
+            held = ", ".join(held_step_sizes(self.model)) or "none"
+            raise FloatingPointError(
+                f"the gradient became {float(norm)} at step {self.step} of {self.total_steps}; it must stay finite: lower "
+                f"the learning rate (now {self.spec.learning_rate}). Step sizes that had to be held positive: {held}"
             )
 
     def _call(self, moment):

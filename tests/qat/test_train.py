@@ -148,6 +148,18 @@ def test_a_step_size_that_had_to_be_held_is_named(quantized, batches, caplog):
     assert layer.weight_step_size() > 0
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(quantized, batches):
+    """Oracle: an infinite gradient put in by hand; no weight has moved, and the sentence names the step and the rate."""
+    trainer, _ = new_run(quantized, batches)
+    before = {name: parameter.detach().clone() for name, parameter in quantized.named_parameters()}
+    quantized.model[5].conv.weight.register_hook(lambda gradient: gradient.fill_(math.inf))
+    with pytest.raises(
+        FloatingPointError, match="the gradient became (inf|nan) at step 0 of 8.*now 0.001.*held positive: none"
+    ):
+        trainer.fit()
+    assert all(torch.equal(parameter, before[name]) for name, parameter in quantized.named_parameters())
+
+
 def test_rates_of_the_schedules():
     """Oracle: closed forms at the ends of the warm-up, in the middle and at the end of the cosine."""
     spec = TrainSpec(learning_rate=0.1, schedule="cosine", final_share=0.0, warmup_steps=10)
