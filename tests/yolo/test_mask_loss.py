@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.mask_loss import SegmentationLoss, mask_part, pixels_inside, shrunk, true_masks, without_overlap
+from oscillab.yolo.mask_loss import TILE, SegmentationLoss, mask_part, shrunk, tiles, true_masks, without_overlap
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +112,23 @@ def test_boxes_objectness_and_classes_are_those_of_the_detector(example, model):
 
 
 def test_pixels_inside_are_those_whose_index_is():
-    """Oracle: every index compared with the box; boxes over the edge, thinner than a pixel, empty."""
-    boxes = torch.tensor([[0.51, 0.53, 0.3, 0.6], [0.0, 1.0, 0.5, 0.5], [0.52, 0.5, 0.01, 1.0], [0.5, 0.5, 0.0, 0.0]])
-    pixels, counts = pixels_inside(boxes, 10, 20)
-    found = [part.tolist() for part in pixels.split(counts.tolist())]
-    for (cx, cy, w, h), own in zip(boxes.tolist(), found, strict=True):
+    """Oracle: every index compared with the box; boxes over the edge, thinner than a pixel, empty, of several tiles."""
+    boxes = torch.tensor(
+        [
+            [0.51, 0.53, 0.3, 0.6],
+            [0.0, 1.0, 0.5, 0.5],
+            [0.52, 0.5, 0.01, 1.0],
+            [0.5, 0.5, 0.0, 0.0],
+            [0.5, 0.5, 1.0, 1.0],
+        ]
+    )
+    owner, pixel, inside = tiles(boxes, 10, 20)
+    for number, (cx, cy, w, h) in enumerate(boxes.tolist()):
         columns = [c for c in range(20) if (cx - w / 2) * 20 <= c < (cx + w / 2) * 20]
         rows = [r for r in range(10) if (cy - h / 2) * 10 <= r < (cy + h / 2) * 10]
-        assert own == [r * 20 + c for r in rows for c in columns]
-    assert counts.tolist()[0] > 10 and counts.tolist()[3] == 0
+        assert pixel[owner == number][inside[owner == number]].tolist() == [r * 20 + c for r in rows for c in columns]
+    assert torch.bincount(owner, minlength=5).tolist() == [1, 1, 0, 0, -(-200 // TILE)]
+    assert pixel.min() >= 0 and pixel.max() < 200 and pixel.shape == inside.shape == (len(owner), TILE)
 
 
 def test_masks_shrink_as_linear_interpolation_rounds():
