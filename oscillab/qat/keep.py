@@ -28,6 +28,8 @@ def continue_from(path, trainer, ema, recorders=None):
     if not Path(path).is_file():
         raise ValueError(f"nothing to resume: {path} is missing; start without resume")
     state = archive.read(path)
+    if not isinstance(state, dict) or not {"model", "ema", "trainer"} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
     trainer.model.load_state_dict(state["model"])
     ema.load_state_dict(state["ema"])
     trainer.load_state_dict(state["trainer"])
