@@ -102,6 +102,31 @@ def test_the_masks_part_is_its_definition(example, model):
     assert found.item() == pytest.approx(expected.item() / 2, rel=1e-5)
 
 
+def test_gradients_of_the_masks_part_agree_with_finite_differences():
+    """Oracle: finite differences in float64 along random directions, with boxes of several tiles and one over the edge."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[0, 0, 0.5, 0.5, 0.9, 0.8], [0, 1, 0.05, 0.2, 0.3, 0.3], [1, 0, 0.6, 0.4, 0.2, 0.5]])
+    targets, model = boxes.double(), zoo.build("yolov5n-seg", 2)
+    raw = [torch.randn(2, 3, 64 // s, 64 // s, 39, dtype=torch.float64, generator=generator) for s in (8, 16, 32)]
+    prototypes = torch.randn(2, 32, 16, 16, dtype=torch.float64, generator=generator)
+    wanted = torch.rand(3, 16, 16, generator=generator) > 0.5
+    matches = SegmentationLoss(model).assign(raw, targets)
+    assert len({int(t) for level in matches for t in level.target}) == 3
+
+    def part(coefficients, prototypes):
+        return mask_part(coefficients, prototypes, matches, targets[:, 2:6], wanted)
+
+    leaves = [x[..., 7:].clone().requires_grad_() for x in raw] + [prototypes.clone().requires_grad_()]
+    part(leaves[:-1], leaves[-1]).backward()
+    for leaf in leaves:
+        direction = torch.randn(leaf.shape, dtype=torch.float64, generator=generator)
+        moved = [[x.detach() + (step * direction if x is leaf else 0) for x in leaves] for step in (1e-5, -1e-5)]
+        values = [part(x[:-1], x[-1]).item() for x in moved]
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(
+            (leaf.grad * direction).sum().item(), rel=1e-6, abs=1e-10
+        )
+
+
 def test_boxes_objectness_and_classes_are_those_of_the_detector(example, model):
     """Oracle: the detector's loss of the same outputs without coefficients."""
     (raw, prototypes), targets, numbers = example
