@@ -9,26 +9,33 @@ from typing import Annotated
 
 import tyro
 
-from oscillab import commands, describe, study
+from oscillab import commands, describe
 from oscillab.show import report
+from oscillab.study import command
+from oscillab.study.options import Study, preset_in
 
-Command = (
-    Annotated[commands.Pretrain, tyro.conf.subcommand("pretrain")]
-    | Annotated[commands.Qat, tyro.conf.subcommand("qat")]
-    | Annotated[commands.Correct, tyro.conf.subcommand("correct")]
-    | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[study.Study, tyro.conf.subcommand("study")]
-    | Annotated[study.Report, tyro.conf.subcommand("report")]
-    | Annotated[describe.Models, tyro.conf.subcommand("models")]
-    | Annotated[describe.Inspect, tyro.conf.subcommand("inspect")]
-)
+
+def command_line(arguments):
+    """The type that tyro makes the command line of: a subcommand for each command, `study` at its preset's values."""
+    return (
+        Annotated[commands.Pretrain, tyro.conf.subcommand("pretrain")]
+        | Annotated[commands.Qat, tyro.conf.subcommand("qat")]
+        | Annotated[commands.Correct, tyro.conf.subcommand("correct")]
+        | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Study, tyro.conf.subcommand("study", default=preset_in(arguments))]
+        | Annotated[command.Report, tyro.conf.subcommand("report")]
+        | Annotated[describe.Models, tyro.conf.subcommand("models")]
+        | Annotated[describe.Inspect, tyro.conf.subcommand("inspect")]
+    )
+
+
 ACTIONS = {
     commands.Pretrain: commands.pretrain,
     commands.Qat: commands.qat,
     commands.Correct: commands.correct_file,
     commands.Evaluate: commands.evaluate_file,
-    study.Study: study.study,
-    study.Report: study.report_folder,
+    Study: command.study,
+    command.Report: command.report_folder,
     describe.Models: describe.models,
     describe.Inspect: describe.inspect,
 }
@@ -37,8 +44,9 @@ ACTIONS = {
 def main(arguments=None):
     """The exit status: 0, 2 after an error in one line, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = tyro.cli(
-        Command,
+        command_line(arguments),
         args=arguments,
         prog="oscillab",
         description=__doc__.splitlines()[0],

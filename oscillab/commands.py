@@ -1,7 +1,7 @@
 """What do the commands `pretrain`, `qat`, `correct` and `evaluate` do?
 
 Each is a frozen dataclass of plain values, the command line's options, and one function that carries it out and returns
-what it measured. `study.py` runs the same functions over a grid.
+what it measured. A study runs the same functions over a grid.
 """
 
 from contextlib import ExitStack
@@ -15,6 +15,7 @@ from oscillab.qat.callbacks import CountFlips, KeepCheckpoint, MoveEma
 from oscillab.qat.correct import correct, fold
 from oscillab.qat.ema import Ema, decay_for, ramp_for
 from oscillab.qat.keep import LossLog, continue_from, save_run
+from oscillab.qat.remedies import AVERAGES, treat
 from oscillab.qat.train import Trainer, TrainSpec
 from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.record.recorder import record
@@ -73,8 +74,8 @@ def pretrain(options):
     )
     last = options.out.with_suffix(".last")
     if options.resume:
-        continue_from(last, trainer, ema)
-    keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, ema))
+        continue_from(last, trainer, averages={"ema": ema})
+    keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, averages={"ema": ema}))
     trainer.callbacks += [MoveEma(ema), keep, LossLog(options.out.with_suffix(".csv"), append=options.resume)]
     trainer.fit()
     if trainer.interrupted:
@@ -98,13 +99,17 @@ class Qat:
     weights: Path = SHIPPED
     """a float checkpoint, official or oscillab's"""
     out: Path = Path("runs/qat")
-    """the folder for lsq.pt, ema.pt, lsq.npz, ema.npz (recordings), log.csv, run.json"""
+    """the folder for lsq.pt (the live network), ema.pt, lsq.npz, ema.npz (recordings), log.csv, run.json"""
     quant: QuantSpec = field(default_factory=QuantSpec)
     train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="constant"))
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
     ema_decay: float | None = None
     """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    remedy: Literal["none", "dampening", "freezing", "scale_freezing", "q_ema"] = "none"
+    """what acts against oscillations during training, beside the passive EMA"""
+    averages: tuple[Literal["ema", "ema_weights", "ema_step_sizes", "ema_buffers"], ...] = ("ema",)
+    """the passive averages, each to a file of its name; the last three average one part and copy the rest"""
     checkpoint_every: int = 200
     """optimizer steps between checkpoints"""
     resume: bool = False
@@ -128,27 +133,30 @@ def qat(options, *, start=None, watch=()):
     model, batches = start or start_qat(options)
     total = options.train.epochs * len(batches)
     decay = decay_for(total) if options.ema_decay is None else options.ema_decay
-    ema = Ema(model, decay=decay, ramp=ramp_for(total))
     title = f"QAT {options.quant.bits} bit"
     trainer = Trainer(model, loss_for(model), batches, options.train, title=title, progress=options.run.progress)
+    remedy = treat(trainer, options.remedy)
+    averages = {name: Ema(model, decay=decay, ramp=ramp_for(total), parts=AVERAGES[name]) for name in options.averages}
     with ExitStack() as stack:
-        recorders = {
-            "lsq": stack.enter_context(record(model, trainer.optimizer, seed=options.run.seed)),
-            "ema": stack.enter_context(record(ema.model, ema, seed=options.run.seed)),
-        }
+        watched = {"lsq": (model, trainer.optimizer)}
+        watched |= {name: (average.model, average) for name, average in averages.items() if name == "ema"}
+        recorders = {name: stack.enter_context(record(*each, seed=options.run.seed)) for name, each in watched.items()}
+        parts = {"averages": averages, "recorders": recorders, "remedies": {options.remedy: remedy}}
         last = options.out / "last.pt"
         if options.resume:
-            continue_from(last, trainer, ema, recorders)
-        keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, ema, recorders), every=options.checkpoint_every)
+            continue_from(last, trainer, **parts)
+        keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, **parts), every=options.checkpoint_every)
         loss_log = LossLog(options.out / "log.csv", append=options.resume)
-        trainer.callbacks += [MoveEma(ema), CountFlips(recorders["lsq"]), loss_log, *watch, keep]
+        moves = [MoveEma(average) for average in averages.values()]
+        trainer.callbacks += [*moves, CountFlips(recorders["lsq"]), loss_log, *watch, keep]
         trainer.fit()
         for name, recorder in recorders.items():
             recorder.recording().save(options.out / f"{name}.npz")
     if trainer.interrupted:
         return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
-    files.save(model, options.out / "lsq.pt")
-    files.save(ema.model, options.out / "ema.pt")
+    networks = {"lsq": model} | {name: average.model for name, average in averages.items()}
+    for name, network in networks.items():
+        files.save(remedy.settle(network), options.out / f"{name}.pt")
     measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay}
     write_json(options.out / "run.json", provenance(options, **measured))
     last.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from oscillab.qat.correct import PAPER_SPEC, corrections, fold, insert
 from oscillab.qat.errors import outputs_of, watched_outputs
 from oscillab.qat.train import Trainer
 from oscillab.quant import evaluating, quantizers_off
-from oscillab.yolo.loss import DetectionLoss
+from oscillab.yolo.objective import loss_for
 
 
 def tune_bn(model, batches, *, spec=PAPER_SPEC, biases=False, loss=None, progress=True):
@@ -31,7 +31,7 @@ def tune_bn(model, batches, *, spec=PAPER_SPEC, biases=False, loss=None, progres
     if biases:
         convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         chosen += [module.bias for module in convolutions if module.bias is not None]
-    spec, loss = replace(spec, weight_decay=0.0), loss or DetectionLoss(model)
+    spec, loss = replace(spec, weight_decay=0.0), loss or loss_for(model)
     with training_only(model, chosen):
         Trainer(model, loss, batches, spec, bn_fixed=True, title="BN affine", progress=progress).fit()
     return model

@@ -10,43 +10,49 @@ from oscillab.qat.train import Callback
 from oscillab.yolo import archive
 
 
-def save_run(path, trainer, ema, recorders=None):
-    """The path of the file that now holds all that a resumed run needs: model, average, optimizer, recorders."""
-    state = {
-        "model": trainer.model.state_dict(),
-        "ema": ema.state_dict(),
-        "trainer": trainer.state_dict(),
-        "recorders": {name: recorder.state_dict() for name, recorder in (recorders or {}).items()},
-    }
+def save_run(path, trainer, **parts):
+    """The path of the file that now holds all that a resumed run needs: model, optimizer, and every one of `parts`.
+
+    `parts`: mappings of name -> anything with a state_dict, such as averages=..., recorders=..., remedies=....
+    """
+    state = {"model": trainer.model.state_dict(), "trainer": trainer.state_dict()}
+    state |= {kind: {name: one.state_dict() for name, one in each.items()} for kind, each in parts.items()}
     with replacing(path) as temporary:
         torch.save(state, temporary)
     return Path(path)
 
 
-def continue_from(path, trainer, ema, recorders=None):
-    """The step that the run goes on from, with everything set as it was when `save_run` wrote `path`."""
+def continue_from(path, trainer, **parts):
+    """The step that the run goes on from, with everything set as it was when `save_run` wrote `path`, in that order."""
     if not Path(path).is_file():
         raise ValueError(f"nothing to resume: {path} is missing; start without resume")
     state = archive.read(path)
+    if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
     trainer.model.load_state_dict(state["model"])
-    ema.load_state_dict(state["ema"])
     trainer.load_state_dict(state["trainer"])
-    for name, recorder in (recorders or {}).items():
-        recorder.load_state_dict(state["recorders"][name])
+    for kind, each in parts.items():
+        for name, one in each.items():
+            one.load_state_dict(state[kind][name])
     return trainer.step
 
 
 class LossLog(Callback):
-    """A CSV of the loss, its parts and the learning rate, a row every `every` steps."""
+    """A CSV of the loss, its parts and the learning rate, a row every `every` steps.
+
+    `append`: go on with the file of a run that is resumed; rows past the step that it goes on from are made again.
+    """
 
     def __init__(self, path, *, every=20, append=False):
         self.path, self.every, self.append = Path(path), every, append
         self.file = None
 
     def start(self, trainer):
-        """Open the file; a resumed run appends."""
+        """Open the file; a resumed run appends to the rows of the steps that it has behind it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a" if self.append else "w", newline="")
+        kept = self._kept(trainer.step) if self.append and self.path.is_file() else ""
+        self.file = open(self.path, "w", newline="")
+        self.file.write(kept)
 
     def step_end(self, trainer):
         """A row every `every` steps."""
@@ -59,6 +65,12 @@ class LossLog(Callback):
             writer.writeheader()
         writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
         self.file.flush()
+
+    def _kept(self, step):
+        """The heading and the whole rows up to `step`, as text."""
+        heading, *rows = self.path.read_text().splitlines(keepends=True) or [""]
+        whole = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
+        return heading + "".join(whole)
 
     def end(self, trainer):
         """Close the file."""

@@ -39,6 +39,8 @@ class TrainSpec:
     """passes over the data"""
     learning_rate: float = 1e-4
     """Adam's peak rate; 1e-4 is the paper's for 184,900 steps, short runs need more"""
+    step_size_rate: float = 1.0
+    """the step sizes' learning rate as a share of the weights'; the paper has one rate for both"""
     schedule: Literal["constant", "cosine"] = "cosine"
     """what follows the warm-up; cosine falls to `final_share` of the peak"""
     final_share: float = 0.01
@@ -59,6 +61,8 @@ class TrainSpec:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must be in 0 < rate < 1, got {self.learning_rate}")
+        if self.step_size_rate < 0:
+            raise ValueError(f"step_size_rate must be 0 or more, got {self.step_size_rate}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be constant or cosine, got {self.schedule}")
 
@@ -88,8 +92,8 @@ class Callback:
         """Called when `fit` ends, whatever ended it."""
 
 
-def parameter_groups(model, weight_decay):
-    """Adam's groups: convolution weights with decay; biases, BN and every step size without."""
+def parameter_groups(model, weight_decay, step_size_rate=1.0):
+    """Adam's groups: convolution weights with decay; biases, BN and every step size without, the last at a rate of their own."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.ndim > 1 and name.endswith("weight")]
     steps = [p for name, p in trained if "quantizer." in name]
@@ -97,9 +101,9 @@ def parameter_groups(model, weight_decay):
     groups = [
         {"params": decayed, "weight_decay": weight_decay, "name": "weights"},
         {"params": [p for _, p in trained if id(p) not in taken], "weight_decay": 0.0, "name": "biases and BN"},
-        {"params": steps, "weight_decay": 0.0, "name": "step sizes"},
+        {"params": steps, "weight_decay": 0.0, "name": "step sizes", "rate_share": step_size_rate},
     ]
-    return [group for group in groups if group["params"]]
+    return [{"rate_share": 1.0} | group for group in groups if group["params"]]
 
 
 class Trainer:
@@ -113,7 +117,7 @@ class Trainer:
         self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
         self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
         self.device = next(model.parameters()).device
-        groups = parameter_groups(model, spec.weight_decay)
+        groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
         self.step = 0
         self.total_steps = spec.epochs * len(batches)
@@ -179,7 +183,7 @@ class Trainer:
 
     def _run_step(self, batch):
         for group in self.optimizer.param_groups:
-            group["lr"] = self.spec.rate_at(self.step, self.total_steps)
+            group["lr"] = self.spec.rate_at(self.step, self.total_steps) * group["rate_share"]
         images = to_pixels(batch.images, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
             outputs = self.model(images)

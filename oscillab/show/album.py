@@ -1,24 +1,43 @@
 """Which figures belong into the report of a study?"""
 
+import pandas as pd
+
 from oscillab.record import oscillation
 
 from . import plots
-from .ladder import panels
+from .gains import draw_gains
+from .ladder import RUNGS, panels
+
+
+def run_name(network, bits, ends_bits, arm, seed):
+    """The name of the folder that a study gives one run.
+
+    >>> run_name("yolov5n", 4, 8, "lsq", 0), run_name("yolov5n", 4, 4, "dampening", 1)
+    ('yolov5n-4bit-seed0', 'yolov5n-4bit-ends4-dampening-seed1')
+    """
+    words = [f"{network}-{bits}bit", f"ends{ends_bits}" * (ends_bits != 8), arm * (arm != "lsq"), f"seed{seed}"]
+    return "-".join(word for word in words if word)
 
 
 def figures(table, runs):
     """Name -> (Figure, caption) of every figure of a study.
 
-    `table`: a study's rows. `runs`: run name (<network>-<bits>bit-seed<k>) -> method -> Recording. Of the seeds of one
-    network and bit width, the first is drawn in detail.
+    `table`: a study's rows. `runs`: run name -> method -> Recording. Of the seeds of one network and bit width, the
+    first is drawn in detail.
     """
     album = {"ladder": (plots.draw_ladder(table), "COCO mAP by method. A point is a seed, a bar the mean.")}
-    for network, task, bits in panels(table):
-        name = next((run for run in sorted(runs) if run.startswith(f"{network}-{bits}bit-")), None)
-        if name:
-            rows = table[(table["network"] == network) & (table["task"] == task)]
-            rows = rows[(rows["bits"] == bits) | (rows["method"] == "fp32")]
-            drawn = of_run(rows, runs[name])
+    for group in panels(table):
+        rows = group.rows(table)
+        if set(rows["method"]) - set(RUNGS):
+            name = f"{group.network}-{group.bits}bit" + f"-ends{group.ends_bits}" * (group.ends_bits != 8) + "-gains"
+            album[name] = (
+                draw_gains(rows),
+                "Differences of mAP to LSQ or to EMA of the same seed: dots, their mean a bar.",
+            )
+        name = run_name(group.network, group.bits, group.ends_bits, "lsq", rows["seed"].min())
+        if name in runs:
+            floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]
+            drawn = of_run(pd.concat([floats, rows]), runs[name])
             album |= {f"{name}-{kind}": (figure, f"{name}. {caption}") for kind, (figure, caption) in drawn.items()}
     return album
 

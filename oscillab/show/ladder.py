@@ -1,11 +1,18 @@
 """Which remedy gives how much mAP?
 
-The table of a study has one row per network, task, bit width, method and seed, with the columns of `COLUMNS`.
+The table of a study has one row per network, task, bit width (of the inner layers and of the ends), method and
+seed, with the columns of `COLUMNS`.
 """
 
-from .style import INK, QUIET, blank, finding, label, look
+from typing import NamedTuple
 
-COLUMNS = ("network", "task", "bits", "method", "seed", "map", "map50", "oscillating_share", "flip_rate", "seconds")
+from .style import INK, QUIET, blank, finding, label, look
+from .text import width
+
+COLUMNS = (
+    *("network", "task", "bits", "ends_bits", "method", "seed"),
+    *("map", "map50", "mask_map", "oscillating_share", "flip_rate", "seconds"),
+)
 RUNGS = ("ptq", "lsq", "dampening", "freezing", "ema", "lsq+qc", "ema+qc")
 
 
@@ -17,30 +24,49 @@ def draw_ladder(table):
     """
     groups = panels(table)
     figure, axes = blank(1.0 + 3.4 * len(groups), 3.8, columns=len(groups), sharey=True)
-    for panel, (network, task, bits) in zip(axes[0], groups, strict=True):
-        draw_rungs(panel, table, network=network, task=task, bits=bits)
+    for panel, group in zip(axes[0], groups, strict=True):
+        draw_rungs(panel, table, group)
     for panel in axes[0, 1:]:
         panel.set_ylabel("")
     return finding(figure, gain_sentence(table, groups))
 
 
 def panels(table):
-    """The (network, task, bits) of every panel, by network and task, most bits first."""
+    """The `Group` of every panel, by network and task, most bits first."""
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise ValueError(f"the table lacks the columns {', '.join(missing)}; a study's table.csv has them")
     rows = table[table["method"].isin(RUNGS)]
     if rows.empty:
         raise ValueError(f"the table has no row of a quantized method; allowed are {', '.join(RUNGS)}")
-    groups = rows[["network", "task", "bits"]].drop_duplicates()
-    names = [(g.network, g.task, int(g.bits)) for g in groups.itertuples()]
-    return sorted(names, key=lambda name: (name[0], name[1], -name[2]))
+    found = rows[list(Group._fields)].drop_duplicates().itertuples(index=False)
+    groups = [Group(g.network, g.task, int(g.bits), int(g.ends_bits)) for g in found]
+    return sorted(groups, key=lambda group: (group.network, group.task, -group.bits, -group.ends_bits))
 
 
-def draw_rungs(axes, table, *, network, task, bits):
+class Group(NamedTuple):
+    """One network at one bit width."""
+
+    network: str
+    task: str
+    bits: int
+    ends_bits: int
+
+    @property
+    def width(self):
+        """Its bits as the paper writes them, such as 4*."""
+        return width(self.bits, self.ends_bits)
+
+    def rows(self, table):
+        """Its rows of a study's table."""
+        keep = (table["network"] == self.network) & (table["task"] == self.task)
+        return table[keep & (table["bits"] == self.bits) & (table["ends_bits"] == self.ends_bits)]
+
+
+def draw_rungs(axes, table, group):
     """The same axes with one network's mAP by method at one bit width."""
-    rows = table[(table["network"] == network) & (table["task"] == task)]
-    at_bits = rows[rows["bits"] == bits]
+    rows = table[(table["network"] == group.network) & (table["task"] == group.task)]
+    at_bits = group.rows(table)
     methods = [method for method in RUNGS if method in set(at_bits["method"])]
     for place, method in enumerate(methods):
         values = at_bits.loc[at_bits["method"] == method, "map"]
@@ -52,8 +78,7 @@ def draw_rungs(axes, table, *, network, task, bits):
     draw_float_line(axes, rows.loc[rows["method"] == "fp32", "map"], len(methods))
     axes.set_xticks(range(len(methods)), [look(method).label for method in methods])
     axes.set_ylim(bottom=0)
-    tasks = f" {task}" if table["task"].nunique() > 1 else ""
-    return label(axes, x="", y="COCO mAP (0.50:0.95)", title=f"{network}{tasks}, {bits} bit")
+    return label(axes, x="", y="COCO mAP (0.50:0.95)", title=f"{group.network}, {group.width} bit")
 
 
 def draw_float_line(axes, values, width):
@@ -69,12 +94,12 @@ def draw_float_line(axes, values, width):
 def gain_sentence(table, groups):
     """One sentence: what EMA+QC (else the best rung) gains on LSQ in each panel, and over how many seeds."""
     parts = []
-    for network, task, bits in groups:
-        rows = table[(table["network"] == network) & (table["task"] == task) & (table["bits"] == bits)]
-        means = rows.groupby("method")["map"].mean()
+    for group in groups:
+        means = group.rows(table).groupby("method")["map"].mean()
         if "lsq" in means and len(means) > 1:
-            best = "ema+qc" if "ema+qc" in means else means.drop("lsq").idxmax()
-            name = f"{network} " if len({group[0] for group in groups}) > 1 else ""
-            parts.append(f"{look(best).label} {means[best] - means['lsq']:+.3f} mAP on LSQ at {name}{bits} bit")
+            shown = means[[method for method in means.index if method in RUNGS]]
+            best = "ema+qc" if "ema+qc" in means else shown.drop("lsq").idxmax()
+            name = f"{group.network} " if len({group.network for group in groups}) > 1 else ""
+            parts.append(f"{look(best).label} {means[best] - means['lsq']:+.3f} mAP on LSQ at {name}{group.width} bit")
     seeds = table.loc[table["method"].isin(RUNGS), "seed"].nunique()
     return "; ".join([*parts, f"{seeds} seed{'s' if seeds > 1 else ''}"])

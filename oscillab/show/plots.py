@@ -75,13 +75,15 @@ def draw_before_after(table, live, average):
             f"the table must hold one network at one bit width, got {len(groups)} of them; select the rows first"
         )
     recordings = {"lsq": live, "ema": average}
-    network, task, bits = groups[0]
+    group = groups[0]
     figure, axes = blank(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
     add_flips(axes[0, 0], recordings)
     axes[0, 0].set_title(flips_sentence(recordings), loc="left", fontsize=10)
-    draw_rungs(axes[0, 1], table, network=network, task=task, bits=bits)
+    draw_rungs(axes[0, 1], table, group)
     axes[0, 1].set_title(gain_sentence(table, groups), loc="left", fontsize=10)
-    return finding(figure, f"{network} at {bits} bit: oscillation before and after EMA, and what each remedy is worth")
+    return finding(
+        figure, f"{group.network} at {group.width} bit: oscillation before and after EMA, and what each remedy is worth"
+    )
 
 
 def by_method(recordings):

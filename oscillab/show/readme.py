@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .style import METHODS
-from .text import HEADINGS, cell
+from .style import label_of
+from .text import HEADINGS, cell, width
 
 SHOWN = ("map", "map50", "oscillating_share", "flip_rate")
 PLACE = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -35,7 +35,7 @@ def markdown(table):
     """A study's table in Markdown, means over seeds with the spread behind where there are several.
 
     >>> print(markdown(pd.DataFrame([{"network": "yolov5n", "bits": 4, "method": "lsq", "seed": 0, "map": 0.5593,
-    ...     "map50": 0.8151, "oscillating_share": 0.379, "flip_rate": 0.00777}])))
+    ...     "map50": 0.8151, "ends_bits": 8, "oscillating_share": 0.379, "flip_rate": 0.00777}])))
     | network | bits | method | mAP | AP50 | oscillating | flips/step |
     | --- | ---: | --- | ---: | ---: | ---: | ---: |
     | yolov5n | 4 | LSQ | 0.559 | 0.815 | 37.9 % | 0.777 % |
@@ -43,8 +43,8 @@ def markdown(table):
     heads = ["network", "bits", "method", *(HEADINGS[name] for name in SHOWN)]
     rules = ["---", "---:", "---", *["---:"] * len(SHOWN)]
     rows = [heads, rules]
-    for (network, bits, method), group in table.groupby(["network", "bits", "method"], sort=False):
-        rows.append([network, str(bits), METHODS[method].label, *(spread(name, group[name]) for name in SHOWN)])
+    for (network, *bits, method), group in table.groupby(["network", "bits", "ends_bits", "method"], sort=False):
+        rows.append([network, width(*bits), label_of(method), *(spread(name, group[name]) for name in SHOWN)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -15,7 +15,8 @@ from oscillab.atomic import replacing
 from oscillab.record.recording import Recording
 
 from .album import figures
-from .style import METHODS
+from .paired import claims
+from .style import label_of
 from .text import HEADINGS, cell, lines, table_text
 
 __all__ = ["figures", "lines", "page", "table_text", "write"]
@@ -75,6 +76,7 @@ def page(name, table, drawn, notes):
         "<em>Flips/step</em>: share of weights that change their integer state in one step. QC leaves the integer "
         "states alone, so its rows repeat them.</p>",
         html_table(table),
+        *claims_section(table),
         *(html_figure(*entry) for entry in drawn.values()),
         "<h2>How it was made</h2>",
         *(f"<h3>{escape(run)}</h3><pre>{escape(json.dumps(note, indent=1))}</pre>" for run, note in notes.items()),
@@ -88,12 +90,25 @@ def page(name, table, drawn, notes):
     )
 
 
+def claims_section(table):
+    """The paired comparisons of methods, as HTML parts; none where the table has a single seed or nothing to compare."""
+    compared = claims(table)
+    if compared.empty or compared["seeds"].max() < 2:
+        return []
+    text = (
+        "Differences in mAP (0..1) between two methods of the same seed: their mean, their standard deviation over seeds, "
+        "the p of a two-sided paired t test, and whether every seed agrees that the first method is better (yes), worse "
+        "(no), or the seeds disagree (unclear)."
+    )
+    return ["<h2>Which differences hold</h2>", f"<p>{text}</p>", html_table(compared)]
+
+
 def html_table(table):
     """A data frame as an HTML table, methods by their printed names."""
     heads = "".join(f"<th>{escape(HEADINGS.get(name, name))}</th>" for name in table)
     rows = []
     for row in table.to_dict("records"):
-        named = row | {"method": METHODS[row["method"]].label} if row.get("method") in METHODS else row
+        named = row | {name: label_of(row[name]) for name in ("method", "reference") if name in row}
         rows.append("".join(html_cell(name, value) for name, value in named.items()))
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'

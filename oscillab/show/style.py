@@ -40,6 +40,26 @@ METHODS = {
     "lsq+qc": Look("LSQ+QC", "#029e73", "dotted", "^"),
     "ema+qc": Look("EMA+QC", "#d55e00", "dashdot", "D"),
 }
+WORDS = {  # of a method's name in an ablation, where no look of its own is asked for
+    "scale_freezing": "Scale freezing",
+    "q_ema": "Q-EMA",
+    "per_channel": "Per-channel LSQ",
+    "lsq_plus": "LSQ+ offset",
+    "rounded_mask": "Rounded mask",
+    "slow_step_sizes": "Slow step sizes",
+    "ema_weights": "EMA of weights",
+    "ema_step_sizes": "EMA of step sizes",
+    "ema_buffers": "EMA of BN statistics",
+    "qc": "QC",
+    "qc_scale": "QC scale only",
+    "qc_shift": "QC shift only",
+    "qc_per_tensor": "QC per tensor",
+    "bn_affine": "BN affine",
+    "bn_affine_and_biases": "BN affine, biases",
+    "bn_reestimation": "BN re-estimation",
+    "bias_correction": "bias correction",
+    "soft_rounding": "soft rounding",
+}
 INK = "#333333"
 QUIET = "#8a8a8a"  # reference lines and what is not the point
 MAP = "cividis"
@@ -76,6 +96,20 @@ def look(method):
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     return METHODS[method]
+
+
+def label_of(method):
+    """How a method's name is printed: its `Look`'s label, else word by word.
+
+    >>> label_of("ema+qc"), label_of("dampening+qc"), label_of("ema+bn_affine")
+    ('EMA+QC', 'Dampening+QC', 'EMA+BN affine')
+    """
+    if method in METHODS:
+        return METHODS[method].label
+    words = [METHODS[word].label if word in METHODS else WORDS.get(word) for word in method.split("+")]
+    if None in words:
+        raise ValueError(f"method must be made of {', '.join([*METHODS, *WORDS])}, got {method!r}")
+    return "+".join(words)
 
 
 def blank(width=7.0, height=3.6, *, rows=1, columns=1, **options):

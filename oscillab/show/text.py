@@ -1,11 +1,14 @@
 """How is a result printed in a terminal?"""
 
 SHARES = ("oscillating_share", "flip_rate", "clipped_share")
-SCORES = ("map", "map50", "map75")
+SCORES = ("map", "map50", "map75", "mask_map")
+DIFFERENCES = ("difference", "spread", "p")
 HEADINGS = {
     "map": "mAP",
     "map50": "AP50",
     "map75": "AP75",
+    "mask_map": "mask mAP",
+    "ends_bits": "ends",
     "oscillating_share": "oscillating",
     "flip_rate": "flips/step",
 }
@@ -33,6 +36,15 @@ def plain(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def width(bits, ends_bits):
+    """The bits of a network as the paper writes them: with a star where its first and last layers have no more.
+
+    >>> width(4, 8), width(4, 4), width(32, 32)
+    ('4', '4*', '32')
+    """
+    return f"{bits:g}{'*' if bits == ends_bits and bits < 8 else ''}"
+
+
 def cell(name, value):
     """A table's cell as text: mAP with three decimals, shares in percent, seconds whole, what is absent as "-".
 
@@ -43,6 +55,8 @@ def cell(name, value):
         return "-"
     if name in SCORES:
         return f"{value:.3f}"
+    if name in DIFFERENCES:
+        return f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
     if name in SHARES:
         return f"{100 * value:.3f} %" if name == "flip_rate" else f"{100 * value:.1f} %"
     if name == "seconds":

@@ -58,7 +58,7 @@ def test_every_remedy_is_one_more_turn_of_a_loop(quantized, batches, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in REMEDIES if name != "none"])
 def test_resumes_through_the_runs_own_files(quantized, batches, tmp_path, name):
-    """Oracle: the uninterrupted run, bit for bit, stopped after step 3 of 4; the remedy travels among the recorders."""
+    """Oracle: the uninterrupted run, bit for bit, stopped after step 3 of 4; the remedy travels with the rest."""
     from oscillab.qat.keep import continue_from, save_run
 
     def run(model, *, until=4, resume=None):
@@ -66,10 +66,10 @@ def test_resumes_through_the_runs_own_files(quantized, batches, tmp_path, name):
         remedy = treat(trainer, name, **EAGER.get(name, {}))
         ema = Ema(model, decay=0.5)
         if resume:
-            continue_from(resume, trainer, ema, {"remedy": remedy})
+            continue_from(resume, trainer, averages={"ema": ema}, remedies={name: remedy})
         trainer.callbacks += [MoveEma(ema), Stop(until)]
         trainer.fit()
-        save_run(tmp_path / "last.pt", trainer, ema, {"remedy": remedy})
+        save_run(tmp_path / "last.pt", trainer, averages={"ema": ema}, remedies={name: remedy})
         return model
 
     straight = run(copy.deepcopy(quantized))

@@ -68,11 +68,13 @@ def test_resuming_gives_the_uninterrupted_result(quantized, batches, tmp_path, s
         with record(model, trainer.optimizer) as live, record(ema.model, ema) as average:
             recorders = {"lsq": live, "ema": average}
             if resume:
-                continue_from(resume, trainer, ema, recorders)
+                continue_from(resume, trainer, averages={"ema": ema}, recorders=recorders)
             if until:
                 trainer.callbacks += [
                     StopAt(until),
-                    KeepCheckpoint(lambda t: save_run(tmp_path / "last.pt", t, ema, recorders)),
+                    KeepCheckpoint(
+                        lambda t: save_run(tmp_path / "last.pt", t, averages={"ema": ema}, recorders=recorders)
+                    ),
                 ]
             trainer.fit()
             return trainer, ema, live.recording(), average.recording()
@@ -104,7 +106,7 @@ def test_nan_loss_stops_with_the_last_good_checkpoint_kept(quantized, batches, t
 
     poison = Poison()
     trainer, ema = new_run(quantized, batches, poison)
-    trainer.callbacks.append(KeepCheckpoint(lambda t: save_run(path, t, ema)))
+    trainer.callbacks.append(KeepCheckpoint(lambda t: save_run(path, t, averages={"ema": ema})))
     with pytest.raises(FloatingPointError, match="the loss became nan at step 5 of 8.*lower the learning rate"):
         trainer.fit()
     assert path.read_bytes() == poison.before
@@ -180,4 +182,4 @@ def test_resuming_without_a_checkpoint_says_so(quantized, batches, tmp_path):
     """Oracle: the sentence a user reads."""
     trainer, ema = new_run(quantized, batches)
     with pytest.raises(ValueError, match="nothing to resume: .*last.pt is missing"):
-        continue_from(tmp_path / "last.pt", trainer, ema)
+        continue_from(tmp_path / "last.pt", trainer, averages={"ema": ema})

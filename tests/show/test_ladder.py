@@ -29,7 +29,7 @@ def test_title_states_the_gain(table):
 
 def test_one_panel_per_bit_width_most_bits_first(table):
     """Oracle: the table holds 4 and 3 bit."""
-    assert panels(table) == [("yolov5n", "detect", 4), ("yolov5n", "detect", 3)]
+    assert panels(table) == [("yolov5n", "detect", 4, 8), ("yolov5n", "detect", 3, 8)]
     assert [axes.get_title(loc="left") for axes in draw_ladder(table).axes] == ["yolov5n, 4 bit", "yolov5n, 3 bit"]
 
 

@@ -1,0 +1,101 @@
+"""What happens in one job: train once, then measure the network, its average, and each control on a copy of either."""
+
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pandas as pd
+
+from oscillab import files
+from oscillab.atomic import replacing
+from oscillab.commands import measure, qat, start_qat
+from oscillab.qat.remedies import CONTROLS
+from oscillab.qat.soft_round import soft_rounding
+from oscillab.record.oscillation import flip_rate, oscillating_share
+from oscillab.record.recording import Recording
+from oscillab.runs import held_out, placed, prepare, training_batches
+from oscillab.show.ladder import COLUMNS
+from oscillab.study import state
+
+UNTRAINED = ("fp32", "ptq")  # measured beside the arm "lsq", before its first step
+KEPT = ("qc",)  # controls whose network is kept, for export and for the notebooks
+
+
+def run_job(job):
+    """The rows of one job; what an earlier call measured is kept, and a training that was cut off goes on."""
+    with state.locked(job.folder, "process"):
+        state.claim(job)
+        state.set_status(job, "running")
+        try:
+            prepare(job.qat.run)
+            train(job)
+            for method, start, control in state.missing(job):
+                measure_method(job, method, start, control)
+        except Exception as error:
+            state.set_status(job, "failed", error=f"{type(error).__name__}: {error}")
+            raise
+        state.set_status(job, "done")
+        return state.rows(job)
+
+
+def train(job):
+    """Nothing; the job's networks and recordings are on disk. Raises KeyboardInterrupt where the run was stopped."""
+    if (job.folder / "run.json").is_file():
+        return
+    model, batches = start_qat(job.qat)
+    if job.arm == "lsq" and not any(row["method"] == "ptq" for row in state.rows(job)):
+        started = time.perf_counter()
+        add_row(job, "fp32", placed(files.load(job.qat.weights), job.qat.run.device), started)
+        add_row(job, "ptq", model, time.perf_counter())
+    resume = (job.folder / "last.pt").is_file()
+    if qat(replace(job.qat, resume=resume), start=(model, batches)).get("interrupted"):
+        raise KeyboardInterrupt
+
+
+def measure_method(job, method, start, control):
+    """Nothing; the method's row is in the table, and its network in a file where that is kept."""
+    prepare(job.qat.run)
+    started = time.perf_counter()
+    model = placed(files.load(job.folder / f"{start}.pt"), job.qat.run.device)
+    if control == "soft_rounding":
+        context = soft_rounding(model)
+    else:
+        context = nullcontext()
+        batches = training_batches(job.qat.data, job.seed, masks=model.task == "segment")
+        CONTROLS[control](model, batches, spec=job.correction, progress=job.qat.run.progress)
+    if control in KEPT:
+        files.save(model, job.folder / f"{start}+{control}.pt")
+    with context:
+        add_row(job, method, model, started, recording=recording(job, start), trained=control == "none")
+
+
+def recording(job, start):
+    """What was recorded of the live network or of its average; None where nothing was."""
+    path = job.folder / f"{start}.npz"
+    return Recording.open(path) if path.is_file() else None
+
+
+def add_row(job, method, model, started, *, recording=None, trained=False):
+    """Nothing; measures the model and adds its row. `seconds` are since `started`, and those of training where `trained`."""
+    data = job.qat.data
+    measured = measure(model, held_out(data, masks=model.task == "segment"), data.size)
+    seconds = time.perf_counter() - started
+    if trained:
+        seconds += json.loads((job.folder / "run.json").read_text())["seconds"]
+    bits, ends_bits = (32, 32) if method == "fp32" else job.bits
+    row = {"network": job.network, "task": model.task, "bits": bits, "ends_bits": ends_bits, "method": method}
+    row |= {"seed": job.seed, "map": measured["map"], "map50": measured["map50"], "mask_map": measured.get("mask_map")}
+    row["oscillating_share"] = oscillating_share(recording) if recording else None
+    row["flip_rate"] = flip_rate(recording) if recording else None
+    state.add_row(job, row | {"seconds": round(seconds, 2)})
+
+
+def write_table(jobs, path):
+    """The table of all rows that the jobs have so far, FP32 once, also written to `path`."""
+    table = pd.DataFrame([row for job in jobs for row in state.rows(job)], columns=COLUMNS)
+    once = ~((table.method == "fp32") & table.duplicated(["network", "method"]))
+    table = table[once].reset_index(drop=True)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    return table

@@ -1,0 +1,110 @@
+"""What can a study be asked for, and what do its presets ask for?
+
+`--preset NAME` fills every option; an option given beside it wins.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from oscillab.qat.train import TrainSpec
+from oscillab.runs import DataOptions, RunOptions
+
+ArmName = Literal[
+    *("lsq", "dampening", "freezing", "scale_freezing", "q_ema"),
+    *("per_channel", "lsq_plus", "rounded_mask", "slow_step_sizes"),
+]
+AverageName = Literal["ema", "ema_weights", "ema_step_sizes", "ema_buffers"]
+ControlName = Literal[
+    *("none", "qc", "qc_scale", "qc_shift", "qc_per_tensor"),
+    *("bn_affine", "bn_affine_and_biases", "bn_reestimation", "bias_correction", "soft_rounding"),
+]
+PresetName = Literal["quick", "ablation", "scenes", "coco-subset"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Run the paper's ladder over networks, bit widths, ways to train and seeds, before and after, and report it."""
+
+    preset: PresetName = "quick"
+    """'quick': scenes, 4 and 3 bit, one seed, minutes on two cores. 'ablation': every remedy and control at 3 bit, 3 seeds.
+    'scenes': the ladder of the paper on scenes, 3 networks, 4, 3 and 4* bit, 3 seeds. 'coco-subset': a COCO folder and an
+    official checkpoint (give --data and --weights)"""
+    model: tuple[str, ...] = ()
+    """networks of the zoo; none: the one that `weights` holds, else yolov5n"""
+    weights: Path | None = None
+    """a float checkpoint, or a folder of <model>.pt; None: the detectors of data/ that were trained on scenes"""
+    out: Path | None = None
+    """the folder of results; None: results/<preset>. What is finished there is kept, what is not goes on"""
+    bits: tuple[str, ...] = ("4", "3")
+    """bit widths of weights and activations, 2 to 8; 4* has the first and the last layers at 4 bit too"""
+    ends_bits: int = 8
+    """bits of the first and the last layers where a width has no star"""
+    arms: tuple[ArmName, ...] = ("lsq",)
+    """ways to train, each a run of its own"""
+    averages: tuple[AverageName, ...] = ("ema",)
+    """passive averages beside the run of `lsq`; beside other arms only ema"""
+    controls: tuple[ControlName, ...] = ("none", "qc")
+    """what is done to the trained network and to its average; to those of other arms only none and qc"""
+    seeds: tuple[int, ...] = (0,)
+    """one run each"""
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=4, learning_rate=1e-3, schedule="constant"))
+    qc_learning_rate: float = 1e-3
+    """QC's peak rate, cosine over its passes; the paper's 1e-4 suits its 1,849 steps and more"""
+    qc_epochs: int = 1
+    """passes of QC; the paper makes one"""
+    ema_decay: float | None = None
+    """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    data: DataOptions = field(default_factory=DataOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """runs at once, each in a process of `threads` threads; on several GPUs each has one of them"""
+    dry_run: bool = False
+    """show what would run and for how long, and end"""
+
+    @property
+    def folder(self):
+        """The folder of results."""
+        return self.out or Path("results") / self.preset
+
+
+QUICK = Study()
+ABLATION = replace(
+    QUICK,
+    preset="ablation",
+    bits=("3",),
+    arms=ArmName.__args__,
+    averages=AverageName.__args__,
+    controls=ControlName.__args__,
+    seeds=(0, 1, 2),
+)
+SCENES = replace(
+    QUICK,
+    preset="scenes",
+    model=("yolov5n", "yolov7-tiny", "yolov5n-seg"),
+    bits=("4", "3", "4*"),
+    arms=("lsq", "dampening", "freezing"),
+    seeds=(0, 1, 2),
+)
+COCO_SUBSET = replace(
+    QUICK,
+    preset="coco-subset",
+    bits=("4", "3", "4*"),
+    seeds=(0, 1, 2),
+    train=TrainSpec(epochs=24, learning_rate=2e-4, schedule="constant", autocast=True),
+    qc_epochs=5,
+    data=DataOptions(size=416, augment="flip"),
+)
+PRESETS = {study.preset: study for study in (QUICK, ABLATION, SCENES, COCO_SUBSET)}
+
+
+def preset_in(arguments):
+    """The preset that command line arguments name, as the `Study` whose options they then change; else 'quick'.
+
+    >>> preset_in(["--seeds", "1", "--preset", "ablation"]).bits
+    ('3',)
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    named = words[words.index("--preset") + 1 :][:1] if "--preset" in words else []
+    return PRESETS.get(*named or ["quick"], QUICK)

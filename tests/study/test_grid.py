@@ -1,0 +1,61 @@
+"""Which jobs a study consists of, and which grids it refuses."""
+
+from dataclasses import replace
+
+import pytest
+
+import oscillab
+from oscillab.study.grid import grid, methods_of, quant_spec
+from oscillab.study.options import ABLATION, PRESETS, SCENES, preset_in
+
+
+def test_one_job_for_each_cell(tiny):
+    """Oracle: the product of widths, seeds and arms, counted by hand; names that do not clash."""
+    jobs = grid(tiny(bits=("4", "4*"), seeds=(0, 1), arms=("lsq", "dampening", "per_channel")))
+    assert len(jobs) == len({job.folder for job in jobs}) == 12
+    starred = next(job for job in jobs if job.folder.name == "yolov5n-4bit-ends4-dampening-seed1")
+    assert starred.qat.remedy == "dampening" and starred.bits == (4, 4) and starred.qat.run.seed == 1
+    assert next(job for job in jobs if job.arm == "per_channel").qat.quant.weight_granularity == "per_channel"
+
+
+def test_the_hash_is_of_what_a_result_depends_on(tiny):
+    """Oracle: another folder, device or progress bar is the same run; another rate, seed or QC is another."""
+    job = grid(tiny())[0]
+    same = [tiny(out=tiny().folder / "elsewhere"), tiny(run=replace(tiny().run, threads=2, progress=True))]
+    assert {grid(options)[0].hash() for options in same} == {job.hash()}
+    other = [tiny(train=replace(tiny().train, learning_rate=2e-3)), tiny(seeds=(1,)), tiny(qc_epochs=2)]
+    assert len({grid(options)[0].hash() for options in other} | {job.hash()}) == 4
+
+
+def test_methods_of_the_ablation():
+    """Oracle: by hand 5 starts, 9 controls on EMA and 5 on LSQ; on other arms the network, its average and QC; no method twice."""
+    methods = [method for method, _, _ in methods_of("lsq", ABLATION.averages, ABLATION.controls)]
+    assert len(methods) == len(set(methods)) == 5 + 9 + 5
+    assert {"ema+qc_scale", "ema+bn_affine_and_biases", "lsq+bn_affine"} <= set(methods)
+    assert [m for m, _, _ in methods_of("q_ema", ("ema",), ABLATION.controls)] == ["q_ema", "q_ema+ema", "q_ema+qc"]
+
+
+def test_widths_as_the_paper_writes_them():
+    """Oracle: 4 bit has 8-bit ends, 4* has 4-bit ends (section 4 of 2311.05109)."""
+    assert (quant_spec("4").bits, quant_spec("4").ends_bits) == (4, 8)
+    assert (quant_spec("4*").bits, quant_spec("4*").ends_bits) == (4, 4)
+    with pytest.raises(ValueError, match="bits must be 2..8, or 4"):
+        quant_spec("four")
+
+
+def test_presets(tiny):
+    """Oracle: the command line's word gives that preset; the scenes study has the networks and seeds of its issue."""
+    assert preset_in(["study", "--preset", "ablation", "--jobs", "1"]) is ABLATION
+    assert preset_in(["study", "--preset=scenes"]) is SCENES and preset_in(["study"]) is PRESETS["quick"]
+    assert len(SCENES.model) == len(SCENES.seeds) == len(SCENES.bits) == 3
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
+    """Oracle: the file's own name against the one asked for, before anything runs; a missing file with its remedy."""
+    path = oscillab.save(oscillab.build("yolov5n", classes=10), tmp_path / "yolov7-tiny.pt", half=True)
+    with pytest.raises(ValueError, match="holds yolov5n, not yolov7-tiny"):
+        grid(tiny(model=("yolov7-tiny",), weights=path))
+    with pytest.raises(ValueError, match="holds yolov5n, not yolov7-tiny"):
+        grid(tiny(model=("yolov7-tiny",), weights=tmp_path))
+    with pytest.raises(ValueError, match="no checkpoint of yolov5s at .*: give --weights"):
+        grid(tiny(model=("yolov5s",), weights=tmp_path))

@@ -1,0 +1,91 @@
+"""A study that is killed, or one of whose runs fails, ends with the table that it would have had."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from oscillab.study import command, pool, state
+from oscillab.study.grid import grid
+
+KILLS = 10
+
+
+def table_of(options):
+    """The study's table without its clock."""
+    return pd.read_csv(options.folder / "table.csv").drop(columns="seconds")
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that begin with everything imported, and without the threads of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["oscillab.study.command"])
+    return context
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_leave_the_same_table(tiny, tmp_path, processes):
+    """Oracle: the table of a study that nobody disturbed, number for number."""
+    undisturbed, options = tiny(out=tmp_path / "undisturbed"), tiny(out=tmp_path / "killed")
+    started = time.monotonic()
+    command.study(undisturbed)
+    whole, random = time.monotonic() - started, np.random.default_rng(0)
+    for moment in random.uniform(0.05, whole / 3, KILLS):
+        process = processes.Process(target=command.study, args=(options,))
+        process.start()
+        process.join(moment)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    command.study(options)
+    pd.testing.assert_frame_equal(table_of(options), table_of(undisturbed))
+    names = {path.name for path in next(options.folder.glob("yolov5n*")).iterdir()}
+    assert {"lsq.pt", "ema.pt", "lsq.npz", "ema.npz", "log.csv", "run.json"} <= names and "last.pt" not in names
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_killed_study_end_with_it(tiny, processes):
+    """Oracle: the lock of each job can be had soon after the study was killed, and the study then ends as ever."""
+    options = tiny(seeds=(0, 1), jobs=2)
+    process = processes.Process(target=command.study, args=(options,))
+    process.start()
+    jobs = grid(options)
+    while not all(state.read_status(job)["status"] == "running" for job in jobs):
+        assert process.is_alive()
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    command.study(options)
+    assert set(table_of(options).seed) == {0, 1} and all(state.status(job) == "done" for job in jobs)
+
+
+def test_a_failed_run_takes_no_other_along(tiny, monkeypatch):
+    """Oracle: the run of seed 1 fails; the other is in the table, the error names the one, a second call mends it."""
+    run_job = pool.run_job
+
+    def fail_for_one(job):
+        if job.seed == 1:
+            state.set_status(job, "failed", error="FloatingPointError: the loss became nan")
+            raise FloatingPointError("the loss became nan")
+        return run_job(job)
+
+    options = tiny(seeds=(1, 0), averages=(), controls=("none",))
+    monkeypatch.setattr(pool, "run_job", fail_for_one)
+    with pytest.raises(ValueError, match="1 of 2 runs failed, .* yolov5n-3bit-seed1 .FloatingPointError: the loss"):
+        command.study(options)
+    assert set(table_of(options)[lambda table: table.method == "lsq"].seed) == {0}
+    monkeypatch.undo()
+    command.study(options)
+    assert set(table_of(options)[lambda table: table.method == "lsq"].seed) == {0, 1}
+
+
+def test_a_process_that_was_killed_is_a_failed_run(tiny):
+    """Oracle: an exit code of a killed process and a status that it could not write."""
+    job = grid(tiny())[0]
+    state.set_status(job, "running")
+    assert pool.outcome(job, -9) == "its process ended with exit code -9"
+    assert state.status(job) == "failed" and pool.outcome(job, 0) is None

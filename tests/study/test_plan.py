@@ -1,0 +1,78 @@
+"""What a plan says before anything runs, and what it finds missing."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+import oscillab
+from oscillab.qat.train import TrainSpec
+from oscillab.runs import DataOptions
+from oscillab.study import command, plan, state
+from oscillab.study.grid import grid
+
+
+def test_a_dry_run_runs_nothing(tiny):
+    """Oracle: counts by hand: 2 widths, 2 seeds; 8 pictures in batches of 4, twice over; no job's folder appears."""
+    options = tiny(bits=("4", "4*"), seeds=(0, 1), dry_run=True)
+    shown = command.study(options)
+    assert shown["jobs"] == 4 and "yolov5n 4 bit: 2 runs (2 planned) of 4 steps, arms lsq, seeds 0 1" in shown["text"]
+    assert "yolov5n 4* bit" in shown["text"] and "in all with 1 at once" in shown["text"]
+    assert not any(path.is_dir() for path in options.folder.iterdir())
+
+
+def test_pictures_left(tiny):
+    """Oracle: by hand: 2 passes of 8 pictures, 2 methods with QC of 1 pass each, 4 measurements of 4 pictures."""
+    options = tiny()
+    job = grid(options)[0]
+    assert plan.pictures_left(options, job) == pytest.approx(2 * 8 + 2 * 8 + 4 * 4 * plan.FORWARD_SHARE)
+    state.add_row(job, {"method": "lsq"})
+    (job.folder / "run.json").write_text("{}")
+    assert plan.pictures_left(options, job) == pytest.approx(2 * 8 + 3 * 4 * plan.FORWARD_SHARE)
+
+
+@pytest.fixture
+def coco_like(tmp_path):
+    """A folder that looks like COCO 2017 with 80 classes: 2,000 empty stand-ins to train on, 100 to measure on."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    categories = [{"id": number, "name": f"class {number}"} for number in range(1, 81)]
+    for split, count in (("train2017", 2000), ("val2017", 100)):
+        folder = root / "images" / split
+        folder.mkdir(parents=True)
+        images = [
+            {"id": number, "file_name": f"{number:012d}.jpg", "height": 480, "width": 640} for number in range(count)
+        ]
+        for image in images:
+            (folder / image["file_name"]).touch()
+        objects = [
+            {"image_id": number, "category_id": 1 + number % 80, "bbox": [8, 8, 90, 60]} for number in range(count)
+        ]
+        content = {"images": images, "annotations": objects, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_coco_study_is_planned_without_a_look_at_its_pictures(tiny, tmp_path, coco_like):
+    """Oracle: counts by hand on stand-ins that hold no picture: 2,000 / 64 is 32 steps a pass, 100 passes."""
+    weights = oscillab.save(oscillab.build("yolov5n"), tmp_path / "yolov5n.pt", half=True)
+    data = DataOptions(data=str(coco_like), size=64, batch_size=64)
+    options = tiny(weights=weights, data=data, train=TrainSpec(epochs=100), bits=("4", "3", "4*"), dry_run=True)
+    shown = command.study(options)
+    assert shown["text"].count("1 runs (1 planned) of 3200 steps") == 3
+    assert "CPU-hours" in shown["text"] or " min in all" in shown["text"]
+
+
+def test_too_little_disk(tiny, monkeypatch):
+    """Oracle: a disk of 1 MB against what one YOLOv5n run keeps."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
+    with pytest.raises(ValueError, match="has 0.0 GB free, the study needs about 0.1 GB"):
+        command.study(tiny())
+
+
+def test_data_of_other_classes(tiny, tmp_path):
+    """Oracle: a detector of 3 classes on scenes, which have 10, is refused before anything runs."""
+    weights = oscillab.save(oscillab.build("yolov5n", classes=3), tmp_path / "three.pt", half=True)
+    with pytest.raises(ValueError, match="detects 3 classes, scenes has 10"):
+        command.study(tiny(weights=weights))

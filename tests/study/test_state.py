@@ -1,0 +1,63 @@
+"""A job's folder: whose it is, how far it came, and who works in it."""
+
+import json
+
+import pytest
+
+from oscillab.study import state
+from oscillab.study.grid import grid
+
+ROW = {"network": "yolov5n", "task": "detect", "bits": 3, "ends_bits": 8, "seed": 0, "map": 0.25}
+
+
+def test_a_folder_of_another_configuration_is_refused(tiny):
+    """Oracle: the option that was changed, named; the folder's own configuration is taken again."""
+    job = grid(tiny())[0]
+    state.claim(job)
+    state.claim(job)
+    other = grid(tiny(qc_epochs=2))[0]
+    with pytest.raises(ValueError, match=r"run of another configuration \(correction.epochs differ\): give another"):
+        state.claim(other)
+
+
+def test_status_follows_what_is_measured(tiny):
+    """Oracle: the life of a job by hand: planned, running, failed with its error, done; more asked for, running again."""
+    job = grid(tiny())[0]
+    assert state.status(job) == "planned" and len(state.missing(job)) == 4
+    state.set_status(job, "running")
+    state.set_status(job, "failed", error="ValueError: no")
+    assert state.status(job) == "failed" and state.read_status(job)["error"] == "ValueError: no"
+    for method, _, _ in job.methods:
+        state.add_row(job, ROW | {"method": method})
+    state.set_status(job, "done")
+    assert state.status(job) == "done" and state.missing(job) == []
+    more = grid(tiny(controls=("none", "qc", "qc_scale")))[0]
+    assert [method for method, _, _ in state.missing(more)] == ["ema+qc_scale"] and state.status(more) == "running"
+
+
+def test_one_process_works_in_a_folder(tmp_path):
+    """Oracle: the second one waits its patience and is told; the lock is free when the block is left."""
+    with (
+        state.locked(tmp_path, "study"),
+        pytest.raises(ValueError, match="another study is at work in"),
+        state.locked(tmp_path, "study", patience=0.0),
+    ):
+        raise AssertionError("two hold the lock")
+    with state.locked(tmp_path, "study", patience=0.0):
+        pass
+
+
+def test_rows_survive_a_write_that_fails(tiny, monkeypatch):
+    """Oracle: the rows from before, when the disk is full while a row is added."""
+    job = grid(tiny())[0]
+    state.add_row(job, ROW | {"method": "lsq"})
+
+    def full(self, path, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
+    with pytest.raises(OSError, match="rows.csv"):
+        state.add_row(job, ROW | {"method": "ema"})
+    monkeypatch.undo()
+    assert [row["method"] for row in state.rows(job)] == ["lsq"]
+    assert json.loads((job.folder / "job.json").read_text() if (job.folder / "job.json").is_file() else "{}") == {}
