@@ -12,7 +12,7 @@ from typing import Literal
 from oscillab import begin, files
 from oscillab.coco.evaluate import evaluate
 from oscillab.qat.callbacks import CountFlips, KeepCheckpoint, MoveEma
-from oscillab.qat.correct import correct, fold
+from oscillab.qat.correct import Choices, correct, fold
 from oscillab.qat.ema import Ema, decay_for, ramp_for
 from oscillab.qat.keep import LossLog, continue_from, save_run
 from oscillab.qat.remedies import AVERAGES, treat
@@ -106,6 +106,8 @@ class Qat:
     run: RunOptions = field(default_factory=RunOptions)
     ema_decay: float | None = None
     """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    ema_ramp: float | None = None
+    """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
     remedy: Literal["none", "dampening", "freezing", "scale_freezing", "q_ema"] = "none"
     """what acts against oscillations during training, beside the passive EMA"""
     averages: tuple[Literal["ema", "ema_weights", "ema_step_sizes", "ema_buffers"], ...] = ("ema",)
@@ -174,6 +176,7 @@ class Correct:
     train: TrainSpec = field(
         default_factory=lambda: TrainSpec(epochs=1, learning_rate=1e-3, schedule="cosine", warmup_steps=0)
     )
+    choices: Choices = field(default_factory=Choices)
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
@@ -184,7 +187,8 @@ def correct_file(options):
     model = files.load(options.weights)
     batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     check_classes(model, batches.dataset, options.weights)
-    correct(placed(model, options.run.device), batches, spec=options.train, progress=options.run.progress)
+    placed(model, options.run.device)
+    correct(model, batches, spec=options.train, choices=options.choices, progress=options.run.progress)
     files.save(fold(model), options.out)
     return {"steps": options.train.epochs * len(batches), "out": str(options.out)}
 

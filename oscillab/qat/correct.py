@@ -4,11 +4,15 @@ Quantization correction (QC) of 2311.05109: after QAT every convolution's output
 are trained for one epoch with everything else fixed, and are then folded away, so that inference costs nothing more.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
 
 import torch
 from torch import nn
 
+from oscillab.qat.callbacks import MoveEma
+from oscillab.qat.ema import Ema, decay_for
 from oscillab.qat.train import Trainer, TrainSpec
 from oscillab.quant import QuantConv2d
 from oscillab.yolo.objective import loss_for
@@ -16,6 +20,30 @@ from oscillab.yolo.objective import loss_for
 PAPER_SPEC = TrainSpec(epochs=1, learning_rate=1e-4, schedule="constant", warmup_steps=0)
 PARTS = ("scale", "shift")
 GRANULARITIES = ("per_channel", "per_tensor")
+LAYERS = ("all", "before_bn")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the paper leaves open about QC, each with the choice that is made here."""
+
+    qc_share: float = 1.0
+    """of the training batches of each pass; the paper's calibration set is 'small' and 'also part of the training set'"""
+    qc_layers: Literal["all", "before_bn"] = "all"
+    """'before_bn' leaves out the detection convolutions, which have no batch norm to fold into"""
+    qc_averaged: bool = False
+    """keep an average of the factors, whose horizon is a quarter of the passes, and take it at the end"""
+    qc_bn_affine: bool = False
+    """train the batch norms' own scale and shift with the factors"""
+
+    def __post_init__(self):
+        if not 0 < self.qc_share <= 1:
+            raise ValueError(f"qc_share must be in 0 < qc_share <= 1, got {self.qc_share}")
+        if self.qc_layers not in LAYERS:
+            raise ValueError(f"qc_layers must be one of {', '.join(LAYERS)}, got {self.qc_layers}")
+
+
+AS_PAPER = Choices()
 
 
 class CorrectedConv2d(nn.Module):
@@ -37,27 +65,60 @@ class CorrectedConv2d(nn.Module):
         return h * self.correction_scale.view(1, -1, 1, 1) + self.correction_shift.view(1, -1, 1, 1)
 
 
-def correct(model, batches, *, spec=PAPER_SPEC, parts=PARTS, granularity="per_channel", loss=None, progress=True):
+def correct(
+    model,
+    batches,
+    *,
+    spec=PAPER_SPEC,
+    parts=PARTS,
+    granularity="per_channel",
+    choices=AS_PAPER,
+    loss=None,
+    progress=True,
+):
     """The model with QC trained but not yet folded, in eval mode (in place); `fold` it to get the modules it had before.
 
     `batches`: training data, see `oscillab.coco.batches.Batches`; `spec`: one epoch of Adam at 1e-4 as in the paper. Each
     factor moves by about learning rate x steps at most, so a short epoch needs a higher rate (0.05 or more in all).
-    BN statistics and everything but the factors stay fixed. Source: section 3.3 of 2311.05109.
+    BN statistics and everything but the factors stay fixed, unless `choices` say otherwise. Source: section 3.3 of
+    2311.05109.
     """
     flags = [(p, p.requires_grad) for p in model.parameters()]
-    insert(model, parts=parts, granularity=granularity)
-    spec = replace(spec, weight_decay=0.0)
-    loss = loss or loss_for(model)
-    Trainer(model, loss, batches, spec, bn_fixed=True, title="QC", progress=progress).fit()
+    insert(model, parts=parts, granularity=granularity, layers=choices.qc_layers)
+    if choices.qc_bn_affine:
+        for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.requires_grad_(True)
+    spec, batches = replace(spec, weight_decay=0.0), PartOf(batches, choices.qc_share)
+    trainer = Trainer(model, loss or loss_for(model), batches, spec, bn_fixed=True, title="QC", progress=progress)
+    ema = Ema(model, decay=decay_for(trainer.total_steps), ramp=0) if choices.qc_averaged else None
+    trainer.callbacks += [MoveEma(ema)] if ema else []
+    trainer.fit()
+    if ema:
+        model.load_state_dict(ema.model.state_dict())
     for p, flag in flags:
         p.requires_grad_(flag)
     return model
 
 
-def insert(model, *, parts=PARTS, granularity="per_channel"):
+class PartOf:
+    """The first `share` of the batches of every pass, at least one."""
+
+    def __init__(self, batches, share):
+        self.batches, self.count = batches, max(1, round(share * len(batches)))
+
+    def __len__(self):
+        return self.count
+
+    def epoch(self, index, start=0):
+        """An iterator over the batches of pass `index`, from number `start` on."""
+        return islice(self.batches.epoch(index, start=start), self.count - start)
+
+
+def insert(model, *, parts=PARTS, granularity="per_channel", layers="all"):
     """The model with QC in place at every convolution, the only parameters that still train (in place).
 
-    `parts`: "scale", "shift" or both; `granularity`: "per_channel" or "per_tensor".
+    `parts`: "scale", "shift" or both; `granularity`: "per_channel" or "per_tensor"; `layers`: "all", or "before_bn" for
+    the convolutions that a batch norm follows.
     """
     if not parts or set(parts) - set(PARTS):
         raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")
@@ -66,7 +127,10 @@ def insert(model, *, parts=PARTS, granularity="per_channel"):
     if corrections(model):
         raise ValueError("the model already holds corrections; fold them before inserting new ones")
     model.requires_grad_(False)
-    for parent, name, conv in _convolutions(model):
+    places = _convolutions(model)
+    if layers == "before_bn":
+        places = [place for place in places if following_bn(model, place[2]) is not None]
+    for parent, name, conv in places:
         corrected = CorrectedConv2d(conv, granularity=granularity)
         corrected.correction_scale.requires_grad_("scale" in parts)
         corrected.correction_shift.requires_grad_("shift" in parts)

@@ -9,7 +9,7 @@ from itertools import count as counted
 
 from oscillab.qat.batchnorm import BATCH_COUNT, reestimate_bn
 from oscillab.qat.controls import correct_bias, tune_bn
-from oscillab.qat.correct import PAPER_SPEC, correct, fold
+from oscillab.qat.correct import AS_PAPER, PAPER_SPEC, correct, fold
 from oscillab.qat.dampen import Dampening
 from oscillab.qat.ema import PARTS
 from oscillab.qat.freeze import Freezing
@@ -76,12 +76,23 @@ def bn_affine(model, batches, *, spec=PAPER_SPEC, progress=True, biases=False, *
     return tune_bn(model, batches, spec=spec, biases=biases, progress=progress)
 
 
-def qc(model, batches, *, spec=PAPER_SPEC, progress=True, parts=("scale", "shift"), granularity="per_channel", **_):
+def qc(
+    model,
+    batches,
+    *,
+    spec=PAPER_SPEC,
+    choices=AS_PAPER,
+    progress=True,
+    parts=("scale", "shift"),
+    granularity="per_channel",
+    **_,
+):
     """The model with QC trained and folded."""
-    return fold(correct(model, batches, spec=spec, parts=parts, granularity=granularity, progress=progress))
+    options = {"parts": parts, "granularity": granularity, "choices": choices, "progress": progress}
+    return fold(correct(model, batches, spec=spec, **options))
 
 
-# each is called as control(model, batches, float_model=None, spec=..., progress=...) and gives that model, changed
+# each is called as control(model, batches, float_model=None, spec=..., choices=..., progress=...); gives it changed
 CONTROLS = {
     "none": nothing,
     "bn_reestimation": bn_reestimation,

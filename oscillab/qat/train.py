@@ -41,8 +41,8 @@ class TrainSpec:
     """Adam's peak rate; 1e-4 is the paper's for 184,900 steps, short runs need more"""
     step_size_rate: float = 1.0
     """the step sizes' learning rate as a share of the weights'; the paper has one rate for both"""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """what follows the warm-up; cosine falls to `final_share` of the peak"""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """what follows the warm-up; cosine and linear fall to `final_share` of the peak"""
     final_share: float = 0.01
     """the last learning rate as a share of the peak"""
     warmup_steps: int = 50
@@ -63,8 +63,8 @@ class TrainSpec:
             raise ValueError(f"learning_rate must be in 0 < rate < 1, got {self.learning_rate}")
         if self.step_size_rate < 0:
             raise ValueError(f"step_size_rate must be 0 or more, got {self.step_size_rate}")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be constant or cosine, got {self.schedule}")
+        if self.schedule not in ("constant", "cosine", "linear"):
+            raise ValueError(f"schedule must be constant, cosine or linear, got {self.schedule}")
 
     def rate_at(self, step, total):
         """The learning rate of optimizer step `step` (from 0) of `total`."""
@@ -73,7 +73,8 @@ class TrainSpec:
         if self.schedule == "constant":
             return self.learning_rate
         share = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
-        return self.learning_rate * (self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * share)) / 2)
+        left = 1 - share if self.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
 
 
 class Callback:

@@ -2,12 +2,17 @@
 
 SHARES = ("oscillating_share", "flip_rate", "clipped_share")
 SCORES = ("map", "map50", "map75", "mask_map")
+POINTS = ("ours", "ours_spread", "paper", "our_gain", "paper_gain", "points_apart")
 DIFFERENCES = ("difference", "spread", "p")
 HEADINGS = {
     "map": "mAP",
     "map50": "AP50",
     "map75": "AP75",
     "mask_map": "mask mAP",
+    "ours_spread": "± over seeds",
+    "points_apart": "ours - paper",
+    "our_gain": "our gain on LSQ",
+    "paper_gain": "paper's gain on LSQ",
     "ends_bits": "ends",
     "oscillating_share": "oscillating",
     "flip_rate": "flips/step",
@@ -55,6 +60,8 @@ def cell(name, value):
         return "-"
     if name in SCORES:
         return f"{value:.3f}"
+    if name in POINTS:
+        return f"{value:+.1f}" if name.endswith("gain") else f"{value:.1f}"
     if name in DIFFERENCES:
         return f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
     if name in SHARES:

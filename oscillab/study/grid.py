@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from oscillab.commands import Qat
+from oscillab.qat.correct import Choices
 from oscillab.qat.remedies import QUANTIZERS, REMEDIES
 from oscillab.qat.train import TrainSpec
 from oscillab.quant import QuantSpec
@@ -32,6 +33,7 @@ class Job:
     qat: Qat
     methods: tuple[tuple[str, str, str], ...]  # (method, start: lsq or an average, control)
     correction: TrainSpec  # how QC, and what is laid beside it, is trained
+    choices: Choices  # what the paper leaves open about QC
 
     @property
     def folder(self):
@@ -52,7 +54,8 @@ class Job:
         """Every option that a result depends on, in what JSON holds; the checkpoint by its content."""
         options = {name: value for name, value in asdict(self.qat).items() if name not in PASSIVE}
         digest = hashlib.sha256(self.qat.weights.read_bytes()).hexdigest()
-        return plain(options | {"weights": digest, "seed": self.seed, "correction": asdict(self.correction)})
+        after = {"correction": asdict(self.correction), "choices": asdict(self.choices)}
+        return plain(options | after | {"weights": digest, "seed": self.seed})
 
     def hash(self):
         """A digest of `configuration`: runs of the same hash have the same result."""
@@ -73,7 +76,8 @@ def grid(options):
 
 def job(options, network, weights, width, arm, seed):
     """The job of one cell of the grid."""
-    quant = replace(quant_spec(width, options.ends_bits), **QUANTIZERS.get(arm, {}))
+    same = {name: getattr(options, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
+    quant = replace(quant_spec(width, options.ends_bits), **same | QUANTIZERS.get(arm, {}))
     name = run_name(network, quant.bits, quant.ends_bits, arm, seed)
     train = options.train
     if arm == "slow_step_sizes":
@@ -87,10 +91,11 @@ def job(options, network, weights, width, arm, seed):
         data=options.data,
         run=replace(options.run, seed=seed, json=None),
         ema_decay=options.ema_decay,
+        ema_ramp=options.ema_ramp,
         remedy=arm if arm in REMEDIES else "none",
         averages=averages,
     )
-    return Job(network, arm, qat, methods_of(arm, averages, options.controls), correction_spec(options))
+    return Job(network, arm, qat, methods_of(arm, averages, options.controls), correction_spec(options), options.qc)
 
 
 def correction_spec(options):

@@ -63,7 +63,8 @@ def measure_method(job, method, start, control):
     else:
         context = nullcontext()
         batches = training_batches(job.qat.data, job.seed, masks=model.task == "segment")
-        CONTROLS[control](model, batches, spec=job.correction, progress=job.qat.run.progress)
+        options = {"spec": job.correction, "choices": job.choices, "progress": job.qat.run.progress}
+        CONTROLS[control](model, batches, **options)
     if control in KEPT:
         files.save(model, job.folder / f"{start}+{control}.pt")
     with context:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from oscillab.qat.correct import Choices
 from oscillab.qat.train import TrainSpec
 from oscillab.runs import DataOptions, RunOptions
 
@@ -20,7 +21,7 @@ ControlName = Literal[
     *("none", "qc", "qc_scale", "qc_shift", "qc_per_tensor"),
     *("bn_affine", "bn_affine_and_biases", "bn_reestimation", "bias_correction", "soft_rounding"),
 ]
-PresetName = Literal["quick", "ablation", "scenes", "coco-subset"]
+PresetName = Literal["quick", "ablation", "scenes", "coco-subset", "paper"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Study:
     preset: PresetName = "quick"
     """'quick': scenes, 4 and 3 bit, one seed, minutes on two cores. 'ablation': every remedy and control at 3 bit, 3 seeds.
     'scenes': the ladder of the paper on scenes, 3 networks, 4, 3 and 4* bit, 3 seeds. 'coco-subset': a COCO folder and an
-    official checkpoint (give --data and --weights)"""
+    official checkpoint (give --data and --weights). 'paper': its 9 networks and recipe, 100 epochs of COCO 2017 at 640
+    pixels (give --data and a folder of checkpoints as --weights)"""
     model: tuple[str, ...] = ()
     """networks of the zoo; none: the one that `weights` holds, else yolov5n"""
     weights: Path | None = None
@@ -54,8 +56,19 @@ class Study:
     """QC's peak rate, cosine over its passes; the paper's 1e-4 suits its 1,849 steps and more"""
     qc_epochs: int = 1
     """passes of QC; the paper makes one"""
+    qc: Choices = field(default_factory=Choices)
     ema_decay: float | None = None
     """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    ema_ramp: float | None = None
+    """updates over which EMA's decay grows from 0 (A6); None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
+    activation: Literal["symmetric", "unsigned", "affine"] = "symmetric"
+    """the inputs' grid (A1): signed where a value is negative, never signed, or with LSQ+'s offset"""
+    init: Literal["mse", "lsq"] = "mse"
+    """the first step sizes (A2): of the smallest squared error, or LSQ's formula"""
+    gradient_scale: bool = True
+    """LSQ's 1 / sqrt(N Qp) on the step sizes' gradients (A3)"""
+    gradient_mask: Literal["unrounded", "rounded"] = "unrounded"
+    """whether w / s is compared with the grid's ends before it is rounded, as in LSQ's paper, or after"""
     data: DataOptions = field(default_factory=DataOptions)
     run: RunOptions = field(default_factory=RunOptions)
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -96,7 +109,29 @@ COCO_SUBSET = replace(
     qc_epochs=5,
     data=DataOptions(size=416, augment="flip"),
 )
-PRESETS = {study.preset: study for study in (QUICK, ABLATION, SCENES, COCO_SUBSET)}
+# Section 4 of 2311.05109. What it leaves open is named A1 to A15: A1 activation, A2 init, A3 gradient_scale, A4 one rate of Adam
+# for weights and step sizes (step_size_rate), A5 schedule and warmup_steps (the official linear fall, no warm-up of biases),
+# A6 ema_ramp, A7 averages (all floats), A8 qc share, A9 qc layers, A10 qc averaged, A11 qc bn_affine, A12 ends_bits (both
+# ends, weights and inputs), A13 model (yolov7 and yolov7-tiny are the training graphs), A14 inputs of convolutions alone are
+# quantized, A15 autocast and seeds.
+PAPER = replace(
+    QUICK,
+    preset="paper",
+    model=(
+        *("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x", "yolov7-tiny", "yolov7"),
+        *("yolov5n-seg", "yolov5s-seg"),
+    ),
+    bits=("4", "3", "4*"),
+    arms=("lsq", "dampening"),
+    seeds=(0, 1),
+    train=TrainSpec(epochs=100, learning_rate=1e-4, schedule="linear", warmup_steps=0),
+    qc_learning_rate=1e-4,
+    ema_decay=0.9999,
+    ema_ramp=2000.0,
+    data=DataOptions(data="coco", size=640, batch_size=64, augment="recipe", workers=8),
+    run=RunOptions(device="cuda"),
+)
+PRESETS = {study.preset: study for study in (QUICK, ABLATION, SCENES, COCO_SUBSET, PAPER)}
 
 
 def preset_in(arguments):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from oscillab.qat.correct import CorrectedConv2d, correct, corrections, fold, insert
+from oscillab.qat.correct import Choices, CorrectedConv2d, correct, corrections, fold, insert
 from oscillab.qat.train import TrainSpec
 from oscillab.quant import step_sizes
 
@@ -149,3 +149,51 @@ def test_bad_input(quantized):
     with pytest.raises(ValueError, match="cannot fold .*must be positive"):
         fold(quantized)
     assert len(corrections(quantized)) == 60
+
+
+def test_what_the_paper_leaves_open(quantized, batches):
+    """Oracle: counts by hand of 4 batches and of 60 convolutions, 3 without BN; folding stays exact in what it reaches."""
+    spec, seen = TrainSpec(learning_rate=1e-3, warmup_steps=0), []
+    counted = Counted(batches, seen)
+    correct(quantized, counted, spec=spec, choices=Choices(qc_share=0.5, qc_layers="before_bn"), progress=False)
+    assert len(seen) == 2 and len(corrections(quantized)) == 57
+    affine = {n: p.detach().clone() for n, p in fold(quantized).named_parameters() if n.endswith("bn.weight")}
+    correct(quantized, batches, spec=spec, choices=Choices(qc_bn_affine=True), progress=False)
+    moved = [name for name, value in affine.items() if not torch.equal(value, quantized.get_parameter(name))]
+    assert moved and all(parameter.requires_grad for parameter in quantized.parameters())
+
+
+def test_an_average_of_the_factors(quantized, batches):
+    """Oracle: an average of factors that began at the identity lies nearer to it than the last ones do."""
+    spec = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=0)
+
+    def distance(choices):
+        model = correct(copy.deepcopy(quantized), batches, spec=spec, choices=choices, progress=False)
+        return sum(float((one.correction_scale.detach() - 1).abs().sum()) for one in corrections(model).values())
+
+    assert 0 < distance(Choices(qc_averaged=True)) < distance(Choices())
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"qc_share": 0.0}, "qc_share must be in 0 < qc_share <= 1, got 0.0"),
+    ({"qc_layers": "some"}, "qc_layers must be one of all, before_bn, got some"),
+])  # fmt: skip
+def test_bad_choices(options, sentence):
+    """Oracle: the sentence a user reads."""
+    with pytest.raises(ValueError, match=sentence):
+        Choices(**options)
+
+
+class Counted:
+    """Batches that note each one that they give."""
+
+    def __init__(self, batches, seen):
+        self.batches, self.seen = batches, seen
+
+    def __len__(self):
+        return len(self.batches)
+
+    def epoch(self, index, start=0):
+        for batch in self.batches.epoch(index, start=start):
+            self.seen.append(batch)
+            yield batch

@@ -3,6 +3,8 @@
 import copy
 import csv
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,6 +156,20 @@ def test_rates_of_the_schedules():
     assert spec.rate_at(60, 110) == pytest.approx(0.05)
     assert spec.rate_at(110, 110) == pytest.approx(0.0, abs=1e-12)
     assert TrainSpec(learning_rate=0.1, schedule="constant", warmup_steps=0).rate_at(99, 100) == 0.1
+    linear = TrainSpec(learning_rate=0.1, schedule="linear", final_share=0.01, warmup_steps=0)
+    assert [linear.rate_at(step, 100) for step in (0, 50, 100)] == pytest.approx([0.1, 0.0505, 0.001])
+
+
+def test_step_sizes_have_a_rate_of_their_own(quantized, batches):
+    """Oracle: a rate of 0 leaves every step size as it was, to the bit, and the rest trains; Adam's group says 0.1."""
+    before = {name: parameter.detach().clone() for name, parameter in quantized.named_parameters()}
+    still = replace(SPEC, step_size_rate=0.0)
+    Trainer(quantized, DetectionLoss(quantized), batches, still, progress=False).fit()
+    same = {name for name, parameter in quantized.named_parameters() if torch.equal(parameter, before[name])}
+    assert same == set(step_sizes(quantized))
+    slow = Trainer(quantized, DetectionLoss(quantized), batches, replace(SPEC, step_size_rate=0.1), progress=False)
+    slow.fit()
+    assert {group["name"]: group["lr"] for group in slow.optimizer.param_groups}["step sizes"] == pytest.approx(1e-4)
 
 
 def test_log_has_a_row_every_so_many_steps(quantized, batches, tmp_path):
@@ -167,10 +183,21 @@ def test_log_has_a_row_every_so_many_steps(quantized, batches, tmp_path):
     assert {"box", "objectness", "classification"} <= set(rows[0])
 
 
+def test_a_resumed_log_repeats_no_row(tmp_path):
+    """Oracle: a run that was killed after row 6, half of row 8 and a checkpoint of step 4 goes on after row 4."""
+    path = tmp_path / "log.csv"
+    path.write_text("step,rate,loss\n2,0.1,3\n4,0.1,2\n6,0.1,1\n8,0.")
+    log = LossLog(path, every=2, append=True)
+    log.start(SimpleNamespace(step=4))
+    log.end(None)
+    assert path.read_text() == "step,rate,loss\n2,0.1,3\n4,0.1,2\n"
+
+
 @pytest.mark.parametrize("options, sentence", [
     ({"epochs": 0}, "epochs must be at least 1, got 0"),
     ({"learning_rate": 0}, "learning_rate must be in 0 < rate < 1, got 0"),
-    ({"schedule": "step"}, "schedule must be constant or cosine, got step"),
+    ({"step_size_rate": -1.0}, "step_size_rate must be 0 or more, got -1.0"),
+    ({"schedule": "step"}, "schedule must be constant, cosine or linear, got step"),
 ])  # fmt: skip
 def test_bad_options(options, sentence):
     """Oracle: the sentence a user reads."""
