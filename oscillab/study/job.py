@@ -92,9 +92,15 @@ def add_row(job, method, model, started, *, recording=None, trained=False):
     state.add_row(job, row | {"seconds": round(seconds, 2)})
 
 
+def asked_for(job):
+    """The rows of a job's methods and of the untrained network; an earlier study may have asked for more."""
+    methods = {*UNTRAINED, *(method for method, _, _ in job.methods)}
+    return [row for row in state.rows(job) if row["method"] in methods]
+
+
 def write_table(jobs, path):
-    """The table of all rows that the jobs have so far, FP32 once, also written to `path`."""
-    table = pd.DataFrame([row for job in jobs for row in state.rows(job)], columns=COLUMNS)
+    """The table of what the jobs were asked to measure and have so far, FP32 once, also written to `path`."""
+    table = pd.DataFrame([row for job in jobs for row in asked_for(job)], columns=COLUMNS)
     once = ~((table.method == "fp32") & table.duplicated(["network", "method"]))
     table = table[once].reset_index(drop=True)
     with replacing(path) as temporary:
