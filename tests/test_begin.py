@@ -1,5 +1,6 @@
 """What pretraining begins with: tensors counted by hand, the loss's own matching, and what is said about it."""
 
+import json
 import logging
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 
 import oscillab
+from oscillab.__main__ import main
 from oscillab.begin import choose_anchors, take_weights
+from oscillab.coco.folder import write_folder
 from oscillab.coco.scenes import Scenes
 from oscillab.runs import SHIPPED
 from oscillab.yolo import deploy, zoo
@@ -92,3 +95,21 @@ def test_the_choice_is_checked():
     """Oracle: the message."""
     with pytest.raises(ValueError, match="anchors must be keep or auto, got best"):
         choose_anchors(zoo.build("yolov5n", 1), Boxes((10, 10)), 160, choice="best")
+
+
+@pytest.mark.parametrize("choice", ["keep", "auto"])
+def test_pretrain_offers_anchors_and_never_changes_them_unasked(choice, tmp_path, caplog):
+    """Oracle: pictures shown so small that the anchors reach too few boxes: the written file's anchors are the model's
+    own unless asked for otherwise; either way it is said, and the recall is in the json."""
+    for split, count in (("train", 24), ("val", 4)):
+        write_folder(Scenes(count, split=split, size=64), tmp_path / "mine", f"{split}2017")
+    out = tmp_path / "float.pt"
+    data = ["--data", str(tmp_path / "mine"), "--size", "32", "--batch-size", "8", "--augment", "none"]
+    run = ["--epochs", "1", "--no-progress", "--no-autocast", "--out", str(out)]
+    assert main(["pretrain", "--anchors", choice, "--start", str(SHIPPED), *data, *run]) == 0
+    found, own = oscillab.load(out).anchors, zoo.build("yolov5n", 10).anchors
+    assert torch.equal(found, own) == (choice == "keep")
+    assert ("--anchors auto fits others" if choice == "keep" else "took their place") in caplog.text
+    written = json.loads(out.with_suffix(".json").read_text())
+    assert (written["anchor_recall"] <= 0.98) == (choice == "keep")
+    assert (written["tensors_taken"], written["config"]["anchors"]) == (349, choice)
