@@ -1,15 +1,19 @@
-"""The command line, `python -m oscillab COMMAND`: pretrain, qat, correct, evaluate, study, report, models, inspect.
+"""The command line, `python -m oscillab COMMAND`: pretrain, qat, correct, evaluate, study, report, models, inspect, download.
+
+`torchrun --nproc-per-node N -m oscillab COMMAND` shares qat, correct and evaluate among N processes.
 
 `--help` after a command tells its options.
 """
 
 import logging
+import os
 import sys
 from typing import Annotated
 
 import tyro
 
-from oscillab import commands, describe
+from oscillab import commands, describe, download
+from oscillab.qat.distributed import joined
 from oscillab.show import report
 from oscillab.study import command
 from oscillab.study.options import Study, preset_in
@@ -26,6 +30,7 @@ def command_line(arguments):
         | Annotated[command.Report, tyro.conf.subcommand("report")]
         | Annotated[describe.Models, tyro.conf.subcommand("models")]
         | Annotated[describe.Inspect, tyro.conf.subcommand("inspect")]
+        | Annotated[download.Download, tyro.conf.subcommand("download")]
     )
 
 
@@ -38,7 +43,11 @@ ACTIONS = {
     command.Report: command.report_folder,
     describe.Models: describe.models,
     describe.Inspect: describe.inspect,
+    download.Download: download.download,
 }
+
+
+SHARED = (commands.Qat, commands.Correct, commands.Evaluate)
 
 
 def main(arguments=None):
@@ -53,20 +62,30 @@ def main(arguments=None):
         config=(tyro.conf.OmitArgPrefixes,),
     )
     try:
-        measured = ACTIONS[type(options)](options)
+        with joined(options.run.device, timeout=options.run.timeout) as members:
+            check_shared(options, members)
+            measured = ACTIONS[type(options)](options)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the last checkpoint stays\n")
+        sys.stderr.write("stopped; what was written stays\n")
         return 130
-    return show(measured, options.run.json)
+    return show(measured, options.run.json if members.leader else None, quiet=not members.leader)
 
 
-def show(measured, path):
-    """0, after the measured values were printed, and written to `path` when that is given."""
-    sys.stdout.write(measured.pop("text", None) or report.lines(measured))
-    sys.stdout.write("\n")
+def check_shared(options, members):
+    """Raise ValueError when several processes were started for a command that one carries out."""
+    if members.count > 1 and not isinstance(options, SHARED):
+        shared = ", ".join(kind.__name__.lower() for kind in SHARED)
+        raise ValueError(f"torchrun shares {shared} among processes; start {type(options).__name__.lower()} without it")
+
+
+def show(measured, path, *, quiet=False):
+    """0, after the measured values were printed (unless `quiet`), and written to `path` when that is given."""
+    text = measured.pop("text", None) or report.lines(measured)
+    if not quiet:
+        sys.stdout.write(f"{text}\n")
     if path:
         from oscillab.runs import write_json
 
@@ -74,5 +93,14 @@ def show(measured, path):
     return 130 if measured.get("interrupted") else 0
 
 
+def leave(status):
+    """Does not return; ends this process with `status`."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # threads that spoke with other processes now and then abort an interpreter that is taken down
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

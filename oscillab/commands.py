@@ -13,9 +13,11 @@ from oscillab import begin, files
 from oscillab.coco.evaluate import evaluate
 from oscillab.qat.callbacks import CountFlips, KeepCheckpoint, MoveEma
 from oscillab.qat.correct import Choices, correct, fold
+from oscillab.qat.distributed import group
 from oscillab.qat.ema import Ema, decay_for, ramp_for
 from oscillab.qat.keep import LossLog, continue_from, save_run
 from oscillab.qat.remedies import AVERAGES, treat
+from oscillab.qat.tensorboard import TensorBoard
 from oscillab.qat.train import Trainer, TrainSpec
 from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.record.recorder import record
@@ -116,33 +118,49 @@ class Qat:
     """optimizer steps between checkpoints"""
     resume: bool = False
     """continue from last.pt in `out`, to the same result"""
+    tensorboard: bool = False
+    """also write scalars for TensorBoard to `out`/tensorboard; needs the extra of that name"""
 
 
 def start_qat(options):
-    """The quantized, calibrated model and its training batches, before the first step."""
+    """The quantized, calibrated model and its training batches, before the first step.
+
+    Of several processes the leader calibrates, on whole batches; the others take over what it found.
+    """
     prepare(options.run)
     model = files.load(options.weights)
     batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     if is_quantized(model):
         raise ValueError(f"{options.weights} is already quantized; start from a float checkpoint")
     check_classes(model, batches.dataset, options.weights)
-    model = quantize(placed(model, "cpu"), options.quant, calibration_batches(batches))
-    return placed(model, options.run.device), batches
+    members = group()
+    pictures = calibration_batches(batches) if members.leader else None
+    model = members.with_leaders_state(quantize(placed(model, "cpu"), options.quant, pictures))
+    return placed(model, options.run.device), members.share(batches)
 
 
 def qat(options, *, start=None, watch=()):
-    """What one QAT run measured: steps, seconds and the files it wrote; `start` is a result of `start_qat`."""
+    """What one QAT run measured: steps, seconds and the files it wrote; `start` is a result of `start_qat`.
+
+    `watch`: more callbacks. Of several processes all train, average and compare, the leader records and writes.
+    """
+    members, board = group(), scalars(options)
     model, batches = start or start_qat(options)
     total = options.train.epochs * len(batches)
     decay = decay_for(total) if options.ema_decay is None else options.ema_decay
     title = f"QAT {options.quant.bits} bit"
-    trainer = Trainer(model, loss_for(model), batches, options.train, title=title, progress=options.run.progress)
+    progress = options.run.progress and members.leader
+    trainer = Trainer(model, loss_for(model), batches, options.train, title=title, progress=progress, members=members)
     remedy = treat(trainer, options.remedy)
-    averages = {name: Ema(model, decay=decay, ramp=ramp_for(total), parts=AVERAGES[name]) for name in options.averages}
+    ramp = ramp_for(total) if options.ema_ramp is None else options.ema_ramp
+    averages = {name: Ema(model, decay=decay, ramp=ramp, parts=AVERAGES[name]) for name in options.averages}
     with ExitStack() as stack:
         watched = {"lsq": (model, trainer.optimizer)}
         watched |= {name: (average.model, average) for name, average in averages.items() if name == "ema"}
-        recorders = {name: stack.enter_context(record(*each, seed=options.run.seed)) for name, each in watched.items()}
+        recorders = {
+            name: stack.enter_context(record(network, trainer.clock.timed(steps, "recorder"), seed=options.run.seed))
+            for name, (network, steps) in watched.items()
+        }
         parts = {"averages": averages, "recorders": recorders, "remedies": {options.remedy: remedy}}
         last = options.out / "last.pt"
         if options.resume:
@@ -150,19 +168,28 @@ def qat(options, *, start=None, watch=()):
         keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, **parts), every=options.checkpoint_every)
         loss_log = LossLog(options.out / "log.csv", append=options.resume)
         moves = [MoveEma(average) for average in averages.values()]
-        trainer.callbacks += [*moves, CountFlips(recorders["lsq"]), loss_log, *watch, keep]
+        trainer.callbacks += [*moves, *watch]
+        if members.leader:
+            trainer.callbacks += [CountFlips(recorders["lsq"]), loss_log, *board, keep]
         trainer.fit()
-        for name, recorder in recorders.items():
+        for name, recorder in recorders.items() if members.leader else ():
             recorder.recording().save(options.out / f"{name}.npz")
     if trainer.interrupted:
         return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
-    networks = {"lsq": model} | {name: average.model for name, average in averages.items()}
-    for name, network in networks.items():
-        files.save(remedy.settle(network), options.out / f"{name}.pt")
-    measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay}
-    write_json(options.out / "run.json", provenance(options, **measured))
-    last.unlink(missing_ok=True)
+    measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay, "processes": members.count}
+    if members.leader:
+        networks = {"lsq": model} | {name: average.model for name, average in averages.items()}
+        for name, network in networks.items():
+            files.save(remedy.settle(network), options.out / f"{name}.pt")
+        write_json(options.out / "run.json", provenance(options, **measured, step_seconds=trainer.clock.seconds()))
+        last.unlink(missing_ok=True)
+    members.wait()  # for the files, which another command may read next
     return measured
+
+
+def scalars(options):
+    """The callback that writes scalars for TensorBoard, in a list that is empty where that is not wanted."""
+    return [TensorBoard(options.out / "tensorboard")] if options.tensorboard else []
 
 
 @dataclass(frozen=True)
@@ -187,9 +214,14 @@ def correct_file(options):
     model = files.load(options.weights)
     batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     check_classes(model, batches.dataset, options.weights)
-    placed(model, options.run.device)
-    correct(model, batches, spec=options.train, choices=options.choices, progress=options.run.progress)
-    files.save(fold(model), options.out)
+    members = group()
+    progress = options.run.progress and members.leader
+    model, batches = placed(model, options.run.device), members.share(batches)
+    correct(model, batches, spec=options.train, choices=options.choices, progress=progress, members=members)
+    fold(model)
+    if members.leader:
+        files.save(model, options.out)
+    members.wait()
     return {"steps": options.train.epochs * len(batches), "out": str(options.out)}
 
 
@@ -218,13 +250,20 @@ def evaluate_file(options):
     dataset = held_out(DataOptions(options.data, size, held_out=options.held_out), masks=model.task == "segment")
     check_classes(model, dataset, options.weights)
     return measure(
-        placed(model, options.run.device), dataset, size, batch_size=options.batch_size, progress=options.run.progress
+        placed(model, options.run.device),
+        dataset,
+        size,
+        batch_size=options.batch_size,
+        progress=options.run.progress and group().leader,
     )
 
 
 def measure(model, dataset, size, **options):
-    """COCO mAP, AP50 and AP75 of boxes, and of masks where there are any, and how many pictures that took."""
-    result = evaluate(model, dataset, size=size, **options)
+    """COCO mAP, AP50 and AP75 of boxes, and of masks where there are any, and how many pictures that took.
+
+    Several processes share the pictures; all must call this, and all get the same.
+    """
+    result = evaluate(model, dataset, size=size, members=group(), **options)
     names = ("map", "map50", "map75", "mask_map", "mask_map50", "mask_map75")
     measured = {name: getattr(result, name) for name in names if getattr(result, name) is not None}
     return measured | {"images": result.image_count}

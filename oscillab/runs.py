@@ -34,7 +34,9 @@ class DataOptions:
     held_out: int = 500
     """pictures that are measured on, for scenes"""
     batch_size: int = 16
-    """pictures in an optimizer step"""
+    """pictures in an optimizer step, over all processes"""
+    drop_last: bool = False
+    """leave out the last batch of a pass where it is not full"""
     augment: Literal["auto", "none", "flip", "recipe"] = "auto"
     """'recipe' is YOLOv5's: mosaic, affine, HSV, flip; 'auto' is that for a folder and none for scenes, always new"""
     workers: int = 0
@@ -48,7 +50,9 @@ class RunOptions:
     seed: int = 0
     """of data, augmentation and initial weights"""
     device: str = "cpu"
-    """'cpu', 'cuda', 'cuda:1', ..."""
+    """'cpu', 'cuda', 'cuda:1', ...; under torchrun 'cuda' is a GPU for each process"""
+    timeout: int = 600
+    """under torchrun: seconds to wait for the other processes"""
     threads: int = 1
     """torch threads; two on two cores are faster only while nothing else runs"""
     progress: bool = True
@@ -67,6 +71,7 @@ def training_batches(data, seed, *, masks=False):
         seed=seed,
         augment=augmentation(data),
         workers=data.workers,
+        drop_last=data.drop_last,
         masks=masks,
     )
 

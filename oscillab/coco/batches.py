@@ -7,6 +7,7 @@ without worker processes.
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import cv2
@@ -45,10 +46,30 @@ class Batches:
         self._length = whole if drop_last else whole + bool(rest)
         if self._length == 0:
             raise ValueError(f"batch_size must be 1..{len(dataset)} with drop_last on this data set, got {batch_size}")
+        self._rank, self._count = 0, 1
 
     def __len__(self):
         """The number of batches in an epoch."""
         return self._length
+
+    def part(self, rank, count):
+        """These batches for process `rank` of `count`: its own pictures of each, which together are the whole batch.
+
+        Raises ValueError where a batch cannot be shared equally, or the last one has too few pictures.
+        """
+        if self.batch_size % count:
+            raise ValueError(
+                f"batch_size must be a multiple of the {count} processes that share it, got {self.batch_size}"
+            )
+        last = min(len(self.dataset) - (len(self) - 1) * self.batch_size, self.batch_size)
+        if last < count:
+            raise ValueError(
+                f"the last of {len(self)} batches has {last} pictures for {count} processes, each needs one: choose another "
+                "batch_size, or leave that batch out with drop_last"
+            )
+        part = copy.copy(self)
+        part._rank, part._count = rank, count
+        return part
 
     def epoch(self, index, start=0):
         """An iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
@@ -58,13 +79,14 @@ class Batches:
         return iter(DataLoader(chunks, batch_size=None, num_workers=self.workers, worker_init_fn=_one_thread))
 
     def batch(self, epoch, position):
-        """The Batch number `position` of an epoch."""
+        """The Batch number `position` of an epoch, or this process's part of it."""
         first = epoch * len(self.dataset) if self.dataset.fresh else 0
         pool = range(first, first + len(self.dataset))
         order = np.arange(len(pool))
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
         chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+        chosen = np.array_split(chosen, self._count)[self._rank]
         return self._collate([self._sample(epoch, pool[number], pool) for number in chosen])
 
     def _sample(self, epoch, index, pool):

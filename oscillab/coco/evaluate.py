@@ -56,12 +56,15 @@ def evaluate(
     max_boxes=300,
     rectangular=False,
     progress=False,
+    members=None,
 ):
     """The `Evaluation` of a detector on every image of a data set, on the device and in the precision of the model.
 
     `size` is the side in pixels of the square that images are fitted into; without it, the data set's own `size`, else
     640. `rectangular`: images of like shape are batched in rectangles, as in the official validation, whose published
-    figures are so measured. The model is left in the modes (train or eval, module by module) that it came in.
+    figures are so measured. `members`: the `oscillab.qat.distributed.Group` of processes that share the work and all call
+    this; each takes every n-th batch, and all get the same result. The model is left in the modes (train or eval, module
+    by module) that it came in.
 
     Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
     multiple of the model's coarsest stride, and outputs that are not finite.
@@ -73,17 +76,36 @@ def evaluate(
     truth = dataset.ground_truth()
     parts = batches(truth["images"][: len(dataset)], size, batch_size, stride=stride, rectangular=rectangular)
     with_masks = all(entry.get("segmentation") for entry in truth["annotations"])
-    reports, network_seconds = [None] * len(dataset), 0.0
+    mine = parts if members is None else parts[members.rank :: members.count]
+    reports, network_seconds = {}, 0.0
     with _eval_mode(model), torch.no_grad():
-        for indices, shape in tqdm(parts, desc="evaluate", unit="batch", disable=not progress):
+        for indices, shape in tqdm(mine, desc="evaluate", unit="batch", disable=not progress):
             images, places = pictures(dataset, indices, size, shape)
             decoded, prototypes, seconds = _forward(model, images, len(dataset.names))
             rows = detections(decoded, classes=len(dataset.names), **limits)
             planes = [None] * len(rows) if prototypes is None or not with_masks else prototypes.float().cpu().numpy()
             for index, *report in zip(indices, rows, places, planes, strict=True):
-                reports[index] = _Report.of(*report)
+                reports[int(index)] = _Report.of(*report)
             network_seconds += seconds
-    return _summary(reports, truth, dataset, begin, network_seconds)
+    if members is None:
+        return _summary(in_order([reports], len(dataset)), truth, dataset, begin, network_seconds)
+    found, evaluation = members.gathered((reports, network_seconds)), None
+    if members.leader:
+        every, seconds = zip(*found, strict=True)
+        evaluation = _summary(in_order(every, len(dataset)), truth, dataset, begin, sum(seconds))
+    return members.from_leader(evaluation)
+
+
+def in_order(reports, count):
+    """A list of `count` reports out of several processes' mappings from index to report, each image's exactly once.
+
+    >>> in_order([{0: "a", 2: "c"}, {1: "b"}], 3)
+    ['a', 'b', 'c']
+    """
+    pairs = sorted((index, report) for each in reports for index, report in each.items())
+    if [index for index, _ in pairs] != list(range(count)):
+        raise ValueError(f"each of {count} images must be reported once, got {len(pairs)} reports")
+    return [report for _, report in pairs]
 
 
 @dataclass(frozen=True)

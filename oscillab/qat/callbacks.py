@@ -31,7 +31,8 @@ class CountFlips(Callback):
 class KeepCheckpoint(Callback):
     """Writes what a resumed run needs, every `every` steps, at the end of each pass and when the run is stopped.
 
-    `write(trainer)` does the writing; it is not called while the loss is not finite, so the last good file stays.
+    `write(trainer)` does the writing; it is not called while the loss is not finite or after an error in the middle of a
+    step, so that the last good file stays.
     """
 
     def __init__(self, write, *, every=None):
@@ -51,6 +52,6 @@ class KeepCheckpoint(Callback):
         self._write(trainer)
 
     def _write(self, trainer):
-        if trainer.step != self.written_at and math.isfinite(trainer.last_loss):
+        if trainer.step != self.written_at and math.isfinite(trainer.last_loss) and not trainer.mid_step:
             self.write(trainer)
             self.written_at = trainer.step

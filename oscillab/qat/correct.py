@@ -75,10 +75,12 @@ def correct(
     choices=AS_PAPER,
     loss=None,
     progress=True,
+    members=None,
 ):
     """The model with QC trained but not yet folded, in eval mode (in place); `fold` it to get the modules it had before.
 
-    `batches`: training data, see `oscillab.coco.batches.Batches`; `spec`: one epoch of Adam at 1e-4 as in the paper. Each
+    `batches`: training data, see `oscillab.coco.batches.Batches`; `spec`: one epoch of Adam at 1e-4 as in the paper;
+    `members`: the `Group` of processes that train together. Each
     factor moves by about learning rate x steps at most, so a short epoch needs a higher rate (0.05 or more in all).
     BN statistics and everything but the factors stay fixed, unless `choices` say otherwise. Source: section 3.3 of
     2311.05109.
@@ -89,7 +91,8 @@ def correct(
         for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.requires_grad_(True)
     spec, batches = replace(spec, weight_decay=0.0), PartOf(batches, choices.qc_share)
-    trainer = Trainer(model, loss or loss_for(model), batches, spec, bn_fixed=True, title="QC", progress=progress)
+    loss, fixed = loss or loss_for(model), {"bn_fixed": True, "title": "QC"}
+    trainer = Trainer(model, loss, batches, spec, progress=progress, members=members, **fixed)
     ema = Ema(model, decay=decay_for(trainer.total_steps), ramp=0) if choices.qc_averaged else None
     trainer.callbacks += [MoveEma(ema)] if ema else []
     trainer.fit()

@@ -50,11 +50,18 @@ class Dampened:
     def __init__(self, loss, dampening):
         self.task_loss, self.dampening = loss, dampening
 
-    def __call__(self, *arguments, **options):
+    @property
+    def match_counts(self):
+        """What the task's loss knows of the matches before the outputs; see `oscillab.qat.portions`."""
+        return getattr(self.task_loss, "match_counts", None)
+
+    def __call__(self, *arguments, portion=None, **options):
+        options |= {} if portion is None else {"portion": portion}
         total, items = self.task_loss(*arguments, **options)
         weight = self.dampening.weight()
         added = weight * self.dampening.penalty() if weight else total.new_zeros(())  # nothing to compute early on
-        return total + added, items | {"dampening": added.detach()}
+        share = 1.0 if portion is None else portion.share  # the penalty counts once a step
+        return total + added * share, items | {"dampening": added.detach()}
 
 
 def squared_distance(weight, quantizer):

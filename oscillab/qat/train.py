@@ -10,7 +10,7 @@ import random
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from oscillab.qat.distributed import Group, network
+from oscillab.qat.portions import portions
+from oscillab.qat.timing import StepClock
 from oscillab.quant import held_step_sizes
 
 log = logging.getLogger(__name__)
@@ -53,8 +56,16 @@ class TrainSpec:
     """largest norm of the whole gradient, as YOLOv5 has it"""
     autocast: bool = False
     """convolutions in bfloat16 (quantizers stay in float32)"""
+    accumulate: int = 1
+    """portions that a batch passes through the network in, one after another: batch_size 64 in 4 takes the memory of 16"""
+    compile: bool = False
+    """let torch.compile fuse the network; it pays off on long runs. Steps that hooks look at (input ranges) run without"""
+    sync_bn: bool = True
+    """with several processes: batch norm over the whole batch, as one process has it, not over each process's own share"""
     check_every: int = 10
     """steps between looks at the loss for NaN on an accelerator, where each look waits; on the CPU every step is looked at"""
+    time_every: int = 17
+    """a step in so many is timed, for the account of where the time went; 0 times none"""
 
     def __post_init__(self):
         if self.epochs < 1:
@@ -63,6 +74,8 @@ class TrainSpec:
             raise ValueError(f"learning_rate must be in 0 < rate < 1, got {self.learning_rate}")
         if self.step_size_rate < 0:
             raise ValueError(f"step_size_rate must be 0 or more, got {self.step_size_rate}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
         if self.schedule not in ("constant", "cosine", "linear"):
             raise ValueError(f"schedule must be constant, cosine or linear, got {self.schedule}")
 
@@ -111,12 +124,27 @@ class Trainer:
     """One training run: `fit` carries on from `step` to the end of the last epoch, or until `stop()`.
 
     `loss(outputs, targets, image_size, masks=...)` -> (scalar, items); `batches`: see `oscillab.coco.batches.Batches`.
-    `bn_fixed`: BN in eval mode, statistics as they are (QC). Raises FloatingPointError when the loss is not finite.
+    `bn_fixed`: BN in eval mode, statistics as they are (QC). `members`: the `Group` of processes that train together, each
+    on its part of the batches. Where a batch comes in portions, the loss is also given portion=.... Raises
+    FloatingPointError when the loss is not finite.
     """
 
-    def __init__(self, model, loss, batches, spec, *, callbacks=(), bn_fixed=False, title="training", progress=True):
+    def __init__(
+        self,
+        model,
+        loss,
+        batches,
+        spec,
+        *,
+        callbacks=(),
+        bn_fixed=False,
+        title="training",
+        progress=True,
+        members=None,
+    ):
         self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
         self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
+        self.members = members or Group()
         self.device = next(model.parameters()).device
         groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
@@ -124,7 +152,10 @@ class Trainer:
         self.total_steps = spec.epochs * len(batches)
         self.notes = {}  # what the progress bar shows beside the loss
         self.last_loss, self.last_items, self.seconds = math.nan, {}, 0.0
-        self._stopping = False
+        self.mid_step = False  # whether an error left a step half done: batch norm has moved, the weights have not
+        self.clock = StepClock(spec.time_every, device=self.device)
+        self._network = self._compiled = None
+        self._asked = self._stopping = False
 
     @property
     def epoch(self):
@@ -132,23 +163,29 @@ class Trainer:
         return self.step // len(self.batches)
 
     def stop(self):
-        """End `fit` after the step that is under way; the state stays usable."""
-        self._stopping = True
+        """End `fit` after the step that is under way; the state stays usable.
+
+        Several processes agree on it when they next look at the loss, so that none waits for another.
+        """
+        self._asked = True
+        self._stopping = self.members.count == 1
 
     def fit(self):
         """The trained model, back in eval mode; True in `interrupted` when `stop` or Ctrl-C ended it early."""
-        self._stopping = False
+        self._asked = self._stopping = False
         started = time.perf_counter()
         self._call("start")
         bar = tqdm(total=self.total_steps, initial=self.step, desc=self.title, disable=not self.progress, mininterval=1)
         try:
-            with bar, stop_on_interrupt(self):
+            with bar, stop_on_interrupt(self), self._ready():
                 while self.step < self.total_steps and not self._stopping:
                     self._run_epoch(bar)
         finally:
             self.seconds += time.perf_counter() - started
             self._call("end")
         self.model.eval()
+        if self.members.leader and (text := self.clock.text()):
+            log.info("%s: %s", self.title, text)
         return self.model
 
     @property
@@ -165,9 +202,21 @@ class Trainer:
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.optimizer.load_state_dict(state["optimizer"])
 
+    @contextmanager
+    def _ready(self):
+        """Within the block the network is wrapped for several processes and compiled, as the spec asks."""
+        with network(self.model, self.members, sync_bn=self.spec.sync_bn) as self._network:
+            self._compiled = torch.compile(self._network) if self.spec.compile else None
+            try:
+                yield
+            finally:
+                self._network = self._compiled = None  # what holds on to the other processes cannot end in peace
+
     def _run_epoch(self, bar):
         self._set_modes()
-        for batch in self.batches.epoch(self.epoch, start=self.step % len(self.batches)):
+        batches = self.batches.epoch(self.epoch, start=self.step % len(self.batches))
+        watched = None if self.spec.compile else self.model  # hooks would keep the step from being compiled
+        for batch in self.clock.steps(batches, model=watched):
             self._run_step(batch)
             bar.update()
             bar.set_postfix(loss=f"{self.last_loss:.3f}", **self.notes, refresh=False)
@@ -185,24 +234,57 @@ class Trainer:
     def _run_step(self, batch):
         for group in self.optimizer.param_groups:
             group["lr"] = self.spec.rate_at(self.step, self.total_steps) * group["rate_share"]
-        images = to_pixels(batch.images, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
-            outputs = self.model(images)
-        size = max(images.shape[-2:])
-        loss, items = self.loss(outputs, batch.targets.to(self.device), size, masks=batch.masks)
+        self.mid_step = True
+        loss, items = self._add_gradients(batch)
         if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
             self._look(loss, items)
-        loss.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with self.clock.phase("optimizer"):
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._call("step_end")
+        self.mid_step = False
+        with self.clock.phase("callbacks"):
+            self._call("step_end")
+
+    def _add_gradients(self, batch):
+        """This process's part of the loss and of its items, detached; the gradient in place is the whole batch's."""
+        loss, items = 0.0, {}
+        taken = portions(batch, self.spec.accumulate, loss=self.loss, members=self.members)
+        whole = len(taken) == 1 and self.members.count == 1
+        for portion in taken:
+            last = portion is taken[-1]
+            with nullcontext() if last or self.members.count == 1 else self._network.no_sync():
+                value, found = self._loss_of(portion.batch, {} if whole else {"portion": portion})
+                with self.clock.phase("backward"):  # processes average their gradients, which are to be added
+                    (value * self.members.count if self.members.count > 1 else value).backward()
+            loss = loss + value.detach()
+            items = {name: items.get(name, 0.0) + item * portion.share for name, item in found.items()}
+        return loss, items
+
+    def _loss_of(self, batch, options):
+        """The loss of a batch or a portion of one, with its graph, and its items."""
+        with self.clock.phase("forward"):
+            images = to_pixels(batch.images, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
+                outputs = self._called()(images)
+        with self.clock.phase("loss"):
+            size = max(images.shape[-2:])
+            return self.loss(outputs, batch.targets.to(self.device), size, masks=batch.masks, **options)
+
+    def _called(self):
+        """The network as it is called in this step: compiled code does not see hooks that come and go."""
+        if self._compiled is not None and not is_hooked(self.model):
+            return self._compiled
+        return self._network or self.model
 
     def _look(self, loss, items):
-        self.last_loss = float(loss.detach())
-        self.last_items = {name: float(value) for name, value in items.items()}
+        """Nothing; every process learns the loss of the whole batch, and whether one of them was asked to stop."""
+        values = self.members.total([float(loss), *map(float, items.values()), float(self._asked)])
+        self.last_loss, asked = values[0], values[-1]
+        self.last_items = dict(zip(items, values[1:-1], strict=True))
+        self._stopping = asked > 0
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(
                 f"the loss became {self.last_loss} at step {self.step} of {self.total_steps}; it must stay finite: "
@@ -217,6 +299,13 @@ class Trainer:
 def to_pixels(images, device="cpu"):
     """Float pixels in 0..1, (N, 3, H, W), channels last (a third faster on CPUs), of uint8 pictures."""
     return images.to(device, non_blocking=True).to(memory_format=torch.channels_last).float().div_(255)
+
+
+def is_hooked(model):
+    """Whether a hook looks at the forward pass of a module, of all modules or of one of the model's."""
+    if torch.nn.modules.module._has_any_global_hook():
+        return True
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @contextmanager

@@ -21,7 +21,14 @@ from oscillab.yolo import zoo
 
 SLOW_STEP_SIZES = 0.1  # the step sizes' share of the weights' learning rate in the arm "slow_step_sizes"
 PARTIAL = {"qc_scale", "qc_shift", "qc_per_tensor", "bn_affine_and_biases"}  # measured on EMA alone, as in the paper
-PASSIVE = {"out", "run", "averages", "checkpoint_every", "resume"}  # options that leave results as they are
+PASSIVE = {
+    "out",
+    "run",
+    "averages",
+    "checkpoint_every",
+    "resume",
+    "tensorboard",
+}  # options that leave results as they are
 
 
 @dataclass(frozen=True)

@@ -41,26 +41,28 @@ def locked(folder, what, *, patience=PATIENCE):
 
 
 def claim(job):
-    """Nothing; job.json now says what the folder is for. Raises ValueError where it is for another configuration."""
+    """Nothing; job.json now says what the folder is for. Raises ValueError where it is for another configuration.
+
+    Options that came after the folder was made were at their defaults then, and do not count.
+    """
     path, mine = job.folder / "job.json", job.configuration()
     if path.is_file():
-        theirs = json.loads(path.read_text())
-        if theirs["hash"] != job.hash():
-            changed = ", ".join(differences(theirs["configuration"], mine)) or "the format"
+        if changed := differences(json.loads(path.read_text())["configuration"], mine):
+            changed = ", ".join(changed)
             raise Clash(f"{job.folder} holds a run of another configuration ({changed} differ): give another --out")
         return
     write_json(path, {"hash": job.hash(), "configuration": mine})
 
 
 def differences(before, after, prefix=""):
-    """The dotted names of the entries in which two nested mappings differ.
+    """The dotted names of the entries of both of two nested mappings in which they differ.
 
-    >>> differences({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}})
+    >>> differences({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}, "e": 5})
     ['b.d']
     """
     found = []
-    for name in sorted(before.keys() | after.keys()):
-        one, other = before.get(name), after.get(name)
+    for name in sorted(before.keys() & after.keys()):
+        one, other = before[name], after[name]
         if isinstance(one, dict) and isinstance(other, dict):
             found += differences(one, other, f"{prefix}{name}.")
         elif one != other:

@@ -49,25 +49,27 @@ class DetectionLoss:
     """
 
     def __init__(self, model, *, box=0.05, objectness=1.0, classification=0.5, anchor_threshold=4.0, scale_gains=True):
-        self.classes = model.classes
+        self.classes, self.strides = model.classes, model.strides
         self.anchors = model.anchors.detach() / model.anchors.new_tensor(model.strides).view(-1, 1, 1)  # in cells
         self.gains = {"box": box, "objectness": objectness, "classification": classification}
         self.anchor_threshold = anchor_threshold
         self.scale_gains = scale_gains
 
-    def __call__(self, outputs, targets, image_size, *, masks=None):
+    def __call__(self, outputs, targets, image_size, *, masks=None, portion=None):
         """The total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
 
         `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
         index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
-        longer side in pixels; `masks` are for the losses of networks that segment. Raises ValueError for targets of
-        another shape, class or image. Computes in float32 under autocast.
+        longer side in pixels; `masks` are for the losses of networks that segment; `portion` (see
+        `oscillab.qat.portions`) says what this is a portion of: the totals of all portions then add up to the whole
+        batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
         """
         self._check(outputs, targets)
         with torch.autocast(outputs[0].device.type, enabled=False):
             outputs = [in_full_precision(raw) for raw in outputs]
             matches = self.assign(outputs, targets.to(outputs[0]))
-            parts = self.parts([split(raw, self.classes) for raw in outputs], matches)
+            counts = match_counts(matches, portion)
+            parts = self.parts([split(raw, self.classes) for raw in outputs], matches, counts)
             return self.total(parts, image_size, len(outputs[0]))
 
     def assign(self, outputs, targets):
@@ -76,9 +78,18 @@ class DetectionLoss:
         threshold = self.anchor_threshold
         return [match(targets, anchors.to(raw), raw.shape[2:4], threshold=threshold) for raw, anchors in levels]
 
-    def parts(self, fields, matches):
-        """The parts of the loss, a dict of 0-d tensors, before the gains, from the `Fields` of each level."""
-        levels = zip(fields, matches, self.anchors, OBJECTNESS_BALANCE, strict=True)
+    def match_counts(self, targets, shape):
+        """How many predictions of each level, a list, will answer for `targets` (n, 6) in images of `shape` (H, W)."""
+        grids = [[side // stride for side in shape] for stride in self.strides]
+        levels = zip(self.anchors.to(targets), grids, strict=True)
+        return [len(match(targets, *level, threshold=self.anchor_threshold).target) for level in levels]
+
+    def parts(self, fields, matches, counts):
+        """The parts of the loss, a dict of 0-d tensors, before the gains, from the `Fields` of each level.
+
+        `counts`: what each level's errors of matched predictions are averaged over.
+        """
+        levels = zip(fields, matches, counts, self.anchors, OBJECTNESS_BALANCE, strict=True)
         parts = [self.level(*level) for level in levels]
         return {name: sum(part[name] for part in parts) for name in parts[0]}
 
@@ -96,10 +107,9 @@ class DetectionLoss:
         scales = {"objectness": (image_size / 640) ** 2, "classification": self.classes / 80}
         return {name: gain * scales.get(name, 1.0) * per_level for name, gain in self.gains.items()}
 
-    def level(self, fields, matches, anchors, balance):
+    def level(self, fields, matches, count, anchors, balance):
         """The three parts of one level's loss, before the gains."""
         at = matches.image, matches.anchor, matches.row, matches.column
-        count = max(len(matches.target), 1)  # a level without any match adds an exact zero
         likeness = ciou(predicted_boxes(fields.box[at], anchors.to(fields.box)[matches.anchor]), matches.box)
         objectness = fields.objectness
         classification = objectness.new_zeros(())
@@ -121,6 +131,13 @@ class DetectionLoss:
             low, high = (int(bound) for bound in targets[:, column].aminmax())
             if low < 0 or high >= limit:
                 raise ValueError(f"the {what} of every target must be 0..{limit - 1}, got {low}..{high}")
+
+
+def match_counts(matches, portion=None):
+    """What each level's errors are averaged over, a list of numbers above 0: its matches, or the `portion`'s measure."""
+    counts = [len(level.target) for level in matches]
+    counts = counts if portion is None else portion.matches(counts)
+    return [count or 1 for count in counts]  # a level without any match adds an exact zero
 
 
 def in_full_precision(x):

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from .boxes import xyxy_from_cxcywh
-from .loss import DetectionLoss, in_full_precision, split
+from .loss import DetectionLoss, in_full_precision, match_counts, split
 from .ragged import Ragged
 
 PROTOTYPE_STRIDE = 4  # pixels of the image per pixel of a prototype
@@ -22,7 +22,7 @@ class SegmentationLoss(DetectionLoss):
         super().__init__(model, **options)
         self.gains["mask"] = self.gains["box"]
 
-    def __call__(self, outputs, targets, image_size, *, masks=None):
+    def __call__(self, outputs, targets, image_size, *, masks=None, portion=None):
         """The total (0-d, times the batch size) and its parts `box`, `objectness`, `classification` and `mask`.
 
         `outputs` are the raw maps [(N, A, H, W, 5 + C + 32)] and the prototypes (N, 32, h, w) of train mode; `targets`
@@ -37,7 +37,7 @@ class SegmentationLoss(DetectionLoss):
             targets = targets.to(prototypes)
             wanted = true_masks(masks, targets, prototypes)
             matches, fields = self.assign(raw, targets), [split(x, self.classes) for x in raw]
-            parts = self.parts(fields, matches)
+            parts = self.parts(fields, matches, match_counts(matches, portion))
             parts["mask"] = mask_part([x.coefficients for x in fields], prototypes, matches, targets[:, 2:6], wanted)
             return self.total(parts, image_size, len(prototypes))
 

@@ -19,9 +19,7 @@ IOU_WEIGHT = 3.0  # of the box's cost against the classes'
 class OtaLoss(DetectionLoss):
     """YOLOv7's loss for the raw outputs of `model`: `DetectionLoss` on matches that the outputs themselves choose."""
 
-    def __init__(self, model, **options):
-        super().__init__(model, **options)
-        self.strides = model.strides
+    match_counts = None  # not known before the outputs are
 
     @torch.no_grad()
     def assign(self, outputs, targets):

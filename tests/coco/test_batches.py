@@ -113,3 +113,30 @@ def test_bad_settings_are_refused(count, settings, message):
 def test_masks_need_a_data_set_with_masks():
     with pytest.raises(ValueError, match="open it with masks=True"):
         next(Batches(Pictures(2), size=64, batch_size=2, masks=True).epoch(0))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_parts_are_together_the_very_batch(count):
+    """Oracle: the whole batch, the short last one too: pictures in order, and the targets of each picture."""
+    whole = Batches(Pictures(20), size=64, batch_size=8)
+    parts = [whole.part(rank, count) for rank in range(count)]
+    assert all(len(part) == len(whole) == 3 for part in parts)
+    for position in range(3):
+        batch, shares = whole.batch(1, position), [part.batch(1, position) for part in parts]
+        assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
+        assert [number for share in shares for number in share.image_ids] == batch.image_ids
+        assert torch.equal(torch.cat([share.targets[:, 1:] for share in shares]), batch.targets[:, 1:])
+        assert all(share.targets[:, 0].max() < len(share.images) for share in shares if len(share.targets))
+        assert max(len(share.images) for share in shares) - min(len(share.images) for share in shares) <= 1
+
+
+@pytest.mark.parametrize("pictures, count, sentence", [
+    (16, 3, "batch_size must be a multiple of the 3 processes that share it, got 8"),
+    (17, 2, "the last of 3 batches has 1 pictures for 2 processes, each needs one: .* drop_last"),
+    (3, 4, "the last of 1 batches has 3 pictures for 4 processes"),
+])  # fmt: skip
+def test_a_batch_that_cannot_be_shared(pictures, count, sentence):
+    """Oracle: the sentence a user reads; without the last batch the 17 pictures can be shared."""
+    with pytest.raises(ValueError, match=sentence):
+        Batches(Pictures(pictures), size=64, batch_size=8).part(0, count)
+    assert len(Batches(Pictures(17), size=64, batch_size=8, drop_last=True).part(1, 2)) == 2
