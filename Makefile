@@ -38,6 +38,9 @@ bench: $(STAMP)
 
 pretrain: $(STAMP)
 	$(BIN)/python -m oscillab pretrain --out data/yolov5n-scenes.pt
+	$(BIN)/python -m oscillab pretrain --model yolov5n-seg --start data/yolov5n-scenes.pt --epochs 16 --ema-decay 0.995 \
+		--out data/yolov5n-seg-scenes.pt
+	$(BIN)/python -m oscillab pretrain --model yolov7-tiny --epochs 24 --ema-decay 0.995 --out data/yolov7-tiny-scenes.pt
 
 clean:
 	rm -rf .venv build results *.egg-info

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from oscillab import files
+from oscillab import begin, files
 from oscillab.coco.evaluate import evaluate
 from oscillab.qat.callbacks import CountFlips, KeepCheckpoint, MoveEma
 from oscillab.qat.correct import Choices, correct, fold
@@ -40,7 +40,7 @@ from oscillab.yolo.objective import loss_for
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Train a float detector from scratch."""
+    """Train a float detector, from scratch or from what another one has learned."""
 
     model: str = "yolov5n"
     """a name of the zoo"""
@@ -51,17 +51,26 @@ class Pretrain:
     )
     data: DataOptions = field(default_factory=lambda: DataOptions(count=2048, batch_size=32))
     run: RunOptions = field(default_factory=RunOptions)
+    start: Path | None = None
+    """a float checkpoint: every tensor whose name and shape match is taken from it; None: all start at random"""
+    anchors: Literal["keep", "auto"] = "keep"
+    """'auto' fits other anchors to the data where the present ones can answer for at most 98 % of its boxes"""
+    ema_decay: float = 0.999
+    """of the average that is written; its horizon 1 / (1 - decay) suits a run of at least three times as many steps"""
     resume: bool = False
     """continue from <out>.last"""
 
 
 def pretrain(options):
-    """The measured mAP of a detector that was trained from scratch and written to `options.out`, as a mapping."""
+    """The measured mAP of a detector that was trained and written to `options.out`, as a mapping."""
     prepare(options.run)
     batches = training_batches(options.data, options.run.seed, masks=options.model.endswith("-seg"))
     names = batches.dataset.names
     model = placed(zoo.build(options.model, classes=len(names), names=names), options.run.device)
-    ema = Ema(model, decay=0.999, ramp=200)
+    taken = begin.take_weights(model, options.start) if options.start else 0
+    choice = {"choice": options.anchors, "seed": options.run.seed}
+    recall = begin.choose_anchors(model, batches.dataset, options.data.size, **choice)
+    ema = Ema(model, decay=options.ema_decay, ramp=200)
     trainer = Trainer(
         model, loss_for(model), batches, options.train, title=options.model, progress=options.run.progress
     )
@@ -76,7 +85,9 @@ def pretrain(options):
     files.save(ema.model, options.out, half=True)
     model = placed(files.load(options.out), options.run.device)
     measured = measure(model, held_out(options.data, masks=model.task == "segment"), options.data.size) | {
-        "seconds": trainer.seconds
+        "tensors_taken": taken,
+        "anchor_recall": recall,
+        "seconds": trainer.seconds,
     }
     write_json(options.out.with_suffix(".json"), provenance(options, **measured))
     last.unlink(missing_ok=True)

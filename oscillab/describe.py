@@ -9,7 +9,7 @@ import tyro
 
 from oscillab.runs import RunOptions
 from oscillab.show.text import table_text
-from oscillab.yolo import catalogue, zoo
+from oscillab.yolo import catalogue, checkpoint, zoo
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,21 @@ class Inspect:
 
 
 def inspect(options):
-    """Model, classes, anchors, strides, parameters and epoch of a checkpoint."""
+    """Model, classes, anchors, strides, parameters and epoch of a checkpoint; what it is where it is none of the zoo's."""
     found = zoo.inspect(options.file)
     parameters = sum(
         tensor.numel()
         for name, tensor in found.state.items()
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var", "anchors", "anchor_grid"))
     )
+    anchors = () if found.anchors is None else found.anchors
     return {
         "file": options.file.name,
-        "model": found.name or "none of the zoo's",
+        "model": found.name or f"none of the zoo's: {checkpoint.foreign(found) or 'a network that nothing here names'}",
         "classes": found.classes,
         "names": ", ".join(found.names or []),
-        "strides": ", ".join(str(int(stride)) for stride in found.strides),
-        "anchors": "; ".join(" ".join(f"{side:g}" for side in level.flatten()) for level in found.anchors),
+        "strides": ", ".join(str(int(stride)) for stride in found.strides) if found.name else "",
+        "anchors": "; ".join(" ".join(f"{side:g}" for side in level.flatten()) for level in anchors),
         "parameters": parameters,
         "epoch": found.epoch,
         "quantized": found.quant is not None,

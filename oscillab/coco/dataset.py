@@ -40,6 +40,8 @@ class CocoFolder:
         for entry in self._content["annotations"]:
             if not entry.get("iscrowd"):
                 self._objects[entry["image_id"]].append(entry)
+        if masks:
+            self._check_masks()
 
     def __len__(self):
         return len(self._images)
@@ -88,6 +90,14 @@ class CocoFolder:
                 f"the first is {lost[0]}"
             )
 
+    def _check_masks(self):
+        lost = [entry for objects in self._objects.values() for entry in objects if not entry.get("segmentation")]
+        if lost:
+            raise ValueError(
+                f"{self.path}: {len(lost)} objects have no 'segmentation', the first in image {lost[0]['image_id']}: give "
+                "annotations with masks, or take a network without (masks=False)"
+            )
+
     def _read(self, image):
         """The picture (H, W, 3) RGB; by bytes, since OpenCV does not open every path on every system."""
         path = self._folder / image["file_name"]
@@ -101,13 +111,9 @@ class CocoFolder:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     def _mask(self, entry, image):
-        segmentation = entry.get("segmentation")
+        segmentation = entry["segmentation"]
         if isinstance(segmentation, dict):
             return _fit_runs(segmentation, image)
-        if not segmentation:
-            raise ValueError(
-                f"{self.path}: an object of image {image['id']} has no segmentation; open with masks=False"
-            )
         return draw_polygons(segmentation, image["height"], image["width"])
 
 

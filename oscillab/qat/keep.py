@@ -27,6 +27,8 @@ def continue_from(path, trainer, **parts):
     if not Path(path).is_file():
         raise ValueError(f"nothing to resume: {path} is missing; start without resume")
     state = archive.read(path)
+    if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
     trainer.model.load_state_dict(state["model"])
     trainer.load_state_dict(state["trainer"])
     for kind, each in parts.items():

@@ -62,7 +62,7 @@ def read(path):
 def foreign(found):
     """What kind of network outside the zoo a `Checkpoint` holds, in words, None where nothing tells."""
     levels = [len(tensor) for key, tensor in found.state.items() if key.endswith(".anchors") and tensor.ndim == 3]
-    if any(kind.startswith("ultralytics.") for kind in found.kinds):
+    if any(kind.startswith("ultralytics.") for kind in found.kinds) or any(".dfl." in key for key in found.state):
         return "a network of the ultralytics package (YOLOv8 and later, or YOLOv5u)"
     classifies = any(kind.endswith(CLASSIFIERS) for kind in found.kinds)
     if classifies or any(key.endswith(".linear.weight") for key in found.state):

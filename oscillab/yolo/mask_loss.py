@@ -12,6 +12,7 @@ from .loss import DetectionLoss, in_full_precision, match_counts, split
 from .ragged import Ragged
 
 PROTOTYPE_STRIDE = 4  # pixels of the image per pixel of a prototype
+TILE = 64  # pixels of a box that are worked out together
 
 
 class SegmentationLoss(DetectionLoss):
@@ -46,43 +47,57 @@ def mask_part(coefficients, prototypes, matches, boxes, wanted):
 
     A mask's error is its cross entropy inside the object's box, averaged over the image, over the box's share of it.
     `coefficients` are the raw maps [(N, A, H, W, 32)], `prototypes` (N, 32, h, w), `matches` those of each level, and
-    of each object `boxes` (n, 4: centre and size as fractions) and `wanted` (n, h, w: 0 or 1).
+    of each object `boxes` (n, 4: centre and size as fractions) and `wanted` (n, h, w: 0 or 1). Masks are worked out
+    inside the boxes alone, tile by tile, for all matches of an object together: a tenth of the whole image's pixels.
     """
     batch, (height, width) = len(prototypes), prototypes.shape[-2:]
     image, target = (torch.cat([getattr(level, name) for level in matches]) for name in ("image", "target"))
-    group = torch.cat([level.image + number * batch for number, level in enumerate(matches)])
-    share = 1 / torch.bincount(group, minlength=batch * len(matches))[group]  # (m,)
+    if not len(target):
+        return prototypes.sum() * 0
     chosen = [x[m.image, m.anchor, m.row, m.column] for x, m in zip(coefficients, matches, strict=True)]
-    places = Ragged(image, batch)
-    masks = places.padded(torch.cat(chosen)) @ prototypes.flatten(2)  # (N, most matches of an image, h · w)
-    boxes = boxes[target]
-    pixel, count = pixels_inside(boxes, height, width)
-    plane = image * places.longest + places.position  # of each match among `masks`
-    found = masks.view(-1)[pixel + (plane * height * width).repeat_interleave(count)]  # (pixels of all boxes,)
-    true = wanted.view(-1)[pixel + (target * height * width).repeat_interleave(count)]
-    weight = (share / (height * width * boxes[:, 2] * boxes[:, 3])).repeat_interleave(count)
-    return bce(found, true.to(found), weight, reduction="sum") / batch
+    places = Ragged(target, len(boxes))
+    owner, pixel, inside = tiles(boxes, height, width)  # (t,), (t, TILE), (t, TILE)
+    image_of = torch.zeros_like(places.counts).scatter_(0, target, image)[owner]  # an object without a match: any
+    rows = prototypes.permute(0, 2, 3, 1).reshape(-1, prototypes.shape[1])  # (N · h · w, 32)
+    found = rows.index_select(0, (image_of[:, None] * height * width + pixel).flatten()).view(*pixel.shape, -1)
+    logits = places.padded(torch.cat(chosen))[owner] @ found.mT  # (t, most matches of an object, TILE)
+    true = wanted.view(-1)[owner[:, None] * height * width + pixel].to(logits)[:, None]
+    weight = places.padded(match_weights(matches, boxes, batch))[owner] / (height * width)  # 0 where there is no match
+    return bce(logits, true.expand_as(logits), weight[..., None] * inside[:, None], reduction="sum") / batch
 
 
-def pixels_inside(boxes, height, width):
-    """The numbers (row · width + column) of the pixels inside each of m boxes, one box after another, and their counts.
+def match_weights(matches, boxes, batch):
+    """What each match's error counts (m,): its part of the mean of its level and image, over its box's share."""
+    group = torch.cat([level.image + number * batch for number, level in enumerate(matches)])
+    part = 1 / torch.bincount(group, minlength=batch * len(matches))[group]
+    return part / boxes[torch.cat([level.target for level in matches]), 2:].prod(1)
 
-    `boxes` (m, 4) are centre and size as fractions of (height, width) pixels. A pixel is inside where its index is: low
-    <= index < high. Boxes are counted through, which takes less than to compare every pixel with every box.
 
-    >>> pixels_inside(torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.0, 0.5, 0.4, 0.2]]), 5, 5)
-    (tensor([12, 13, 17, 18, 10]), tensor([4, 1]))
+def tiles(boxes, height, width):
+    """The pixels inside each of n boxes in tiles of TILE: whose tile it is (t,), pixels (t, TILE), and which are inside.
+
+    `boxes` (n, 4) are centre and size as fractions of (height, width) pixels; a pixel's number is row · width + column.
+    A pixel is inside where its index is: low <= index < high. A box's last tile is filled up with its first pixel.
+
+    >>> owner, pixel, inside = tiles(torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.0, 0.5, 0.4, 0.2]]), 5, 5)
+    >>> owner.tolist(), pixel[inside].tolist()
+    ([0, 1], [12, 13, 17, 18, 10])
     """
     size = boxes.new_tensor([width, height])
     corners = (xyxy_from_cxcywh(boxes) * size.repeat(2)).ceil().clamp(min=0)
-    low, high = (torch.minimum(corner, size).long() for corner in corners.split(2, 1))  # (m, 2) of column, row
+    low, high = (torch.minimum(corner, size).long() for corner in corners.split(2, 1))  # (n, 2) of column, row
     across, down = (high - low).clamp(min=0).unbind(1)
     count = across * down
-    before = (count.cumsum(0) - count).repeat_interleave(count)
-    number = torch.arange(len(before), device=boxes.device) - before  # of the pixel in its box
-    across, first = (each.repeat_interleave(count) for each in (across, low[:, 1] * width + low[:, 0]))
-    row = number // across
-    return first + row * width + (number - row * across), count
+    parts = (count + TILE - 1) // TILE
+    owner = torch.arange(len(boxes), device=boxes.device).repeat_interleave(parts)
+    first = (parts.cumsum(0) - parts)[owner]  # of the object's own tiles
+    number = (torch.arange(len(owner), device=boxes.device) - first)[:, None] * TILE
+    number = number + torch.arange(TILE, device=boxes.device)  # (t, TILE), of the pixel in its box
+    inside = number < count[owner][:, None]
+    number = number * inside
+    row = number // across[owner][:, None]
+    column = number - row * across[owner][:, None]
+    return owner, low[owner, 1, None] * width + low[owner, 0, None] + row * width + column, inside
 
 
 def true_masks(masks, targets, prototypes):
@@ -107,7 +122,12 @@ def true_masks(masks, targets, prototypes):
     if not len(targets):
         return prototypes.new_zeros(0, *size)
     rows = places.starts[places.image] + places.position  # the targets' order may mix the images
-    small = torch.cat([shrunk(planes.to(targets.device), size) for planes in masks])[rows]
+    sizes = {tuple(planes.shape[1:]): planes for planes in masks}
+    for planes in sizes.values():
+        shrinking(planes, size)
+    if len(sizes) > 1:
+        raise ValueError(f"masks must have one size in a batch, got {', '.join(map(str, sizes))}")
+    small = shrunk(torch.cat(list(masks)).to(targets.device), size)[rows]
     return without_overlap(small, places.image)
 
 

@@ -31,7 +31,7 @@ def test_operations_are_official(name):
     assert round(entry(name).gflops, 1) == GFLOPS[name][0]
 
 
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5x-seg", "yolov7-tiny", "yolov7", "yolov7-seg"])
+@pytest.mark.parametrize("name", GFLOPS)
 def test_operations_of_fused_networks_are_official(name):
     """Oracle: the official code's figures, as printed, to one place."""
     assert round(count_gflops(zoo.blueprint(name, 80, fused=True)), 1) == GFLOPS[name][1]

@@ -13,8 +13,14 @@ from oscillab.yolo.deploy import fuse, is_fused, reparameterize
 # Parameters after the official fusing, which leaves YOLOv7-seg its offsets and factors; here they go too.
 FUSED = {
     "yolov5n": 1_867_405,
+    "yolov5s": 7_225_885,
+    "yolov5m": 21_172_173,
+    "yolov5l": 46_533_693,
     "yolov5x": 86_705_005,
     "yolov5n-seg": 1_986_637,
+    "yolov5s-seg": 7_611_485,
+    "yolov5m-seg": 21_971_597,
+    "yolov5l-seg": 47_894_397,
     "yolov5x-seg": 88_774_445,
     "yolov7-tiny": 6_219_709,
     "yolov7-tiny-deploy": 6_219_709,

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.mask_loss import SegmentationLoss, mask_part, pixels_inside, shrunk, true_masks, without_overlap
+from oscillab.yolo.mask_loss import TILE, SegmentationLoss, mask_part, shrunk, tiles, true_masks, without_overlap
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,31 @@ def test_the_masks_part_is_its_definition(example, model):
     assert found.item() == pytest.approx(expected.item() / 2, rel=1e-5)
 
 
+def test_gradients_of_the_masks_part_agree_with_finite_differences():
+    """Oracle: finite differences in float64 along random directions, with boxes of several tiles and one over the edge."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[0, 0, 0.5, 0.5, 0.9, 0.8], [0, 1, 0.05, 0.2, 0.3, 0.3], [1, 0, 0.6, 0.4, 0.2, 0.5]])
+    targets, model = boxes.double(), zoo.build("yolov5n-seg", 2)
+    raw = [torch.randn(2, 3, 64 // s, 64 // s, 39, dtype=torch.float64, generator=generator) for s in (8, 16, 32)]
+    prototypes = torch.randn(2, 32, 16, 16, dtype=torch.float64, generator=generator)
+    wanted = torch.rand(3, 16, 16, generator=generator) > 0.5
+    matches = SegmentationLoss(model).assign(raw, targets)
+    assert len({int(t) for level in matches for t in level.target}) == 3
+
+    def part(coefficients, prototypes):
+        return mask_part(coefficients, prototypes, matches, targets[:, 2:6], wanted)
+
+    leaves = [x[..., 7:].clone().requires_grad_() for x in raw] + [prototypes.clone().requires_grad_()]
+    part(leaves[:-1], leaves[-1]).backward()
+    for leaf in leaves:
+        direction = torch.randn(leaf.shape, dtype=torch.float64, generator=generator)
+        moved = [[x.detach() + (step * direction if x is leaf else 0) for x in leaves] for step in (1e-5, -1e-5)]
+        values = [part(x[:-1], x[-1]).item() for x in moved]
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(
+            (leaf.grad * direction).sum().item(), rel=1e-6, abs=1e-10
+        )
+
+
 def test_boxes_objectness_and_classes_are_those_of_the_detector(example, model):
     """Oracle: the detector's loss of the same outputs without coefficients."""
     (raw, prototypes), targets, numbers = example
@@ -112,15 +137,23 @@ def test_boxes_objectness_and_classes_are_those_of_the_detector(example, model):
 
 
 def test_pixels_inside_are_those_whose_index_is():
-    """Oracle: every index compared with the box; boxes over the edge, thinner than a pixel, empty."""
-    boxes = torch.tensor([[0.51, 0.53, 0.3, 0.6], [0.0, 1.0, 0.5, 0.5], [0.52, 0.5, 0.01, 1.0], [0.5, 0.5, 0.0, 0.0]])
-    pixels, counts = pixels_inside(boxes, 10, 20)
-    found = [part.tolist() for part in pixels.split(counts.tolist())]
-    for (cx, cy, w, h), own in zip(boxes.tolist(), found, strict=True):
+    """Oracle: every index compared with the box; boxes over the edge, thinner than a pixel, empty, of several tiles."""
+    boxes = torch.tensor(
+        [
+            [0.51, 0.53, 0.3, 0.6],
+            [0.0, 1.0, 0.5, 0.5],
+            [0.52, 0.5, 0.01, 1.0],
+            [0.5, 0.5, 0.0, 0.0],
+            [0.5, 0.5, 1.0, 1.0],
+        ]
+    )
+    owner, pixel, inside = tiles(boxes, 10, 20)
+    for number, (cx, cy, w, h) in enumerate(boxes.tolist()):
         columns = [c for c in range(20) if (cx - w / 2) * 20 <= c < (cx + w / 2) * 20]
         rows = [r for r in range(10) if (cy - h / 2) * 10 <= r < (cy + h / 2) * 10]
-        assert own == [r * 20 + c for r in rows for c in columns]
-    assert counts.tolist()[0] > 10 and counts.tolist()[3] == 0
+        assert pixel[owner == number][inside[owner == number]].tolist() == [r * 20 + c for r in rows for c in columns]
+    assert torch.bincount(owner, minlength=5).tolist() == [1, 1, 0, 0, -(-200 // TILE)]
+    assert pixel.min() >= 0 and pixel.max() < 200 and pixel.shape == inside.shape == (len(owner), TILE)
 
 
 def test_masks_shrink_as_linear_interpolation_rounds():
