@@ -1,0 +1,66 @@
+"""What does an ONNX file say of the detector in it?
+
+Plain text entries of the file's metadata: whoever has the file and nothing else knows the classes, the anchors, the image
+size, and how many bits each layer has where the type that stores it has more.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+FORMAT, VERSION = "oscillab", 1
+SCALES = ("per_channel", "per_tensor", "float")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The entries of the metadata."""
+
+    name: str  # of the model, as the zoo has it
+    task: str  # detect or segment
+    names: list[str]  # of the classes
+    strides: list[int]  # pixels per cell of each level
+    anchors: list  # (levels, anchors, 2) in pixels
+    size: int | None  # side of the square images in pixels; None: any multiple of the largest stride
+    scales: str  # per_channel or per_tensor; float for a network that is not quantized
+    bits: dict[str, int]  # of the weights and of the input of each quantized layer
+    storage: str  # what lies in which type, in words
+
+    def entries(self):
+        """The metadata as a dictionary of texts."""
+        own = {key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(self).items()}
+        return {"format": FORMAT, "version": str(VERSION), **own}
+
+
+def read_facts(entries):
+    """The `Facts` in metadata, a dictionary of texts; raises ValueError that says what is missing or wrong."""
+    if entries.get("format") != FORMAT:
+        raise ValueError("it was not written by oscillab, its metadata lacks format=oscillab")
+    if int(entries.get("version", "0")) > VERSION:
+        raise ValueError(
+            f"it was written by a newer oscillab (format {entries['version']}, this one reads up to {VERSION})"
+        )
+    texts = ("name", "task", "scales", "storage")
+    missing = [key for key in Facts.__dataclass_fields__ if key not in entries]
+    if missing:
+        raise ValueError(f"its metadata lacks {', '.join(missing)}")
+    values = {key: entries[key] for key in Facts.__dataclass_fields__}
+    try:
+        return Facts(**{key: value if key in texts else json.loads(value) for key, value in values.items()})
+    except json.JSONDecodeError as error:
+        raise ValueError(f"its metadata cannot be read: {error}") from error
+
+
+def storage_in_words(bits):
+    """What the type that stores a layer's states has more than the states need, one sentence for each bit width.
+
+    >>> storage_in_words({"a": 8, "b": 3})
+    '3-bit states are stored in 4-bit integers; 8-bit states in 8-bit integers'
+    """
+    stored = {width: 4 if width <= 4 else 8 for width in sorted(set(bits.values()))}
+    return (
+        "; ".join(
+            f"{width}-bit states {'are stored ' if i == 0 else ''}in {held}-bit integers"
+            for i, (width, held) in enumerate(stored.items())
+        )
+        or "32-bit floats"
+    )

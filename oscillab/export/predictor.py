@@ -1,0 +1,117 @@
+"""How is an exported file run with the same call as the torch model?
+
+`load_onnx` reads the file once, and looks at everything that can be wrong with it before onnxruntime does, so that an error
+is one line that says what is wrong.
+"""
+
+import onnx
+import onnxruntime
+import torch
+from google.protobuf.message import DecodeError
+from torch import nn
+
+from oscillab.yolo.graph import check_image_size
+
+from .facts import read_facts
+from .write import OPSETS
+
+
+class Predictor(nn.Module):
+    """A detector in an ONNX file, with a `Detector`'s call and attributes in eval mode; it runs in onnxruntime, on the CPU."""
+
+    coefficients = property(lambda self: self.width - 5 - self.classes)
+
+    def __init__(self, proto, facts, *, path, threads=None):
+        super().__init__()
+        self.facts, self.path = facts, str(path)
+        self.name, self.task, self.names, self.strides = facts.name, facts.task, facts.names, tuple(facts.strides)
+        # A Parameter, so that whoever asks a network for its device and its precision gets an answer.
+        self.anchors = nn.Parameter(torch.tensor(facts.anchors), requires_grad=False)
+        self.session = open_session(proto, path, threads)
+        self.width = proto.graph.output[0].type.tensor_type.shape.dim[2].dim_value  # of a row of the output
+        self.eval()
+
+    @property
+    def classes(self):
+        """The number of classes."""
+        return len(self.names)
+
+    def forward(self, images):
+        """What the torch model gives in eval mode for `images` (N, 3, H, W), floats in 0..1: decoded boxes, or a tuple."""
+        check_image_size(images, max(self.strides))
+        size, given = self.facts.size, tuple(images.shape[2:])
+        if size is not None and given != (size, size):
+            raise ValueError(f"{self.path} was written for images of {size}x{size} pixels, got {given[0]}x{given[1]}")
+        pixels = images.detach().to("cpu", torch.float32).contiguous().numpy()
+        outputs = [torch.from_numpy(array) for array in self.session.run(None, {"images": pixels})]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def extra_repr(self):
+        size = "any size" if self.facts.size is None else f"{self.facts.size} pixels"
+        return f"{self.name}, {self.classes} classes, {size}, {self.facts.storage}"
+
+
+def load_onnx(path, *, threads=None):
+    """The `Predictor` in the ONNX file at `path`, on `threads` threads (None: as many as torch has).
+
+    Raises ValueError in one line that names the file: cut short, of another opset, not oscillab's, a tensor missing.
+    """
+    proto = read(path)
+    return Predictor(proto, facts_of(proto, path), path=path, threads=threads)
+
+
+def read(path):
+    """The ModelProto at `path`; raises ValueError where it is no whole ONNX file that this program can run."""
+    with open(path, "rb") as file:
+        data = file.read()
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise ValueError(f"{path}: is no ONNX file, or was cut short ({len(data):,} bytes)") from error
+    problem = find_problem(proto)
+    if problem:
+        raise ValueError(f"{path}: {problem}")
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split()):.200}") from error
+    return proto
+
+
+def find_problem(proto):
+    """What is wrong with a ModelProto, in words; None if nothing is."""
+    if not proto.graph.node:
+        return "holds no network: it is no ONNX file, or was cut short"
+    opset = next((entry.version for entry in proto.opset_import if not entry.domain), None)
+    if opset not in OPSETS:
+        return f"its opset must be {OPSETS[0]}..{OPSETS[-1]}, got {'none' if opset is None else opset}"
+    outside = next((t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL), None)
+    if outside:
+        return f"tensor {outside!r} lies in another file, which is not read"
+    known = {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input} | {""}
+    for node in proto.graph.node:
+        missing = next((name for name in node.input if name not in known), None)
+        if missing is not None:
+            return f"tensor {missing!r}, which {node.op_type} {node.name} reads, is missing".replace("  ", " ")
+        known.update(node.output)
+    return None
+
+
+def facts_of(proto, path):
+    """The `Facts` of a ModelProto."""
+    try:
+        return read_facts({entry.key: entry.value for entry in proto.metadata_props})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def open_session(proto, path, threads=None):
+    """The onnxruntime session of a ModelProto."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 4  # errors come as exceptions
+    try:
+        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common class of their own
+        raise ValueError(f"{path}: onnxruntime cannot run it: {' '.join(str(error).split()):.200}") from error
