@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 
 from oscillab.quant import evaluating, quant_layers
 
-from .predictor import open_session, read
+from .predictor import open_session
+from .reading import read
 
 NEAR = 1e-4  # in steps
 

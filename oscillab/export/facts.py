@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 
 FORMAT, VERSION = "oscillab", 1
+OPSETS = range(21, 28)  # 21 is the first with 4-bit integers, 27 the last that onnxruntime 1.32 runs
 SCALES = ("per_channel", "per_tensor", "float")
 
 
@@ -50,17 +51,15 @@ def read_facts(entries):
         raise ValueError(f"its metadata cannot be read: {error}") from error
 
 
-def storage_in_words(bits):
-    """What the type that stores a layer's states has more than the states need, one sentence for each bit width.
+def storage_in_words(bits, scales="per_channel"):
+    """What lies in which type, for the bits of each layer.
 
     >>> storage_in_words({"a": 8, "b": 3})
     '3-bit states are stored in 4-bit integers; 8-bit states in 8-bit integers'
     """
+    if scales == "float":
+        return "weights are 32-bit floats"
     stored = {width: 4 if width <= 4 else 8 for width in sorted(set(bits.values()))}
-    return (
-        "; ".join(
-            f"{width}-bit states {'are stored ' if i == 0 else ''}in {held}-bit integers"
-            for i, (width, held) in enumerate(stored.items())
-        )
-        or "32-bit floats"
-    )
+    first, *rest = (f"{width}-bit states {{}}in {held}-bit integers" for width, held in stored.items())
+    fixed = ["multipliers in 16-bit and biases in 32-bit integers"] * (scales == "per_tensor")
+    return "; ".join([first.format("are stored "), *(text.format("") for text in rest), *fixed])

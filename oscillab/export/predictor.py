@@ -1,19 +1,12 @@
-"""How is an exported file run with the same call as the torch model?
+"""How is an exported file run with the same call as the torch model?"""
 
-`load_onnx` reads the file once, and looks at everything that can be wrong with it before onnxruntime does, so that an error
-is one line that says what is wrong.
-"""
-
-import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError
 from torch import nn
 
 from oscillab.yolo.graph import check_image_size
 
-from .facts import read_facts
-from .write import OPSETS
+from .reading import facts_of, read
 
 
 class Predictor(nn.Module):
@@ -58,52 +51,6 @@ def load_onnx(path, *, threads=None):
     """
     proto = read(path)
     return Predictor(proto, facts_of(proto, path), path=path, threads=threads)
-
-
-def read(path):
-    """The ModelProto at `path`; raises ValueError where it is no whole ONNX file that this program can run."""
-    with open(path, "rb") as file:
-        data = file.read()
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except DecodeError as error:
-        raise ValueError(f"{path}: is no ONNX file, or was cut short ({len(data):,} bytes)") from error
-    problem = find_problem(proto)
-    if problem:
-        raise ValueError(f"{path}: {problem}")
-    try:
-        onnx.checker.check_model(proto)
-    except onnx.checker.ValidationError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split()):.200}") from error
-    return proto
-
-
-def find_problem(proto):
-    """What is wrong with a ModelProto, in words; None if nothing is."""
-    if not proto.graph.node:
-        return "holds no network: it is no ONNX file, or was cut short"
-    opset = next((entry.version for entry in proto.opset_import if not entry.domain), None)
-    if opset not in OPSETS:
-        return f"its opset must be {OPSETS[0]}..{OPSETS[-1]}, got {'none' if opset is None else opset}"
-    outside = next((t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL), None)
-    if outside:
-        return f"tensor {outside!r} lies in another file, which is not read"
-    known = {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input} | {""}
-    for node in proto.graph.node:
-        missing = next((name for name in node.input if name not in known), None)
-        if missing is not None:
-            return f"tensor {missing!r}, which {node.op_type} {node.name} reads, is missing".replace("  ", " ")
-        known.update(node.output)
-    return None
-
-
-def facts_of(proto, path):
-    """The `Facts` of a ModelProto."""
-    try:
-        return read_facts({entry.key: entry.value for entry in proto.metadata_props})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def open_session(proto, path, threads=None):

@@ -19,13 +19,11 @@ from oscillab.quant import is_quantized, quant_layers, quantizers
 from oscillab.yolo.graph import Detector
 
 from .convolution import PerChannel, PerTensor
-from .facts import SCALES, Facts, storage_in_words
+from .facts import OPSETS, SCALES, Facts, storage_in_words
 from .graph import Graph
 from .heads import emit_head
 from .layers import emit_layer
 from .requantize import MULTIPLIER_BITS, FixedPoint
-
-OPSETS = range(21, 28)  # 21 is the first with 4-bit integers, 27 the last that onnxruntime 1.32 runs
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +75,10 @@ def quantized_copy(model):
     if not isinstance(model, Detector):
         raise ValueError(f"only a detector of oscillab's zoo can be exported, got {type(model).__name__}")
     if not is_quantized(model):
-        raise ValueError(f"this {model.name} is a float network: quantize and train it first, or call export_float")
+        raise ValueError(
+            f"this {model.name} is a float network: quantize and train it first (`oscillab qat`), or write its float graph "
+            "(`oscillab export --fp32`, export_float)"
+        )
     for name, quantizer in quantizers(model).items():
         if not quantizer.calibrated:
             raise ValueError(f"quantizer {name!r} is not calibrated: call calibrate(model, batches) and train first")
@@ -109,7 +110,7 @@ def build(network, way, opset, size, scales, bits):
         size=size,
         scales=scales,
         bits=bits,
-        storage=storage_in_words(bits),
+        storage=storage_in_words(bits, scales),
     )
     graph = graph.finish(
         network.name, [value("images", "batch", 3, *image_sides(size))], value_infos(network, outputs, size)
