@@ -32,23 +32,35 @@ class Facts:
         return {"format": FORMAT, "version": str(VERSION), **own}
 
 
+# What each entry is
+KINDS = {"name": str, "task": str, "names": list, "strides": list, "anchors": list, "size": int | None}
+KINDS |= {"scales": str, "bits": dict, "storage": str}
+
+
 def read_facts(entries):
     """The `Facts` in metadata, a dictionary of texts; raises ValueError that says what is missing or wrong."""
     if entries.get("format") != FORMAT:
         raise ValueError("it was not written by oscillab, its metadata lacks format=oscillab")
-    if int(entries.get("version", "0")) > VERSION:
-        raise ValueError(
-            f"it was written by a newer oscillab (format {entries['version']}, this one reads up to {VERSION})"
-        )
-    texts = ("name", "task", "scales", "storage")
-    missing = [key for key in Facts.__dataclass_fields__ if key not in entries]
+    missing = [key for key in ("version", *KINDS) if key not in entries]
     if missing:
         raise ValueError(f"its metadata lacks {', '.join(missing)}")
-    values = {key: entries[key] for key in Facts.__dataclass_fields__}
+    version = read_entry("version", entries["version"], int)
+    if version > VERSION:
+        raise ValueError(f"it was written by a newer oscillab (format {version}, this one reads up to {VERSION})")
+    return Facts(**{key: read_entry(key, entries[key], kind) for key, kind in KINDS.items()})
+
+
+def read_entry(key, text, kind):
+    """The value of a metadata entry, of that type; raises ValueError where the text holds none."""
+    if kind is str:
+        return text
     try:
-        return Facts(**{key: value if key in texts else json.loads(value) for key, value in values.items()})
-    except json.JSONDecodeError as error:
-        raise ValueError(f"its metadata cannot be read: {error}") from error
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = NotImplemented  # of no kind
+    if not isinstance(value, kind):
+        raise ValueError(f"its metadata cannot be read: {key} is {text[:40]!r}")
+    return value
 
 
 def storage_in_words(bits, scales="per_channel"):

@@ -16,6 +16,7 @@ import numpy as np
 
 MULTIPLIER_BITS = range(4, 17)
 BIAS_LIMIT = 2**31 - 1
+SMALLEST = 1e-300  # for a layer whose ratios are all 0
 
 
 class FixedPoint(NamedTuple):
@@ -35,7 +36,8 @@ def fixed_point(layer, channels, states, step_size, input_scale, input_peak, *, 
     """The `FixedPoint` of a layer from its `ChannelMap`, its integer states (C_out, …) and its step size, () or (C_out,).
 
     `input_peak` is the largest |x_int|. A per-channel step size becomes the largest of them times a ratio. The shift
-    gives the largest multiplier all of `multiplier_bits` bits, and is smaller only where B would not fit 32 bits.
+    gives the largest multiplier all of `multiplier_bits` bits, and is smaller only where B would not fit 32 bits; raises
+    ValueError where that leaves no multiplier.
     """
     weight_scale = float(np.float32(step_size.max()))
     ratio = channels.ratio * step_size / weight_scale
@@ -43,6 +45,9 @@ def fixed_point(layer, channels, states, step_size, input_scale, input_peak, *, 
     shift = widest_shift(np.abs(ratio).max(), 2 ** (multiplier_bits - 1) - 1)
     shift = min(shift, widest_shift(np.abs(channels.shift).max() / unit, BIAS_LIMIT))
     multiplier, bias = np.rint(ratio * 2.0**shift), np.rint(channels.shift / unit * 2.0**shift)
+    multiplier_error = float(np.abs(ratio - multiplier * 2.0**-shift).max() / max(np.abs(ratio).max(), SMALLEST))
+    if multiplier_error > 0.5:
+        raise ValueError(f"layer {layer!r}: its bias is too large, 32 bits hold it only beside multipliers of 0")
     sums = np.abs(states.reshape(len(states), -1).astype(np.int64)).sum(1) * input_peak
     peak = (np.abs(multiplier) * sums + np.abs(bias)).max()
     return FixedPoint(
@@ -51,7 +56,7 @@ def fixed_point(layer, channels, states, step_size, input_scale, input_peak, *, 
         multiplier.astype(np.int16),
         bias.astype(np.int32),
         shift,
-        float(np.abs(ratio - multiplier * 2.0**-shift).max() / max(np.abs(ratio).max(), 1e-300)),
+        multiplier_error,
         float(np.abs(channels.shift - bias * unit * 2.0**-shift).max()),
         int(peak).bit_length() + 1,
     )
@@ -65,5 +70,5 @@ def widest_shift(value, limit):
     """
     if value <= 0:
         return 30
-    shift = min(30, math.floor(math.log2(limit / value)))
+    shift = min(30, math.floor(math.log2((limit + 0.5) / value)))
     return shift if round(value * 2.0**shift) <= limit else shift - 1
