@@ -12,8 +12,6 @@ from .reading import facts_of, read
 class Predictor(nn.Module):
     """A detector in an ONNX file, with a `Detector`'s call and attributes in eval mode; it runs in onnxruntime, on the CPU."""
 
-    coefficients = property(lambda self: self.width - 5 - self.classes)
-
     def __init__(self, proto, facts, *, path, threads=None):
         super().__init__()
         self.facts, self.path = facts, str(path)
@@ -28,6 +26,11 @@ class Predictor(nn.Module):
     def classes(self):
         """The number of classes."""
         return len(self.names)
+
+    @property
+    def coefficients(self):
+        """The number of mask coefficients of a box, 0 without masks."""
+        return self.width - 5 - self.classes
 
     def forward(self, images):
         """What the torch model gives in eval mode for `images` (N, 3, H, W), floats in 0..1: decoded boxes, or a tuple."""
