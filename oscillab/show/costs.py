@@ -33,9 +33,9 @@ def draw_bytes(layers, *, file_bytes=None, float_file_bytes=None):
     panel.legend(frameon=False, ncols=3, fontsize=9, loc="upper left")
     panel.set_ylim(top=panel.get_ylim()[1] * 4)  # room for the legend
     saved = sum(layer.bytes for layer in layers) / sum(layer.float_bytes for layer in layers)
-    text = f"The weights take {saved:.1%} of their bytes in single precision"
+    text = f"Weights take {saved:.1%} of their FP32 bytes"
     if file_bytes and float_file_bytes:
-        text += f", the whole file {file_bytes / float_file_bytes:.1%} of the FP32 file"
+        text += f", the whole file {file_bytes / float_file_bytes:.1%}"
     return finding(figure, text)
 
 
@@ -57,4 +57,4 @@ def draw_kinds(kinds):
     panel.spines["left"].set_color(QUIET)
     panel.margins(x=0.16)
     label(panel, x="million numbers given, for one image", y="")
-    return finding(figure, "Only the convolutions work on integers (blue); what lies between them stays in floats")
+    return finding(figure, "Convolutions work on integers (blue), the rest in floats")
