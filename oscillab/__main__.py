@@ -1,4 +1,4 @@
-"""The commands of `python -m oscillab`: pretrain, qat, correct, evaluate, export, predict, study, report, models, inspect, download.
+"""Commands of `python -m oscillab`: pretrain, qat, correct, evaluate, export, predict, study, report, models, inspect, download.
 
 `torchrun --nproc-per-node N -m oscillab COMMAND` shares qat, correct and evaluate among N processes.
 
