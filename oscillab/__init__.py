@@ -27,6 +27,8 @@ _HOMES = {
     "evaluate": "oscillab.coco.evaluate",
     "Scenes": "oscillab.coco.scenes",
     "CocoFolder": "oscillab.coco.dataset",
+    "export_onnx": "oscillab.export.write",
+    "load_onnx": "oscillab.export.predictor",
     "seed_everything": "oscillab.qat.train",
 }
 __all__ = ["__version__", *_HOMES]

@@ -1,4 +1,4 @@
-"""The command line, `python -m oscillab COMMAND`: pretrain, qat, correct, evaluate, study, report, models, inspect, download.
+"""Commands of `python -m oscillab`: pretrain, qat, correct, evaluate, export, predict, study, report, models, inspect, download.
 
 `torchrun --nproc-per-node N -m oscillab COMMAND` shares qat, correct and evaluate among N processes.
 
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from oscillab import commands, describe, download
+from oscillab import commands, deliver, describe, download, predict
 from oscillab.qat.distributed import joined
 from oscillab.show import report
 from oscillab.study import command
@@ -26,6 +26,8 @@ def command_line(arguments):
         | Annotated[commands.Qat, tyro.conf.subcommand("qat")]
         | Annotated[commands.Correct, tyro.conf.subcommand("correct")]
         | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[deliver.Export, tyro.conf.subcommand("export")]
+        | Annotated[predict.Predict, tyro.conf.subcommand("predict")]
         | Annotated[Study, tyro.conf.subcommand("study", default=preset_in(arguments))]
         | Annotated[command.Report, tyro.conf.subcommand("report")]
         | Annotated[describe.Models, tyro.conf.subcommand("models")]
@@ -39,6 +41,8 @@ ACTIONS = {
     commands.Qat: commands.qat,
     commands.Correct: commands.correct_file,
     commands.Evaluate: commands.evaluate_file,
+    deliver.Export: deliver.export,
+    predict.Predict: predict.predict,
     Study: command.study,
     command.Report: command.report_folder,
     describe.Models: describe.models,

@@ -230,7 +230,7 @@ class Evaluate:
     """Measure COCO mAP."""
 
     weights: Path = SHIPPED
-    """a checkpoint, official or oscillab's, float or quantized"""
+    """a checkpoint, official or oscillab's, float or quantized, or an exported .onnx"""
     data: str = "scenes"
     """'scenes' or a folder in COCO's layout"""
     size: int | None = None
@@ -246,7 +246,7 @@ def evaluate_file(options):
     """The measured mAP as a mapping."""
     prepare(options.run)
     size = options.size or (160 if options.data == "scenes" else 640)
-    model = files.load(options.weights)
+    model = files.open_detector(options.weights)
     dataset = held_out(DataOptions(options.data, size, held_out=options.held_out), masks=model.task == "segment")
     check_classes(model, dataset, options.weights)
     return measure(

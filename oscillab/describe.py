@@ -7,6 +7,7 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
+from oscillab.deliver import inspect_onnx
 from oscillab.runs import RunOptions
 from oscillab.show.text import table_text
 from oscillab.yolo import catalogue, checkpoint, zoo
@@ -39,15 +40,19 @@ def models(options):
 
 @dataclass(frozen=True)
 class Inspect:
-    """Say what a checkpoint is, without running anything in it."""
+    """Say what a checkpoint or an exported file is, without running anything in it."""
 
     file: Annotated[Path, tyro.conf.Positional]
-    """an official checkpoint or one of oscillab's"""
+    """an official checkpoint, one of oscillab's, or an .onnx file that `export` wrote"""
+    size: int | None = None
+    """pixels, for an .onnx file's costs; None: its own size where it is fixed, else 640"""
     run: RunOptions = field(default_factory=RunOptions)
 
 
 def inspect(options):
-    """Model, classes, anchors, strides, parameters and epoch of a checkpoint; what it is where it is none of the zoo's."""
+    """What a checkpoint holds, also where it is none of the zoo's; bytes and costs of an exported file."""
+    if options.file.suffix == ".onnx":
+        return inspect_onnx(options.file, options.size)
     found = zoo.inspect(options.file)
     parameters = sum(
         tensor.numel()

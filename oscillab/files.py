@@ -61,6 +61,8 @@ def load(path):
     `.names`, `.anchors` (3, 3, 2) in pixels and `.strides` come with it. Nothing in the file is run.
     Raises ValueError in one line that names the file and what is wrong with it.
     """
+    if Path(path).suffix == ".onnx":
+        raise ValueError(f"{path}: an ONNX file is opened with oscillab.load_onnx(path)")
     content = archive.read(path)
     if not (isinstance(content, dict) and content.get("format") == FORMAT and content.get("quant")):
         return zoo.load(path)
@@ -69,3 +71,12 @@ def load(path):
             f"{path}: written by a newer oscillab (format {content['version']}, this one reads up to {VERSION})"
         )
     return restore(content, source=path)
+
+
+def open_detector(path):
+    """What detects, in eval mode: an exported ONNX file as a `Predictor`, every other file as `load` reads it."""
+    if Path(path).suffix != ".onnx":
+        return load(path)
+    from oscillab.export.predictor import load_onnx  # onnx is read in by whoever needs it, and by nobody else
+
+    return load_onnx(path)

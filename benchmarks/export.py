@@ -1,0 +1,146 @@
+"""Does an exported file detect what its torch model detects, how large is it, and how fast?
+
+    python -m benchmarks.export runs/qat/ema.pt runs/other/ema.pt --data scenes
+
+For each quantized checkpoint: mAP of torch and of the file in onnxruntime on the same pictures; the states and raw outputs of
+`oscillab.export.agreement` on some of them; bytes against the FP32 file of the same network; the second way out (one scale
+per tensor); and torch once more with its other convolution kernels, which round differently too: the measure of how much
+of a difference rounding alone makes. Times are wall-clock medians of one batch.
+"""
+
+import copy
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+
+from oscillab import files
+from oscillab.coco.evaluate import evaluate
+from oscillab.coco.places import pictures
+from oscillab.export.agreement import compare
+from oscillab.export.predictor import load_onnx
+from oscillab.export.write import export_float, export_onnx
+from oscillab.quant import quant_layers
+from oscillab.runs import DataOptions, RunOptions, hardware, held_out, prepare, write_json
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
+
+    weights: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """quantized checkpoints"""
+    data: str = "scenes"
+    """'scenes' or a folder in COCO's layout"""
+    size: int = 160
+    held_out: int = 500
+    """pictures, for scenes; a folder's validation split is taken whole"""
+    compared: int = 16
+    """pictures whose states and raw outputs are compared"""
+    others: bool = True
+    """measure the second way out and torch's other kernels as well"""
+    timed: int = 7
+    """batches of 8 that are timed; 0: none"""
+    run: RunOptions = field(default_factory=RunOptions)
+
+
+def to_float(model):
+    """A copy of a quantized network with plain convolutions, whose float file has the FP32 network's size."""
+    model = copy.deepcopy(model)
+    for layer in quant_layers(model).values():
+        layer.to_float()
+    return model
+
+
+def maps(model, dataset, size):
+    """mAP of boxes, and of masks where the data set has them and the network gives them; None where classes differ."""
+    if model.classes != len(dataset.names):
+        return None, None
+    found = evaluate(model, dataset, size=size)
+    return found.map, found.mask_map
+
+
+def agreement(model, path, dataset, options):
+    """The sums of `compare` over the compared pictures, four at a time."""
+    parts = np.array_split(np.arange(min(options.compared, len(dataset))), -(-min(options.compared, len(dataset)) // 4))
+    found = []
+    for part in parts:
+        images = pictures(dataset, part, options.size, (options.size, options.size))[0].float().div_(255).contiguous()
+        found.append(compare(model, path, images))
+    shares = ("near_edge_share", "differing_share", "free_raw_share")
+    return {
+        "compared pictures": sum(map(len, parts)),
+        "states": sum(one.state_count for one in found),
+        **{name.replace("_", " "): float(np.mean([getattr(one, name) for one in found])) for name in shares},
+        "differing elsewhere": sum(one.differing_elsewhere_count for one in found),
+        "raw difference": max(one.raw_difference for one in found),
+    }
+
+
+def milliseconds(model, images, rounds):
+    """The median milliseconds per picture of a network's call."""
+    seconds = []
+    with torch.no_grad():
+        for _ in range(rounds + 1):
+            begin = time.perf_counter()
+            model(images)
+            seconds.append(time.perf_counter() - begin)
+    return 1000 * float(np.median(seconds[1:])) / len(images)
+
+
+def speeds(networks, options):
+    """Milliseconds per picture of each network, by name."""
+    images = torch.rand(8, 3, options.size, options.size)
+    return {f"ms {name}": milliseconds(network, images, options.timed) for name, network in networks.items()}
+
+
+def measure(path, dataset, folder, options):
+    """What is measured of one checkpoint, a mapping."""
+    model = files.load(path)
+    small = export_onnx(model, folder / "small.onnx")
+    whole = export_float(to_float(model), folder / "float.onnx")
+    predictor = load_onnx(small.path)
+    row = {"checkpoint": path.parent.name + "/" + path.name, "network": model.name, "bits": model.quant_spec.bits}
+    row |= {
+        "bytes": small.byte_count,
+        "of FP32": small.byte_count / whole.byte_count,
+        "batch norms kept": len(small.kept),
+    }
+    row["mAP torch"], row["mask mAP torch"] = maps(model, dataset, options.size)
+    row["mAP onnx"], row["mask mAP onnx"] = maps(predictor, dataset, options.size)
+    row |= agreement(model, small.path, dataset, options)
+    if options.others:
+        second = export_onnx(model, folder / "second.onnx", scales="per_tensor")
+        row["multiplier error"] = max(layer.multiplier_error for layer in second.fixed_point)
+        row["mAP per tensor"], row["mask mAP per tensor"] = maps(load_onnx(second.path), dataset, options.size)
+        with torch.backends.mkldnn.flags(enabled=False):
+            row["mAP torch, other kernels"], _ = maps(model, dataset, options.size)
+    if options.timed:
+        networks = {"torch": model, "onnx": predictor, "onnx FP32": load_onnx(whole.path)}
+        row |= speeds(networks, options)
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def main(options):
+    """Print what was measured, a block for each checkpoint."""
+    prepare(options.run)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for path in options.weights:
+            masks = files.load(path).task == "segment"
+            dataset = held_out(DataOptions(options.data, options.size, held_out=options.held_out), masks=masks)
+            rows.append(measure(path, dataset, Path(folder), options))
+            print(f"{len(dataset)} pictures of {dataset.name}, {options.size} pixels, {hardware()}")
+            for name, value in rows[-1].items():
+                print(f"  {name:26s} {value:.6g}" if isinstance(value, float) else f"  {name:26s} {value}", flush=True)
+    if options.run.json:
+        write_json(options.run.json, {"rows": rows, "hardware": hardware()})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,)))

@@ -1,0 +1,136 @@
+"""One quantized convolution in onnxruntime against torch's own forward pass, and in whole numbers."""
+
+import numpy as np
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from oscillab.export.convolution import PerChannel, PerTensor, quantized_input
+from oscillab.quant import QuantConv2d, QuantSpec
+
+CLOSE = {"rtol": 1e-5, "atol": 2e-6}  # sums of 27 products in single precision, in another order
+
+
+def layer(bits=4, *, positive=False, seed=0, **spec):
+    """A calibrated QuantConv2d of a padded, strided 3x3 kernel, and an input for it with values beyond its grid."""
+    torch.manual_seed(seed)
+    conv = QuantConv2d(3, 6, 3, stride=2, padding=1, bits=bits, spec=QuantSpec(bits=bits, **spec)).eval()
+    x = torch.randn(2, 3, 9, 7)
+    x = x.abs() if positive else x
+    conv.weight_quantizer.calibrate(conv.weight.detach())
+    conv.input_quantizer.calibrate(x)
+    return conv, 1.5 * x
+
+
+def batch_norm(gamma):
+    bn = nn.BatchNorm2d(6).eval()
+    bn.weight.data.copy_(torch.tensor(gamma)), bn.bias.data.normal_(), bn.running_mean.normal_()
+    return bn
+
+
+POSITIVE, MIXED = [1.5, 1.0, 0.5, 2.0, 0.1, 1.0], [1.5, -1.0, 0.0, 2.0, 0.1, 1.0]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+@pytest.mark.parametrize(
+    "spec", [{}, {"activation": "affine"}, {"weight_granularity": "per_channel"}, {"positive": True}]
+)
+@pytest.mark.parametrize("gamma", [POSITIVE, MIXED])
+def test_first_way_out_computes_what_torch_computes(bits, spec, gamma, run_graph):
+    """Oracle: the torch layer and a torch BatchNorm. Where a ratio is not positive, the layer is named as kept."""
+    conv, x = layer(bits, **spec)
+    bn, way = batch_norm(gamma), PerChannel()
+    y, operators = run_graph(lambda graph, name: way.emit(graph, "a", conv, name, bn=bn), x)
+    with torch.no_grad():
+        torch.testing.assert_close(y, bn(conv(x)), **CLOSE)
+    assert (way.kept == ["a"]) == ("BatchNormalization" in operators) == (gamma is MIXED)
+
+
+@pytest.mark.parametrize(
+    "bits, spec", [(4, {}), (3, {}), (4, {"weight_granularity": "per_channel"}), (8, {"positive": True})]
+)
+def test_second_way_out_is_whole_numbers(bits, spec, run_graph):
+    """Oracle: M · Σ w x + B in 64-bit whole numbers, from the states alone; and torch, within what rounding may cost."""
+    conv, x = layer(bits, **spec)
+    bn, way = batch_norm(MIXED), PerTensor()
+    y, operators = run_graph(lambda graph, name: way.emit(graph, "a", conv, name, bn=bn), x)
+    whole, grid = way.layers[0], conv.input_quantizer
+    step = grid.positive_step_size()
+    states = (grid(x) / step).round().detach()
+    sums = nn.functional.conv2d(states.double(), conv.integer_state().double(), stride=2, padding=1).long().numpy()
+    total = whole.multiplier.reshape(-1, 1, 1).astype(np.int64) * sums + whole.bias.reshape(-1, 1, 1)
+    exact = total * whole.weight_scale * float(step) * 2.0**-whole.shift
+    assert np.abs(y.numpy() - exact).max() < 2e-6 * np.abs(exact).max()
+    with torch.no_grad():
+        assert (y - bn(conv(x))).abs().max() < 1e-3
+    assert "BatchNormalization" not in operators and way.kept == []
+
+
+def test_second_way_out_refuses_an_offset(run_graph):
+    """Oracle: padding adds the value 0, which no state of an affine grid has."""
+    conv, x = layer(activation="affine")
+    with pytest.raises(ValueError, match="layer 'a': an input with an offset .* has no fixed-point form"):
+        run_graph(lambda graph, name: PerTensor().emit(graph, "a", conv, name), x)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("positive", [True, False])
+def test_states_are_those_of_torch_ties_and_limits_included(bits, positive, run_graph):
+    """Oracle: the torch quantizer on half-steps (ties go to the even state), on the grid's ends and far beyond them."""
+    conv, _ = layer(bits, positive=positive)
+    grid = conv.input_quantizer
+    grid.step_size.data.fill_(0.25)  # a power of two: half-steps are exact
+    x = 0.125 * torch.arange(-600, 601, dtype=torch.float32).view(1, 1, 1, -1)
+    y, _ = run_graph(lambda graph, name: quantized_input(graph, "a", grid, name), x)
+    with torch.no_grad():
+        assert torch.equal(y, grid(x))
+
+
+def test_a_step_size_below_its_floor_is_written_as_the_floor(run_graph):
+    """Oracle: the forward pass, which holds step sizes there."""
+    conv, x = layer()
+    for grid in (conv.weight_quantizer, conv.input_quantizer):
+        grid.step_size.data.fill_(-1.0)
+    y, _ = run_graph(lambda graph, name: PerChannel().emit(graph, "a", conv, name), x)
+    with torch.no_grad():
+        torch.testing.assert_close(y, conv(x), **CLOSE)
+
+
+def test_a_negative_factor_stays_an_operation(run_graph):
+    """Oracle: torch's product; folded, it would turn the sign of integer states."""
+    conv, x = layer()
+    factor, way = np.array(MIXED), PerChannel()
+    y, operators = run_graph(lambda graph, name: way.emit(graph, "a", conv, name, factor=factor), x)
+    with torch.no_grad():
+        torch.testing.assert_close(y, conv(x) * torch.tensor(MIXED).view(-1, 1, 1), **CLOSE)
+    assert way.kept == ["a"] and operators.count("Mul") == 1
+
+
+@pytest.mark.parametrize("bits, needed", [(4, 1), (3, 2), (8, 0)])
+def test_four_bits_behind_a_pooling_run(bits, needed, run_graph):
+    """Oracle: torch; onnxruntime's optimizer breaks a plain 4-bit QuantizeLinear there (see `needed_limits`)."""
+    conv, x = layer(bits)
+
+    def emit(graph, name):
+        pooled = graph.add("MaxPool", [name], kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1])
+        return PerChannel().emit(graph, "a", conv, pooled)
+
+    y, operators = run_graph(emit, x)
+    with torch.no_grad():
+        torch.testing.assert_close(y, conv(nn.functional.max_pool2d(x, 3, 1, 1)), **CLOSE)
+    assert sum(operators.count(kind) for kind in ("Max", "Min")) == needed
+
+
+def test_weights_are_stored_as_integer_states(run_graph):
+    """Oracle: the layer's public integer states, read back by onnx's own reader."""
+    conv, x = layer()
+    found = {}
+
+    def emit(graph, name):
+        y = PerChannel().emit(graph, "a", conv, name, bn=batch_norm(POSITIVE))
+        found.update(graph.constants)
+        return y
+
+    run_graph(emit, x)
+    assert np.array_equal(numpy_helper.to_array(found["a.weight"]).astype(np.int8), conv.integer_state().numpy())

@@ -1,0 +1,60 @@
+"""Bytes and operations of a file, against hand-worked layers and the published cost of YOLOv5n."""
+
+import pytest
+
+from oscillab import files
+from oscillab.export.cost import cost
+from oscillab.export.write import export_float, export_onnx
+from oscillab.runs import SHIPPED
+from oscillab.yolo import zoo
+
+
+def test_hand_worked_layers(trained):
+    """Oracle: by hand, at 160 pixels. model.0 has 16·3·6·6 weights of 8 bits on 80² places; model.1 32·16·3·3 of 4 bits on
+    40²; each with a scale and a bias for every channel and an input scale, 4 bytes each."""
+    run = trained(4)
+    layers = {layer.layer: layer for layer in cost(run.path, size=160).layers}
+    first, second = layers["model.0.conv"], layers["model.1.conv"]
+    assert (first.weights, first.bits, first.macs, first.bops) == (1728, 8, 1728 * 6400, 1728 * 6400 * 64)
+    assert (second.weights, second.bits, second.macs) == (4608, 4, 4608 * 1600) and second.bops == 16 * second.macs
+    assert first.bytes == 1728 + 4 * (16 + 16 + 1) and second.bytes == 4608 // 2 + 4 * (32 + 32 + 1)
+    assert second.float_bytes == 4 * (4608 + 32)
+
+
+def test_three_bits_take_four_and_compute_nine(trained):
+    """Oracle: 3-bit states stored in INT4; 3 · 3 bit operations a multiplication."""
+    layer = next(layer for layer in cost(trained(3).path).layers if layer.layer == "model.1.conv")
+    assert (layer.bits, layer.stored_bits, layer.bops) == (3, 4, 9 * layer.macs)
+
+
+def test_published_operations(tmp_path):
+    """Oracle: the YOLOv5 README's 4.5 GFLOPs at 640 pixels, two for a multiplication with addition."""
+    path = export_float(zoo.build("yolov5n").eval(), tmp_path / "float.onnx").path
+    found = cost(path)
+    assert found.size == 640 and abs(2 * sum(layer.macs for layer in found.layers) / 1e9 - 4.5) < 0.05
+    assert {layer.bits for layer in found.layers} == {32}
+
+
+def test_every_byte_of_the_file_is_counted(trained):
+    """Oracle: the size of the file; what is no layer's (graph, names, metadata) is below a tenth of it."""
+    found, path = cost(trained(4).path), trained(4).path
+    assert found.file_bytes == path.stat().st_size
+    assert (
+        0 < found.other_bytes == found.file_bytes - sum(layer.bytes for layer in found.layers) < 0.1 * found.file_bytes
+    )
+
+
+def test_sizes_that_do_not_fit_are_named(trained, tmp_path):
+    """Oracle: the stride, and a fixed file's own size."""
+    with pytest.raises(ValueError, match="size must be a multiple of the largest stride 32, got 100"):
+        cost(trained(4).path, size=100)
+    fixed = export_onnx(trained(4).model, tmp_path / "fixed.onnx", size=96).path
+    assert cost(fixed).size == 96
+    with pytest.raises(ValueError, match="was written for images of 96 pixels, got size 160"):
+        cost(fixed, size=160)
+
+
+def test_float_weights_take_four_bytes(tmp_path):
+    """Oracle: four times the weights and biases of the fused network, no scale, no BatchNorm."""
+    found = cost(export_float(files.load(SHIPPED), tmp_path / "float.onnx").path)
+    assert sum(layer.bytes for layer in found.layers) == sum(layer.float_bytes for layer in found.layers)

@@ -1,0 +1,57 @@
+"""The predictor beside the torch model: the same call, the same attributes, the same mAP, one-line errors."""
+
+import pytest
+import torch
+
+from oscillab.coco.evaluate import evaluate
+from oscillab.coco.scenes import Scenes
+from oscillab.export.predictor import load_onnx
+from oscillab.export.write import export_onnx
+
+
+def test_same_attributes_and_outputs_as_the_torch_model(trained, images):
+    """Oracle: the torch model. 1e-3 pixels; boxes that a state at a bin edge has moved are few (see test_agreement)."""
+    run = trained(4)
+    predictor = load_onnx(run.path)
+    for name in ("name", "task", "names", "classes", "strides"):
+        assert getattr(predictor, name) == getattr(run.model, name)
+    assert torch.equal(predictor.anchors, run.model.anchors)
+    with torch.no_grad():
+        given, wanted = predictor(images), run.model(images)
+    assert given.shape == wanted.shape and ((given - wanted).abs() > 1e-3).float().mean() < 0.05
+
+
+@pytest.mark.parametrize("bits", [4, 3])
+def test_map_is_that_of_the_torch_model(bits, trained):
+    """Oracle: the torch model's mAP on 48 scenes. 0.005, as one box of so few pictures weighs more than of 500, where
+    `python -m benchmarks.export` holds 0.001."""
+    run, scenes = trained(bits), Scenes(48, split="val", size=96)
+    torch_map, onnx_map = (evaluate(model, scenes).map for model in (run.model, load_onnx(run.path)))
+    assert torch_map > 0.05 and abs(torch_map - onnx_map) <= 0.005
+
+
+def test_masks_come_in_a_tuple(calibrated, images, tmp_path):
+    """Oracle: the torch model's shapes, and its prototypes."""
+    model = calibrated("yolov5n-seg", bits=4)
+    predictor = load_onnx(export_onnx(model, tmp_path / "seg.onnx").path)
+    with torch.no_grad():
+        given, wanted = predictor(images), model(images)
+    assert [x.shape for x in given] == [x.shape for x in wanted] and predictor.coefficients == 32
+    assert (given[1] - wanted[1]).abs().mean() < 1e-2
+
+
+def test_sizes_that_do_not_fit_are_named(trained, tmp_path):
+    """Oracle: the stride for a free file, the file's own size for a fixed one."""
+    run = trained(4)
+    with pytest.raises(ValueError, match=r"H and W multiples of 32, got \(1, 3, 96, 100\)"):
+        load_onnx(run.path)(torch.zeros(1, 3, 96, 100))
+    fixed = load_onnx(export_onnx(run.model, tmp_path / "fixed.onnx", size=96).path)
+    with pytest.raises(ValueError, match="fixed.onnx was written for images of 96x96 pixels, got 64x96"):
+        fixed(torch.zeros(1, 3, 64, 96))
+
+
+def test_it_prints_what_it_is(trained):
+    """Oracle: the sentence that a user reads."""
+    assert "yolov5n, 10 classes, any size, 3-bit states are stored in 4-bit integers" in repr(
+        load_onnx(trained(3).path)
+    )
