@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .calibrate import calibrate, quantizers
+from .fused import recomputed
 from .initial import INITS
 from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
 from .quantizer import Quantizer
@@ -78,7 +79,9 @@ class QuantConv2d(nn.Conv2d):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+        inputs, weight = self.input_quantizer(x), self.weight_quantizer(self.weight)
+        with recomputed(inputs, weight):
+            return self._conv_forward(inputs, weight, self.bias)
 
     def integer_state(self) -> Tensor:
         """The integer state of every weight, int8, of the weight's shape."""
