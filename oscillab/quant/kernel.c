@@ -54,6 +54,61 @@ static float step_in_use(const float *step, const float *floor, int64_t *held, i
     return floor[row];
 }
 
+/* What a recorder, dampening and freezing ask of the latent weights; each is one pass, row by row. */
+
+/* The integer state of every weight. */
+void states(const float *restrict weight, int8_t *restrict state, const float *restrict step, const grid *g) {
+    const float low = g->low, high = g->high;
+    for (int64_t row = 0; row < g->rows; row++) {
+        const float *restrict w = weight + row * g->length, s = step[row];
+        int8_t *restrict out = state + row * g->length;
+        for (int64_t i = 0, n = g->length; i < n; i++) out[i] = (int8_t)(int32_t)integer_state(w[i] / s, low, high);
+    }
+}
+
+/* How far every weight, clipped to the grid, lies from its bin's centre; NaN stays NaN. */
+void distances(const float *restrict weight, float *restrict distance, const float *restrict step, const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) {
+        const float *restrict w = weight + row * g->length, s = step[row], low = g->low * s, high = g->high * s;
+        const float lowest = g->low, highest = g->high;
+        float *restrict out = distance + row * g->length;
+        for (int64_t i = 0, n = g->length; i < n; i++) {
+            float clipped = w[i] < low ? low : w[i];
+            clipped = clipped > high ? high : clipped;
+            out[i] = clipped - integer_state(w[i] / s, lowest, highest) * s;
+        }
+    }
+}
+
+/* Frozen weights to the middle of the bin of their state. */
+void place(float *restrict weight, const uint8_t *restrict frozen, const int8_t *restrict state, const float *restrict step,
+           const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) {
+        const int64_t at = row * g->length, end = at + g->length;
+        const float s = step[row];
+        for (int64_t i = at; i < end; i++) weight[i] = frozen[i] ? state[i] * s : weight[i];
+    }
+}
+
+/* Gradients of frozen weights to 0; `sums`: of each row, gradient * state over the frozen ones, where others hold 0. */
+void release(float *restrict gradient, const uint8_t *restrict frozen, const int8_t *restrict state, float *restrict sums,
+             const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) {
+        double row_sum = 0;
+        for (int64_t done = 0; done < g->length; done += BLOCK) {
+            const int64_t at = row * g->length + done, left = g->length - done, end = at + (left < BLOCK ? left : BLOCK);
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = at; i < end; i++) {
+                sum += gradient[i] * state[i];
+                gradient[i] = frozen[i] ? 0 : gradient[i];
+            }
+            row_sum += sum;
+        }
+        sums[row] = (float)row_sum;
+    }
+}
+
 static int64_t blocks_of(const grid *g) { return (g->length + BLOCK - 1) / BLOCK; }
 
 static int threads_for(const grid *g) { return g->rows * g->length < ALONE ? 1 : (int)g->threads; }

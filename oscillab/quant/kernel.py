@@ -18,6 +18,7 @@ from torch import Tensor
 from .build import shared_object
 
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+OF_WEIGHTS = {"states": 3, "distances": 3, "place": 4, "release": 4}  # functions, and how many tensors each takes
 BLOCK = 2048  # as in kernel.c
 PLAIN = (Tensor, torch.nn.Parameter)  # another subclass may have no memory of its own
 POINTER = ctypes.c_void_p
@@ -42,6 +43,7 @@ class Kernel:
         library = ctypes.CDLL(str(path))  # lets other threads run while it computes
         self._forward = {dtype: _function(library, f"{name}_forward", 7) for dtype, name in TYPES.items()}
         self._backward = {dtype: _function(library, f"{name}_backward", 8) for dtype, name in TYPES.items()}
+        self._of_weights = {name: _function(library, name, count) for name, count in OF_WEIGHTS.items()}
 
     def forward(self, x, step, floor, held, shift, low, high) -> tuple[Tensor, Tensor]:
         """(y in the memory format of x, the step sizes in use of the shape of `step`); see `lsq` for the rest."""
@@ -50,6 +52,11 @@ class Kernel:
         arguments = [_address(tensor) for tensor in (x, y, step, floor, held, used, shift)]
         self._forward[x.dtype](*arguments, ctypes.byref(grid))
         return y, used
+
+    def of_weights(self, name: str, step: Tensor, low: float, high: float, *tensors: Tensor) -> None:
+        """Nothing; one of the functions `OF_WEIGHTS` over dense tensors that lie in memory alike, a row for each step size."""
+        grid = _grid(tensors[0], step, low, high)
+        self._of_weights[name](*[tensor.data_ptr() for tensor in tensors], ctypes.byref(grid))
 
     def backward(self, x, upstream, used, shift, low, high, limits, scale) -> tuple[Tensor, Tensor, Tensor | None]:
         """The gradients to x, to the step size and, where there is one, to the shift."""
@@ -79,9 +86,9 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def kernel_for(x: Tensor, *others: Tensor | None) -> Kernel | None:
+def kernel_for(x: Tensor, *others: Tensor | None, types=TYPES) -> Kernel | None:
     """The kernel where it computes `x` with a step size, floor and shift `others`; None where torch has to."""
-    if x.dtype not in TYPES or x.device.type != "cpu" or type(x) not in PLAIN or _off_count or not _dense(x):
+    if x.dtype not in types or x.device.type != "cpu" or type(x) not in PLAIN or _off_count or not _dense(x):
         return None
     if not all(
         t is None or (t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous()) for t in others

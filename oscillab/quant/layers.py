@@ -15,7 +15,9 @@ from .calibrate import calibrate, quantizers
 from .fused import recomputed
 from .initial import INITS
 from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
+from .many import ReadMany
 from .quantizer import Quantizer
+from .weights import state_bytes
 
 GRANULARITIES = ("per_tensor", "per_channel")
 ACTIVATIONS = ("symmetric", "unsigned", "affine")
@@ -48,6 +50,8 @@ class QuantSpec:
 
 class QuantConv2d(nn.Conv2d):
     """A convolution of quantized weights with a quantized input; `weight` and `bias` keep their names."""
+
+    read_many = ReadMany
 
     def __init__(self, *args, bits: int = 4, spec: QuantSpec | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -86,7 +90,7 @@ class QuantConv2d(nn.Conv2d):
     def integer_state(self) -> Tensor:
         """The integer state of every weight, int8, of the weight's shape."""
         grid = self.weight_quantizer
-        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high).to(torch.int8)
+        return state_bytes(self.weight, grid.positive_step_size(), grid.low, grid.high)
 
     def weight_step_size(self) -> Tensor:
         """The step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
