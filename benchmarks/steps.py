@@ -155,7 +155,10 @@ def main(options):
     print(f"{about}, n {options.rounds}, {hardware(options.device)}{', bfloat16' * options.autocast}")
     print_table(seconds)
     print("against the LSQ step")
-    print_table({name: taken for name, taken in seconds.items() if name.startswith("LSQ +")} | {"LSQ": seconds["LSQ"]}, base="LSQ")
+    print_table(
+        {name: taken for name, taken in seconds.items() if name.startswith("LSQ +")} | {"LSQ": seconds["LSQ"]},
+        base="LSQ",
+    )
 
 
 if __name__ == "__main__":

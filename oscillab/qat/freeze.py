@@ -129,9 +129,8 @@ class Freezing(Remedy):
 
     def _read(self):
         """The integer states of all weights (weights,) int8, a layer's in the order in which they lie in memory."""
-        states = torch.empty(
-            sum(layer.weight.numel() for layer in self.layers), dtype=torch.int8, device=self._device()
-        )
+        count = sum(layer.weight.numel() for layer in self.layers)
+        states = torch.empty(count, dtype=torch.int8, device=self.layers[0].weight.device)
         ReadMany.integer_states(self.layers, self._views(states))
         return states
 

@@ -17,6 +17,7 @@ from .initial import INITS
 from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
 from .many import ReadMany
 from .quantizer import Quantizer
+from .share import share_inputs
 from .weights import state_bytes
 
 GRANULARITIES = ("per_tensor", "per_channel")
@@ -36,6 +37,7 @@ class QuantSpec:
     init: str = "mse"  # as Nagel et al.; lsq is the formula of LSQ
     gradient_mask: str = "unrounded"  # LSQ's paper; rounded is what most libraries do
     gradient_scale: bool = True  # LSQ's 1 / sqrt(N * Qp); Adam hardly notices it
+    share_inputs: bool = False  # one quantizer for convolutions that read the same tensor; the paper gives each its own
 
     def __post_init__(self):
         check_bits(self.bits)
@@ -44,8 +46,9 @@ class QuantSpec:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("init", self.init, INITS)
         check_choice("gradient_mask", self.gradient_mask, GRADIENT_MASKS)
-        if not isinstance(self.gradient_scale, bool):
-            raise ValueError(f"gradient_scale must be True or False, got {self.gradient_scale!r}")
+        for name in ("gradient_scale", "share_inputs"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
 
 
 class QuantConv2d(nn.Conv2d):
@@ -131,17 +134,17 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
         raise ValueError(f"model is already quantized ({len(quant_layers(model))} layers); quantize a float model")
     convolutions = _convolutions(model)
     ends = _end_layers(model, convolutions)
-    layers = [
-        QuantConv2d.from_float(conv, bits=spec.ends_bits if name in ends else spec.bits, spec=spec)
+    layers = {
+        name: QuantConv2d.from_float(conv, bits=spec.ends_bits if name in ends else spec.bits, spec=spec)
         for name, conv in convolutions.items()
-    ]
+    }
     model.quant_spec = spec  # what a file needs to say of the structure
-    if batches is None:
-        return model
     try:
-        return calibrate(model, batches)
+        if spec.share_inputs:
+            share_inputs(model, layers)
+        return model if batches is None else calibrate(model, batches)
     except BaseException:  # Ctrl-C as well: half a calibration is no model
-        for layer in layers:
+        for layer in layers.values():
             layer.to_float()
         del model.quant_spec
         raise
