@@ -66,21 +66,20 @@ def brevitas(model, bits):
 
 
 def torchao(model, bits):
-    """`model` with torchao's fake quantizers around every convolution; its scales follow the values and are not learned."""
-    qat = importlib.import_module("torchao.quantization.qat")
-    config = qat.IntxFakeQuantizeConfig(dtype=getattr(torch, f"int{bits}"), granularity="per_tensor", is_symmetric=True)
-    fake = getattr(importlib.import_module("torchao.quantization.qat.fake_quantizer"), "IntxFakeQuantizer", None)
-    if fake is None:
-        raise ImportError("this torchao has no IntxFakeQuantizer")
+    """`model` with torchao's fake quantizers (of its pt2e flow); its scales follow the values and are not learned."""
+    library = importlib.import_module("torchao.quantization.pt2e")
+    low, high = bin_limits(bits)
+    grid = {"quant_min": low, "quant_max": high, "dtype": torch.int8, "qscheme": torch.per_tensor_symmetric}
+    fake = library.FakeQuantize.with_args(observer=library.MovingAverageMinMaxObserver, **grid)
 
     class Conv(nn.Conv2d):
         def forward(self, x):
             return self._conv_forward(self.input_fake(x), self.weight_fake(self.weight), self.bias)
 
-    for module in model.modules():
+    for module in list(model.modules()):
         if type(module) is nn.Conv2d:
             module.__class__ = Conv
-            module.input_fake, module.weight_fake = fake(config), fake(config)
+            module.input_fake, module.weight_fake = fake(), fake()
     return model
 
 

@@ -56,14 +56,27 @@ static float step_in_use(const float *step, const float *floor, int64_t *held, i
 
 /* What a recorder, dampening and freezing ask of the latent weights; each is one pass, row by row. */
 
-/* The integer state of every weight. */
-void states(const float *restrict weight, int8_t *restrict state, const float *restrict step, const grid *g) {
+/* The integer state of every weight; `probe` becomes NaN where a weight is NaN or infinite, else 0. */
+void states(const float *restrict weight, int8_t *restrict state, const float *restrict step, float *restrict probe,
+            const grid *g) {
     const float low = g->low, high = g->high;
+    float zero = 0;
     for (int64_t row = 0; row < g->rows; row++) {
         const float *restrict w = weight + row * g->length, s = step[row];
         int8_t *restrict out = state + row * g->length;
-        for (int64_t i = 0, n = g->length; i < n; i++) out[i] = (int8_t)(int32_t)integer_state(w[i] / s, low, high);
+        const int64_t length = g->length;
+#pragma omp simd reduction(+ : zero)
+        for (int64_t i = 0; i < length; i++) {
+            zero += w[i] * 0;
+            out[i] = (int8_t)(int32_t)integer_state(w[i] / s, low, high);
+        }
     }
+    *probe = zero;
+}
+
+/* `states` of many layers in one call. */
+void states_of_many(const int64_t *count, float **weights, int8_t **state, float **steps, float *probes, const grid *grids) {
+    for (int64_t i = 0; i < *count; i++) states(weights[i], state[i], steps[i], probes + i, grids + i);
 }
 
 /* How far every weight, clipped to the grid, lies from its bin's centre; NaN stays NaN. */

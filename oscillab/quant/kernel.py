@@ -18,7 +18,7 @@ from torch import Tensor
 from .build import shared_object
 
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-OF_WEIGHTS = {"states": 3, "distances": 3, "place": 4, "release": 4}  # functions, and how many tensors each takes
+OF_WEIGHTS = {"states": 4, "distances": 3, "place": 4, "release": 4}  # functions, and how many tensors each takes
 BLOCK = 2048  # as in kernel.c
 PLAIN = (Tensor, torch.nn.Parameter)  # another subclass may have no memory of its own
 POINTER = ctypes.c_void_p
@@ -43,6 +43,7 @@ class Kernel:
         library = ctypes.CDLL(str(path))  # lets other threads run while it computes
         self._forward = {dtype: _function(library, f"{name}_forward", 7) for dtype, name in TYPES.items()}
         self._backward = {dtype: _function(library, f"{name}_backward", 8) for dtype, name in TYPES.items()}
+        self._states_of_many = _function(library, "states_of_many", 5)
         self._of_weights = {name: _function(library, name, count) for name, count in OF_WEIGHTS.items()}
 
     def forward(self, x, step, floor, held, shift, low, high) -> tuple[Tensor, Tensor]:
@@ -57,6 +58,17 @@ class Kernel:
         """Nothing; one of the functions `OF_WEIGHTS` over dense tensors that lie in memory alike, a row for each step size."""
         grid = _grid(tensors[0], step, low, high)
         self._of_weights[name](*[tensor.data_ptr() for tensor in tensors], ctypes.byref(grid))
+
+    def states_of_many(self, weights, outs, steps, limits) -> Tensor:
+        """For each of many dense `weights` 0, or NaN where it holds NaN or infinity.
+
+        Writes their integer states into the tensors `outs` (int8), which lie in memory alike.
+        """
+        grids = (Grid * len(weights))(*[_grid(w, s, *ends) for w, s, ends in zip(weights, steps, limits, strict=True)])
+        pointers = [(POINTER * len(each))(*[t.data_ptr() for t in each]) for each in (weights, outs, steps)]
+        probes = torch.empty(len(weights))
+        self._states_of_many(ctypes.byref(ctypes.c_int64(len(weights))), *pointers, probes.data_ptr(), grids)
+        return probes
 
     def backward(self, x, upstream, used, shift, low, high, limits, scale) -> tuple[Tensor, Tensor, Tensor | None]:
         """The gradients to x, to the step size and, where there is one, to the shift."""

@@ -32,16 +32,23 @@ class ReadMany:
 
     @staticmethod
     @torch.no_grad()
-    def integer_states(layers: Sequence, outs: Sequence[Tensor]) -> None:
-        """Nothing; writes `integer_state()` of each into its tensor of `outs` (int8, of the weight's shape)."""
+    def integer_states(layers: Sequence, outs: Sequence[Tensor]) -> Tensor:
+        """For each layer a number that is finite where all its weights are, (layers,).
+
+        Writes `integer_state()` of each into its tensor of `outs` (int8, of the weight's shape).
+        """
         grids = [layer._modules["weight_quantizer"] for layer in layers]
         weights = [layer._parameters["weight"] for layer in layers]
-        for weight, out, grid, step in zip(weights, outs, grids, step_sizes_in_use(grids), strict=True):
-            kernel = kernel_for(weight, step, types=(torch.float32,)) if out.stride() == weight.stride() else None
-            if kernel is None:
-                out.copy_(state_bytes(weight, step, grid.low, grid.high))
-            else:
-                kernel.of_weights("states", step, grid.low, grid.high, weight, out, step)
+        steps, limits = step_sizes_in_use(grids), [(grid.low, grid.high) for grid in grids]
+        alike = all(out.stride() == weight.stride() for out, weight in zip(outs, weights, strict=True))
+        kernels = [
+            kernel_for(weight, step, types=(torch.float32,)) for weight, step in zip(weights, steps, strict=True)
+        ]
+        if alike and all(kernels):
+            return kernels[0].states_of_many(weights, outs, steps, limits)
+        for weight, out, step, ends in zip(weights, outs, steps, limits, strict=True):
+            out.copy_(state_bytes(weight, step, *ends))
+        return torch.stack(torch._foreach_norm(weights))
 
     @staticmethod
     @torch.no_grad()

@@ -18,7 +18,7 @@ def state_bytes(weight: Tensor, step_size: Tensor, low: int, high: int) -> Tenso
     if kernel is None:
         return integer_state(weight, step_size, low, high).to(torch.int8)
     states = torch.empty_like(weight, dtype=torch.int8)
-    kernel.of_weights("states", step_size, low, high, weight, states, step_size)
+    kernel.of_weights("states", step_size, low, high, weight, states, step_size, weight.new_empty(()))
     return states
 
 

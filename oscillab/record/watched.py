@@ -89,6 +89,7 @@ class WatchedLayers:
         self.per_channel = any(layer.step_count > 1 for layer in self.layers)
         kinds = {layer.kind for layer in self.layers}
         self._many = vars(kinds.pop()).get("read_many") if len(kinds) == 1 else None  # not what a class inherits
+        self._viewed = None  # a buffer and the layers' views of it
         self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
         self._step_layer = self._step_layer.to(self.device)
 
@@ -104,6 +105,15 @@ class WatchedLayers:
             "give record() the optimizer that trains this model, built after quantizing"
         )
 
+    def read(self, out: Tensor) -> Tensor:
+        """The checked step sizes (see there); `out` (weights of all layers,) int8 is filled with the integer states."""
+        if not self._many:
+            step_sizes = self.checked_step_sizes()
+            self.integer_states(out)
+            return step_sizes
+        self._places.check()  # before a layer that is no more is read
+        return self._checked(self._read_many(out))
+
     def checked_step_sizes(self) -> Tensor:
         """The weight step sizes of all layers one after the other, float32 (sum of step counts,).
 
@@ -111,6 +121,12 @@ class WatchedLayers:
         recording began, or a latent weight or step size is NaN or infinite.
         """
         self._places.check()
+        latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
+        sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
+        return self._checked(torch.stack(sums) if sums else torch.zeros(0, device=self.device))
+
+    def _checked(self, probes: Tensor) -> Tensor:
+        """The step sizes; `probes` are numbers of which one is not finite where a weight is not."""
         many = self._many
         found = many.weight_step_sizes(self.modules) if many else [m.weight_step_size() for m in self.modules]
         each = [step_size.detach().reshape(-1) for step_size in found]
@@ -121,17 +137,22 @@ class WatchedLayers:
                     f"layer '{layer.name}' had {layer.step_count} step size(s) on {self.device}, has {now}"
                 )
         step_sizes = torch.cat(each).float()
-        self._check_finite(step_sizes)
+        self._check_finite(step_sizes, probes)
         return step_sizes
 
     def integer_states(self, out: Tensor) -> Tensor:
         """`out` (weights of all layers,) int8, filled with their integer states, as they lie in memory."""
         if self._many:
-            self._many.integer_states(self.modules, [layer.view(out) for layer in self.layers])
+            self._read_many(out)
             return out
         for layer in self.layers:
             layer.view(out).copy_(layer.module.integer_state())
         return out
+
+    def _read_many(self, out: Tensor) -> Tensor:
+        if self._viewed is None or self._viewed[0] is not out:
+            self._viewed = out, [layer.view(out) for layer in self.layers]
+        return self._many.integer_states(self.modules, self._viewed[1])
 
     def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
         """Mean, and for per-channel layers the least and the largest step size of each layer, float32 (layers,)."""
@@ -151,12 +172,10 @@ class WatchedLayers:
             low, high = (torch.stack([pair[side] for pair in ends]).detach() for side in (0, 1))
         return {"clip_low": low.float(), "clip_high": high.float()}
 
-    def _check_finite(self, step_sizes: Tensor) -> None:
-        latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
-        norms = torch._foreach_norm(latents) if latents else []  # of what holds NaN or infinity it is one of both
-        if torch.isfinite(torch.stack([*norms, step_sizes.sum()])).all():
+    def _check_finite(self, step_sizes: Tensor, probes: Tensor) -> None:
+        if torch.isfinite(torch.cat([probes.float(), step_sizes])).all():
             return
-        for layer in self.layers:  # a norm of huge finite numbers can overflow: look again, number by number
+        for layer in self.layers:  # a sum of huge finite numbers can overflow: look again, number by number
             latent, step_size = layer.latent_weight(), layer.module.weight_step_size()
             bad_count = 0 if latent is None else int((~torch.isfinite(latent)).sum())
             if bad_count:
