@@ -1,7 +1,19 @@
-"""`make bench`: every benchmark at its default."""
+"""`make bench`: every benchmark at its default, one after the other."""
 
-from benchmarks import recorder, steps
+from benchmarks import data_path, evaluation, memory, profile, recorder, scaling, start_up, steps
+
+ALL = {
+    "A training step": steps,
+    "The recorder alone": recorder,
+    "The largest costs": profile,
+    "Against picture size and weights": scaling,
+    "Memory": memory,
+    "The data path": data_path,
+    "Evaluation": evaluation,
+    "Start-up": start_up,
+}
 
 if __name__ == "__main__":
-    steps.main(steps.Options())
-    recorder.main(recorder.Options())
+    for title, benchmark in ALL.items():
+        print(f"\n## {title}\n", flush=True)
+        benchmark.main(benchmark.Options())

@@ -15,6 +15,12 @@ pytestmark = pytest.mark.skipif(loaded() is None, reason="no kernel: there is no
 SHAPES = [(1,), (15,), (4, 3), (2049,), (8, 2047), (3, 5, 7, 9), (8, 32, 1, 1), (0, 4)]  # beside blocks of 2048
 
 
+@pytest.fixture
+def gradients(plain_gradients):
+    """The gradients of `lsq` on the kernel alone."""
+    return plain_gradients
+
+
 def values(shape, step, high, seed=0):
     """Values of all sizes, a good part of them exact bin edges and limits of the grid, some zeros and infinities.
 
