@@ -1,8 +1,8 @@
 """How does a quantizer keep nothing that can be made again?
 
 `FusedLsq` is `lsq` on the kernel (kernel.py). It keeps its input, which is kept for other reasons too, and no output: the
-convolution behind it makes its inputs again in the backward pass, in one pass over memory. A quantized network then
-stores as much as the float one, where half as much again went to the quantizers' outputs.
+convolution behind it makes its input again in the backward pass, in one pass over memory. A quantized network then
+stores little more than the float one, where half as much again went to the quantizers' outputs.
 """
 
 from contextlib import AbstractContextManager, nullcontext

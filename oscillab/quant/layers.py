@@ -87,7 +87,7 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         inputs, weight = self.input_quantizer(x), self.weight_quantizer(self.weight)
-        with recomputed(inputs, weight):
+        with recomputed(inputs):  # weights are few: to make them again costs more than to keep them
             return self._conv_forward(inputs, weight, self.bias)
 
     def integer_state(self) -> Tensor:
