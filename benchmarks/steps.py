@@ -1,28 +1,34 @@
-"""What does a quantized, recorded step cost beside a float one?
+"""What does a quantized, recorded, repaired step cost beside a float one, and what do peers pay?
 
-    python -m benchmarks.steps --size 160 --batch-size 8 --rounds 11
+    python -m benchmarks.steps --size 160 --batch-size 8 --rounds 21
 
-Every variant takes one step in turn, `rounds` times, so that a busy machine slows all alike; the table gives the median,
-the quartiles and the ratio of medians to the float step. Times are wall-clock seconds of forward, loss, backward, Adam.
+Every variant takes one step a round (see interleaved.py); a step is forward, loss, backward, clipping and Adam. The
+second table has the recorder and the remedies against the LSQ step. `--device cuda --autocast` measures on a GPU.
 """
 
 import copy
-import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import tyro
 
+from benchmarks.interleaved import interleave, print_table
+from benchmarks.peers import PEERS
 from oscillab.coco.batches import Batches
 from oscillab.coco.scenes import Scenes
+from oscillab.qat.dampen import Dampening
+from oscillab.qat.freeze import Freezing
 from oscillab.qat.train import Trainer, TrainSpec, to_pixels
 from oscillab.quant import QuantSpec, quantize
+from oscillab.quant.kernel import kernel_off
 from oscillab.record.recorder import record
 from oscillab.runs import hardware, placed
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
+
+FROZEN = 0.05  # share of weights that are frozen while freezing is timed
+MANY = 10**6  # steps of a run, so that a remedy's share of it stays what it is
 
 
 @dataclass(frozen=True)
@@ -33,69 +39,134 @@ class Options:
     bits: int = 4
     size: int = 160
     batch_size: int = 8
-    rounds: int = 11
-    warmup: int = 2
+    rounds: int = 21
+    warmup: int = 3
     threads: int = 1
     device: str = "cpu"
+    autocast: bool = False
+    peers: bool = True
 
 
-class Variant:
-    """One way to train: its own copy of the model, its own optimizer, perhaps a recorder."""
+class Run:
+    """One way to train: its own copy of the model, its own optimizer, perhaps a recorder or a remedy."""
 
-    def __init__(self, model, batches, *, autocast=False, recorded=False):
+    def __init__(self, model, batches, *, autocast=False, recorded=False, remedy=None):
+        self.batches = batches
         spec = TrainSpec(learning_rate=1e-4, warmup_steps=0, autocast=autocast)
         self.trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
         self.trainer._set_modes()
-        self.recording = record(model, self.trainer.optimizer) if recorded else nullcontext()
-        self.seconds = []
+        self.stack = ExitStack()
+        if remedy:
+            made = self.stack.enter_context(remedy(model, self.trainer.optimizer))
+            self.trainer.loss = made.loss(self.trainer.loss)
+        if recorded:
+            self.stack.enter_context(record(model, self.trainer.optimizer))
 
-    def step(self, batch):
-        """One optimizer step; the recorder is attached, as it is in training."""
-        begin = time.perf_counter()
-        self.trainer._run_step(batch)
-        if self.trainer.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - begin)
+    def step(self, number):
+        """One optimizer step."""
+        self.trainer._run_step(self.batches[number % len(self.batches)])
 
 
-def variants(options, batches):
-    """The variants by name, all from the same weights."""
+class Served(list):
+    """Batches that are drawn already, with the length that a trainer asks for."""
+
+
+def dampening(model, optimizer):
+    """Dampening in the middle of a run."""
+    made = Dampening(model, optimizer, MANY, begin=0.0)
+    made.step_count = MANY // 2
+    return made
+
+
+def freezing(model, optimizer):
+    """Freezing in the middle of a run, a part of the weights frozen already."""
+    made = Freezing(model, optimizer, MANY, begin=0.0)
+    made.step_count = MANY // 2
+    frozen = torch.rand(made.states.frozen.shape, generator=torch.Generator().manual_seed(0)) < FROZEN
+    made.states.frozen.copy_(frozen)
+    made.states.frozen_state.copy_(made.states.tracker.state * made.states.frozen)
+    made._any = True
+    return made
+
+
+def start(options, count=4):
+    """A float detector, the same quantized, and `count` batches."""
+    torch.set_num_threads(options.threads)
+    dataset = Scenes(count * options.batch_size, split="train", size=options.size)
+    batches = Batches(dataset, size=options.size, batch_size=options.batch_size)
     torch.manual_seed(0)
-    model = placed(zoo.build(options.model, classes=len(batches.dataset.names)), options.device)
-    pictures = [to_pixels(batches.batch(0, 0).images, options.device)]
+    model = placed(zoo.build(options.model, classes=len(dataset.names)), options.device)
+    served = Served(batches.epoch(0))
+    pictures = [to_pixels(served[0].images, options.device)]
     quantized = quantize(copy.deepcopy(model), QuantSpec(bits=options.bits), pictures)
-    return {
-        "float": Variant(copy.deepcopy(model), batches),
-        "float, bf16": Variant(copy.deepcopy(model), batches, autocast=True),
-        "LSQ": Variant(copy.deepcopy(quantized), batches),
-        "LSQ, bf16": Variant(copy.deepcopy(quantized), batches, autocast=True),
-        "LSQ + recorder": Variant(copy.deepcopy(quantized), batches, recorded=True),
+    return model, placed(quantized, options.device), served
+
+
+def sharing(options, model, batches):
+    """The detector quantized with one quantizer for convolutions that read the same tensor."""
+    pictures = [to_pixels(batches[0].images, options.device)]
+    spec = QuantSpec(bits=options.bits, share_inputs=True)
+    return placed(quantize(copy.deepcopy(model), spec, pictures), options.device)
+
+
+def by_torch(run):
+    """A step of `run` on torch's own operations."""
+
+    def step(number):
+        with kernel_off():
+            run.step(number)
+
+    return step
+
+
+def variants(options, model, quantized, batches):
+    """The runs by name, all from the same weights."""
+    made = {name: copy.deepcopy(quantized) for name in ("LSQ", "LSQ + recorder", "LSQ + dampening", "LSQ + freezing")}
+    same = {"autocast": options.autocast}
+    runs = {
+        "float": Run(copy.deepcopy(model), batches, **same),
+        "LSQ": Run(made["LSQ"], batches, **same),
+        "LSQ, shared inputs": Run(sharing(options, model, batches), batches, **same),
+        "LSQ + recorder": Run(made["LSQ + recorder"], batches, recorded=True, **same),
+        "LSQ + dampening": Run(made["LSQ + dampening"], batches, remedy=dampening, **same),
+        "LSQ + freezing": Run(made["LSQ + freezing"], batches, remedy=freezing, **same),
     }
+    steps = {name: run.step for name, run in runs.items()}
+    steps["LSQ, torch's operations"] = by_torch(Run(copy.deepcopy(quantized), batches, **same))
+    if options.peers:
+        steps |= peers(options, model, batches)
+    return steps
+
+
+def peers(options, model, batches):
+    """The steps of the peers that are installed, by name; says why one is left out."""
+    steps = {}
+    for name, make in PEERS.items():
+        try:
+            peer = placed(make(copy.deepcopy(model), options.bits), options.device)
+            run = Run(peer, batches, autocast=options.autocast)
+            run.step(0)
+        except (ImportError, AttributeError, RuntimeError) as error:
+            print(f"{name}: left out ({str(error).splitlines()[0]})")
+            continue
+        steps[name] = run.step
+    return steps
 
 
 def main(options):
-    """Print the table."""
-    torch.set_num_threads(options.threads)
-    count = options.batch_size * (options.rounds + options.warmup)
-    batches = Batches(Scenes(count, split="train", size=options.size), size=options.size, batch_size=options.batch_size)
-    runs = variants(options, batches)
-    for run in runs.values():
-        run.recording.__enter__()
-    for batch in batches.epoch(0):
-        for run in runs.values():
-            run.step(batch)
-    print(
-        f"{options.model} W{options.bits}A{options.bits}, batch {options.batch_size}, {options.size} pixels, ", end=""
+    """Print the tables."""
+    model, quantized, batches = start(options)
+    about = f"{options.model} W{options.bits}A{options.bits}, batch {options.batch_size}, {options.size} pixels"
+    seconds = interleave(
+        variants(options, model, quantized, batches), options.rounds, warmup=options.warmup, device=options.device
     )
-    print(f"n {options.rounds}, {hardware(options.device)}")
-    first = None
-    for name, run in runs.items():
-        seconds = np.array(run.seconds[options.warmup :])
-        low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
-        first = first or median
-        print(f"{name:16s} {median:7.3f} s  ({low:.3f} .. {high:.3f})  ratio {median / first:.3f}")
-    for run in runs.values():
-        run.recording.__exit__(None, None, None)
+    print(f"{about}, n {options.rounds}, {hardware(options.device)}{', bfloat16' * options.autocast}")
+    print_table(seconds)
+    print("against the LSQ step")
+    print_table(
+        {name: taken for name, taken in seconds.items() if name.startswith("LSQ +")} | {"LSQ": seconds["LSQ"]},
+        base="LSQ",
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from oscillab.coco.letterbox import GREY, letterbox, letterbox_sample, resize_longest, resize_masks
+from oscillab.coco.letterbox import GREY, letterbox, letterbox_sample, resize_masks, shape_of_longest
 from oscillab.coco.sample import Sample, tight_box
 
 __all__ = ["Augment", "letterbox", "mosaic", "shift_colours", "mirror", "transform", "box_candidates"]
@@ -80,11 +80,10 @@ def mosaic(samples, size, generator):
     canvas = np.full((2 * size, 2 * size, 3), GREY, dtype=np.uint8)
     boxes, masks = [], []
     for place, sample in enumerate(samples):
-        image = resize_longest(sample.image, size, smooth=False)
-        height, width = image.shape[:2]
+        height, width = shape_of_longest(sample.image, size)
         left = centre_x - width if place in (0, 2) else centre_x  # upper left, upper right, lower left, lower right
         top = centre_y - height if place in (0, 1) else centre_y
-        _paste(canvas, image, left, top)
+        _paste_resized(canvas, sample.image, (height, width), left, top)
         ratio = np.float32([width / sample.image.shape[1], height / sample.image.shape[0]] * 2)
         boxes.append(sample.boxes * ratio + np.float32([left, top, left, top]))
         if sample.masks is not None:
@@ -160,6 +159,16 @@ def _move_boxes(boxes, matrix):
     corners = boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (n, 4, 2)
     return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
+
+
+def _paste_resized(canvas, image, shape, left, top):
+    """None; the image resized to `shape`, straight on to the canvas where all of it lies there."""
+    height, width = shape
+    inside = left >= 0 and top >= 0 and left + width <= canvas.shape[1] and top + height <= canvas.shape[0]
+    if image.shape[:2] == shape or not inside:
+        _paste(canvas, image if image.shape[:2] == shape else cv2.resize(image, (width, height)), left, top)
+    else:
+        cv2.resize(image, (width, height), dst=canvas[top : top + height, left : left + width])
 
 
 def _paste(canvas, image, left, top):

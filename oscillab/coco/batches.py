@@ -33,15 +33,28 @@ class Batches:
     """All batches of a data set, epoch by epoch.
 
     `augment` is called as augment(dataset, index, size, generator, pool=indices) and gives a Sample of (size, size);
-    without it pictures are letterboxed. A `fresh` data set gives new pictures in every epoch.
+    without it pictures are letterboxed. A `fresh` data set gives new pictures in every epoch. `pinned`: pictures lie in
+    memory that a GPU copies from while it computes; by default where there is a GPU.
     """
 
     def __init__(
-        self, dataset, *, size, batch_size, seed=0, augment=None, shuffle=True, drop_last=False, workers=0, masks=False
+        self,
+        dataset,
+        *,
+        size,
+        batch_size,
+        seed=0,
+        augment=None,
+        shuffle=True,
+        drop_last=False,
+        workers=0,
+        masks=False,
+        pinned=None,
     ):
         _check(dataset, size=size, batch_size=batch_size, workers=workers, seed=seed)
         self.dataset, self.size, self.batch_size, self.seed = dataset, size, batch_size, seed
         self.augment, self.shuffle, self.workers, self.masks = augment, shuffle, workers, masks
+        self.pinned = torch.cuda.is_available() if pinned is None else pinned
         whole, rest = divmod(len(dataset), batch_size)
         self._length = whole if drop_last else whole + bool(rest)
         if self._length == 0:
@@ -75,8 +88,11 @@ class Batches:
         """An iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
         chunks = _Chunks(self, index, range(start, len(self)))
         if not self.workers:
-            return (chunks[position] for position in range(len(chunks)))
-        return iter(DataLoader(chunks, batch_size=None, num_workers=self.workers, worker_init_fn=_one_thread))
+            return (self._pin(chunks[position]) for position in range(len(chunks)))
+        loader = DataLoader(
+            chunks, batch_size=None, num_workers=self.workers, worker_init_fn=_one_thread, pin_memory=self.pinned
+        )
+        return iter(loader)
 
     def batch(self, epoch, position):
         """The Batch number `position` of an epoch, or this process's part of it."""
@@ -89,6 +105,11 @@ class Batches:
         chosen = np.array_split(chosen, self._count)[self._rank]
         return self._collate([self._sample(epoch, pool[number], pool) for number in chosen])
 
+    def _pin(self, batch):
+        if not self.pinned:
+            return batch
+        return batch._replace(images=batch.images.pin_memory(), targets=batch.targets.pin_memory())
+
     def _sample(self, epoch, index, pool):
         if self.augment is None:
             return letterbox_sample(self.dataset.sample(index), self.size)
@@ -96,7 +117,7 @@ class Batches:
         return self.augment(self.dataset, index, self.size, generator, pool=pool)
 
     def _collate(self, samples):
-        images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3)
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
         targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
         masks = None
         if self.masks:

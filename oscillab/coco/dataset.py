@@ -19,12 +19,13 @@ from oscillab.coco.scenes import SPLITS, Scenes
 class CocoFolder:
     """The pictures of one split of a COCO-format folder; crowds count for evaluation only, never as boxes to learn.
 
+    Decoded pictures are kept in memory where the whole split takes no more than `cache_bytes`; they are read-only.
     Raises ValueError for whatever is wrong with the annotation file (see `read_annotations`) and for missing pictures.
     """
 
     fresh = False
 
-    def __init__(self, root, split="val2017", *, masks=False):
+    def __init__(self, root, split="val2017", *, masks=False, cache_bytes=2**29):
         self.root, self.split, self.masks = Path(root), split, masks
         self.path = self.root / "annotations" / f"instances_{split}.json"
         self._content = read_annotations(self.path)
@@ -36,6 +37,9 @@ class CocoFolder:
         self._folder = self._find_folder()
         self._check_pictures()
         self._labels = {number: label for label, number in enumerate(self.category_ids)}
+        # All or none: of a set that is drawn from at random, keeping a part saves no more than that part.
+        size = sum(3 * image["height"] * image["width"] for image in self._images)
+        self._decoded = {} if size <= cache_bytes else None
         self._objects = defaultdict(list)
         for entry in self._content["annotations"]:
             if not entry.get("iscrowd"):
@@ -49,7 +53,7 @@ class CocoFolder:
     def sample(self, index):
         """The Sample number `index`, with boxes cut to the picture; raises ValueError when its file cannot be read."""
         image = self._images[index]
-        pixels = self._read(image)
+        pixels = self._pixels(index, image)
         objects = self._objects[image["id"]]
         boxes = np.array([clip_box(entry["bbox"], image) for entry in objects], dtype=np.float32).reshape(-1, 4)
         labels = np.array([self._labels[entry["category_id"]] for entry in objects], dtype=np.int64)
@@ -97,6 +101,20 @@ class CocoFolder:
                 f"{self.path}: {len(lost)} objects have no 'segmentation', the first in image {lost[0]['image_id']}: give "
                 "annotations with masks, or take a network without (masks=False)"
             )
+
+    def _pixels(self, index, image):
+        """The picture (H, W, 3) RGB, read-only where it is kept."""
+        if self._decoded is None:
+            return self._read(image)
+        pixels = self._decoded.get(index)
+        if pixels is None:
+            pixels = self._decoded[index] = self._read(image)
+            pixels.flags.writeable = False
+        return pixels
+
+    def __getstate__(self):
+        """The data set without pictures, for a worker process that is sent one."""
+        return {**self.__dict__, "_decoded": None if self._decoded is None else {}}
 
     def _read(self, image):
         """The picture (H, W, 3) RGB; by bytes, since OpenCV does not open every path on every system."""

@@ -16,13 +16,18 @@ GREY = 114  # the borders' colour, of 255
 
 def resize_longest(image, size, *, smooth=True):
     """The image with its longer side resized to `size` pixels; smooth=True shrinks by INTER_AREA (validation)."""
+    height, width = shape_of_longest(image, size)
+    if (height, width) == image.shape[:2]:
+        return image
+    method = cv2.INTER_AREA if smooth and size < max(image.shape[:2]) else cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def shape_of_longest(image, size):
+    """Height and width of the image with its longer side resized to `size` pixels, cut to whole ones."""
     height, width = image.shape[:2]
     ratio = size / max(height, width)
-    if ratio == 1:
-        return image
-    method = cv2.INTER_AREA if smooth and ratio < 1 else cv2.INTER_LINEAR
-    shape = max(int(width * ratio), 1), max(int(height * ratio), 1)
-    return cv2.resize(image, shape, interpolation=method)
+    return max(int(height * ratio), 1), max(int(width * ratio), 1)
 
 
 def letterbox(image, size, *, smooth=True):

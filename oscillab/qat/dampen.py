@@ -4,9 +4,12 @@ Oscillation dampening (2203.11086): a loss that grows with the distance of each 
 centre, with a weight that rises from 0, so that weights may still change their bins early on.
 """
 
+import torch
+
 from oscillab.qat.remedy import Remedy
 from oscillab.qat.schedule import check_share, cosine_between
-from oscillab.quant.lsq import along_channels, integer_state
+from oscillab.quant.weights import bin_distances
+from oscillab.record.ranges import in_storage_order
 
 REDUCTIONS = ("sum", "kernel_mean")
 
@@ -34,14 +37,11 @@ class Dampening(Remedy):
 
     def penalty(self):
         """The 0-d distance of all latent weights from their bin centres, squared; its gradient reaches them alone."""
-        return sum(self._reduced(squared_distance(layer.weight, layer.weight_quantizer)) for layer in self.layers)
+        return torch.stack([squared_distance(layer, reduction=self.reduction) for layer in self.layers]).sum()
 
     def loss(self, loss):
         """`loss` with the penalty added: call it as `loss` is called, for (total, items)."""
         return Dampened(loss, self)
-
-    def _reduced(self, squares):
-        return squares.sum() if self.reduction == "sum" else squares.sum(0).mean()
 
 
 class Dampened:
@@ -64,12 +64,29 @@ class Dampened:
         return total + added * share, items | {"dampening": added.detach()}
 
 
-def squared_distance(weight, quantizer):
-    """(w^ - clip(w, s n, s p))^2 of each weight, in its shape (the damping loss of 2203.11086).
+def squared_distance(layer, *, reduction="sum"):
+    """Sum of (w^ - clip(w, s n, s p))^2 over a layer's weights, 0-d (the damping loss of 2203.11086).
 
     w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
     """
-    step_size = quantizer.positive_step_size()
-    rounded = integer_state(weight, step_size, quantizer.low, quantizer.high)
-    step = along_channels(step_size, weight)
-    return (rounded * step - weight.clamp(quantizer.low * step, quantizer.high * step)).square()
+    grid = layer.weight_quantizer
+    count = (
+        1 if reduction == "sum" else layer.weight[0].numel()
+    )  # the mean over the rest of the sum over output channels
+    return _SquaredDistance.apply(layer.weight, grid.positive_step_size(), grid.low, grid.high) / count
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """The sum of squares of `bin_distances`, which are half of its gradient."""
+
+    @staticmethod
+    def forward(ctx, weight, step_size, low, high):
+        distances = bin_distances(weight, step_size, low, high)
+        ctx.save_for_backward(distances)
+        flat = in_storage_order(distances)
+        return torch.dot(flat, flat)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (distances,) = ctx.saved_tensors
+        return distances * (2 * grad), None, None, None

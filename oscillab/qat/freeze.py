@@ -11,8 +11,10 @@ import torch
 
 from oscillab.qat.remedy import Remedy
 from oscillab.qat.schedule import check_share, cosine_between
-from oscillab.quant.lsq import along_channels
+from oscillab.quant.many import ReadMany
+from oscillab.quant.weights import place_frozen, release_frozen
 from oscillab.record.tracker import Tracker, where_true
+from oscillab.record.watched import dense_stride
 
 FORGET_EVERY = 250  # updates between two clearings of the tracker's counts, which hold 255
 
@@ -42,7 +44,8 @@ class FrozenStates:
         """
         state = self.hold(state)
         self.tracker.update(state)
-        new = where_true((self.tracker.frequency > threshold) & ~self.frozen)
+        new = where_true(torch.gt(self.tracker.frequency, threshold))
+        new = new[~self.frozen[new]]
         self.frozen_state[new] = self.average[new].round().to(torch.int8)
         self.frozen[new] = True
         self.average.lerp_(state.float(), self.tracker.momentum)
@@ -81,7 +84,7 @@ class Freezing(Remedy):
         self.thresholds, self.begin, self.momentum = tuple(thresholds), check_share("begin", begin), momentum
         super().__init__(model, optimizer, total_steps)
         self.states = FrozenStates(self._read(), momentum=momentum)
-        self._any = False
+        self._any, self._viewed = False, None
 
     @property
     def frozen_share(self):
@@ -105,11 +108,9 @@ class Freezing(Remedy):
             weight, grid = layer.weight, layer.weight_quantizer
             if weight.grad is None:
                 continue
+            total = release_frozen(weight.grad, frozen, state, grid.step_size)
             if grid.step_size.grad is not None:
-                each = weight.grad * state  # (C_out, C_in, H, W), 0 where nothing is frozen
-                total = each.sum() if grid.step_size.ndim == 0 else each.flatten(1).sum(1)
                 grid.step_size.grad.add_(total, alpha=grid._gradient_scale(weight))
-            weight.grad.mul_(free_of(frozen, weight))
 
     def after_step(self):
         """The count, then every frozen weight back to its state (decay and a moving step size took it away)."""
@@ -117,32 +118,62 @@ class Freezing(Remedy):
         self._place()
 
     def state_dict(self):
-        """The step count and all that is known of the weights."""
-        return super().state_dict() | {"states": self.states.state_dict()}
+        """The step count and all that is known of the weights, each at its flat index."""
+        return super().state_dict() | {"states": self._each(self.states.state_dict(), self._in_order)}
 
     def load_state_dict(self, state):
         """Continue from `state`, made by `state_dict`."""
         super().load_state_dict(state)
-        self.states.load_state_dict(state["states"])
+        self.states.load_state_dict(self._each(state["states"], self._as_in_memory))
         self._any = bool(self.states.frozen.any())
 
     def _read(self):
-        with torch.no_grad():
-            return torch.cat([layer.integer_state().reshape(-1) for layer in self.layers])
+        """The integer states of all weights (weights,) int8, a layer's in the order in which they lie in memory."""
+        count = sum(layer.weight.numel() for layer in self.layers)
+        states = torch.empty(count, dtype=torch.int8, device=self.layers[0].weight.device)
+        ReadMany.integer_states(self.layers, self._views(states))
+        return states
 
     def _place(self):
         """Each frozen latent weight to the middle of its bin, s * k, which every reader rounds to k."""
         if not self._any:
             return
-        for layer, frozen, state in self._parts():
-            step = along_channels(layer.weight_step_size(), layer.weight)
-            layer.weight.mul_(free_of(frozen, layer.weight)).add_(state * step)
+        step_sizes = ReadMany.weight_step_sizes(self.layers)
+        for (layer, frozen, state), step_size in zip(self._parts(), step_sizes, strict=True):
+            place_frozen(layer.weight, frozen, state, step_size)
 
     def _parts(self):
         """(layer, its frozen mask, its frozen states), both in its weight's shape."""
-        counts = [layer.weight.numel() for layer in self.layers]
-        split = zip(self.layers, self.states.frozen.split(counts), self.states.frozen_state.split(counts), strict=True)
-        return [(layer, mask.view(layer.weight.shape), state.view(layer.weight.shape)) for layer, mask, state in split]
+        if self._viewed is None:  # the buffers stay where they are
+            views = self._views(self.states.frozen), self._views(self.states.frozen_state)
+            self._viewed = list(zip(self.layers, *views, strict=True))
+        return self._viewed
+
+    def _views(self, flat):
+        """The layers' parts of a buffer over all weights, views of their weights' shapes and memory formats."""
+        views, start = [], 0
+        for layer in self.layers:
+            weight = layer.weight
+            views.append(flat.as_strided(weight.shape, dense_stride(weight), start))
+            start += weight.numel()
+        return views
+
+    def _in_order(self, flat):
+        """A copy of a buffer over all weights with each weight at its flat index, whatever the memory format."""
+        return torch.cat([view.reshape(-1) for view in self._views(flat)])
+
+    def _as_in_memory(self, flat):
+        """The inverse of `_in_order`."""
+        out, parts = torch.empty_like(flat), flat.split([layer.weight.numel() for layer in self.layers])
+        for view, part in zip(self._views(out), parts, strict=True):
+            view.copy_(part.view(view.shape))
+        return out
+
+    def _each(self, state, change):
+        """`state` with every buffer over all weights changed."""
+        if isinstance(state, dict):
+            return {name: self._each(value, change) for name, value in state.items()}
+        return change(state) if isinstance(state, torch.Tensor) else state
 
 
 def free_of(frozen, like):

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .calibrate import calibrate, quantizers
+from .fused import recomputed
 from .initial import INITS
 from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
+from .many import ReadMany
 from .quantizer import Quantizer
+from .share import share_inputs
+from .weights import state_bytes
 
 GRANULARITIES = ("per_tensor", "per_channel")
 ACTIVATIONS = ("symmetric", "unsigned", "affine")
@@ -33,6 +37,7 @@ class QuantSpec:
     init: str = "mse"  # as Nagel et al.; lsq is the formula of LSQ
     gradient_mask: str = "unrounded"  # LSQ's paper; rounded is what most libraries do
     gradient_scale: bool = True  # LSQ's 1 / sqrt(N * Qp); Adam hardly notices it
+    share_inputs: bool = False  # one quantizer for convolutions that read the same tensor; the paper gives each its own
 
     def __post_init__(self):
         check_bits(self.bits)
@@ -41,12 +46,15 @@ class QuantSpec:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("init", self.init, INITS)
         check_choice("gradient_mask", self.gradient_mask, GRADIENT_MASKS)
-        if not isinstance(self.gradient_scale, bool):
-            raise ValueError(f"gradient_scale must be True or False, got {self.gradient_scale!r}")
+        for name in ("gradient_scale", "share_inputs"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
 
 
 class QuantConv2d(nn.Conv2d):
     """A convolution of quantized weights with a quantized input; `weight` and `bias` keep their names."""
+
+    read_many = ReadMany
 
     def __init__(self, *args, bits: int = 4, spec: QuantSpec | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -78,12 +86,14 @@ class QuantConv2d(nn.Conv2d):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+        inputs, weight = self.input_quantizer(x), self.weight_quantizer(self.weight)
+        with recomputed(inputs):  # weights are few: to make them again costs more than to keep them
+            return self._conv_forward(inputs, weight, self.bias)
 
     def integer_state(self) -> Tensor:
         """The integer state of every weight, int8, of the weight's shape."""
         grid = self.weight_quantizer
-        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high).to(torch.int8)
+        return state_bytes(self.weight, grid.positive_step_size(), grid.low, grid.high)
 
     def weight_step_size(self) -> Tensor:
         """The step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
@@ -124,17 +134,17 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
         raise ValueError(f"model is already quantized ({len(quant_layers(model))} layers); quantize a float model")
     convolutions = _convolutions(model)
     ends = _end_layers(model, convolutions)
-    layers = [
-        QuantConv2d.from_float(conv, bits=spec.ends_bits if name in ends else spec.bits, spec=spec)
+    layers = {
+        name: QuantConv2d.from_float(conv, bits=spec.ends_bits if name in ends else spec.bits, spec=spec)
         for name, conv in convolutions.items()
-    ]
+    }
     model.quant_spec = spec  # what a file needs to say of the structure
-    if batches is None:
-        return model
     try:
-        return calibrate(model, batches)
+        if spec.share_inputs:
+            share_inputs(model, layers)
+        return model if batches is None else calibrate(model, batches)
     except BaseException:  # Ctrl-C as well: half a calibration is no model
-        for layer in layers:
+        for layer in layers.values():
             layer.to_float()
         del model.quant_spec
         raise

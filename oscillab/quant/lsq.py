@@ -2,14 +2,17 @@
 
 LSQ (Eq. 1 of 2311.05109; gradients of 1902.08153; the offset of LSQ+, 2004.09576). The integer state stands apart from
 de-quantizing: forward, recorder, dampening and export call the one expression here, so that none of them can disagree
-about a bin edge. Forward and backward stand together in one autograd.Function without host synchronisation; it keeps
-only its input and its output, and the output is kept by the convolution behind it anyway.
+about a bin edge. Forward and backward stand together in one autograd.Function without host synchronisation. They are
+written in torch's operations here, for every device; on the CPU `fused.py` has them in one pass over memory each.
 """
 
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from .fused import FusedLsq
+from .kernel import kernel_for
 
 BITS = range(2, 9)
 GRADIENT_MASKS = ("unrounded", "rounded")
@@ -171,4 +174,8 @@ def lsq(
     if step_size.ndim > 1 or (step_size.ndim == 1 and step_size.numel() not in (1, x.shape[0])):
         raise ValueError(f"step_size must be 0-d or ({x.shape[0]},) for this x, got shape {tuple(step_size.shape)}")
     rounded = gradient_mask == "rounded"
+    kernel = kernel_for(x, step_size, offset, floor)
+    if kernel:
+        limits = _mask_limits(low, high, rounded, torch.float32)
+        return FusedLsq.apply(kernel, x, step_size, offset, floor, held, low, high, limits, gradient_scale)
     return _Lsq.apply(x, step_size, offset, floor, held, low, high, rounded, gradient_scale)

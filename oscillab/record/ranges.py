@@ -63,32 +63,28 @@ class RangeObserver:
 
     def row(self) -> dict[str, Tensor]:
         """What was seen since `arm`, (modules,) float32 each; NaN for a module without a forward. Forgets it."""
-        seen = torch.tensor(self._seen, dtype=torch.float32, device=self._device)
-        seen = torch.where(seen > 0, seen, torch.nan)
-        row = {
-            "observed_low": torch.where(seen.isnan(), torch.nan, self._low),
-            "observed_high": torch.where(seen.isnan(), torch.nan, self._high),
-            "clipped_share": self._clipped / seen,
-        }
+        count = len(self._index)
+        low, high = (torch.full((count,), torch.nan, device=self._device) for _ in range(2))
+        clipped, seen = torch.zeros(2, count, device=self._device)
+        if self._looks:
+            indices, lows, highs, clips, numbers = zip(*self._looks, strict=True)
+            at, clips = torch.tensor(indices, device=self._device), torch.stack(clips).float()
+            low.scatter_reduce_(0, at, torch.stack(lows).float(), "amin", include_self=False)
+            high.scatter_reduce_(0, at, torch.stack(highs).float(), "amax", include_self=False)
+            clipped.index_add_(0, at, clips)
+            seen.index_add_(0, at, torch.tensor(numbers, dtype=torch.float32, device=self._device))
         self._clear()
-        return row
+        return {"observed_low": low, "observed_high": high, "clipped_share": clipped / seen}  # 0 / 0 is NaN
 
     def _clear(self) -> None:
-        count = len(self._index)
-        self._low = torch.full((count,), torch.inf, device=self._device)
-        self._high = torch.full((count,), -torch.inf, device=self._device)
-        self._clipped = torch.zeros(count, device=self._device)
-        self._seen = [0] * count
+        self._looks: list[tuple] = []  # (module, lowest, highest, sampled inputs that were clipped, sampled inputs)
 
     @torch.no_grad()
     def _observe(self, index: int, x: Tensor, clipping_range: tuple[Tensor, Tensor]) -> None:
         values = in_storage_order(x.detach())
-        low, high = torch.aminmax(values)
-        sample = values[:: sampling_stride(values.numel())].float()
-        self._low[index] = torch.minimum(self._low[index], low)
-        self._high[index] = torch.maximum(self._high[index], high)
-        self._clipped[index] += ((sample < clipping_range[0]) | (sample > clipping_range[1])).sum()
-        self._seen[index] += sample.numel()
+        sample = values[:: sampling_stride(values.numel())].float().contiguous()  # compared twice, and summed
+        clipped = ((sample < clipping_range[0]) | (sample > clipping_range[1])).sum()
+        self._looks.append((index, *torch.aminmax(values), clipped, sample.numel()))
 
     def _look(self, module: nn.Module, inputs: tuple) -> None:
         if not (module in self._index and module.training and torch.is_grad_enabled()):

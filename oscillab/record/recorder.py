@@ -163,7 +163,7 @@ class Recorder:
         self._arm_when_due()
 
     def _tick(self) -> None:
-        step_sizes = self._or_stop(self.layers.checked_step_sizes) if self.ranks.records else None
+        step_sizes = self._or_stop(self.layers.read, self._scratch) if self.ranks.records else None
         self.tick_count += 1
         if self.ranks.records:
             self._record(step_sizes)
@@ -172,7 +172,7 @@ class Recorder:
             self._or_stop(self.ranks.compare, self.layers, states, self.tick_count)
 
     def _record(self, step_sizes: torch.Tensor) -> None:
-        flipped, oscillated = self.tracker.update(self.layers.integer_states(self._scratch))
+        flipped, oscillated = self.tracker.update(self._scratch)
         self._last_flip_count = len(flipped)
         self.rows.add_tick(self.step_count, flipped, oscillated, step_sizes=step_sizes, state=self.tracker.state)
         if self._ranges_due(self.tick_count):

@@ -4,7 +4,8 @@ A layer is anything with the three methods of the protocol, from this project or
 `integer_state()` (int8, the weight's shape), `weight_step_size()` (0-d, or one per output channel) and
 `activation_range()` ((low, high) in the units of the input, or None). `bits` and `latent_weight()` are taken where
 they exist; without `latent_weight()` the latent weight is the parameter `weight`. So are the trained step sizes
-`weight_quantizer.step_size` and `input_quantizer.step_size`, whose gradients are looked at (see `gradients.py`).
+`weight_quantizer.step_size` and `input_quantizer.step_size`, whose gradients are looked at (see `gradients.py`). Where
+all layers are of one class that has a `read_many`, it answers for all of them in one call (see `oscillab.quant.many`).
 
 All weights stand one after the other in flat buffers, a layer's in the order in which they lie in memory: reading
 channels-last weights in another order would take as long as all else together. What leaves the recorder is `in_order`.
@@ -86,6 +87,9 @@ class WatchedLayers:
         self._places = Places(model, self.layers)
         self.ranged = [i for i, module in enumerate(self.modules) if module.activation_range() is not None]
         self.per_channel = any(layer.step_count > 1 for layer in self.layers)
+        kinds = {layer.kind for layer in self.layers}
+        self._many = vars(kinds.pop()).get("read_many") if len(kinds) == 1 else None  # not what a class inherits
+        self._viewed = None  # a buffer and the layers' views of it
         self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
         self._step_layer = self._step_layer.to(self.device)
 
@@ -101,6 +105,15 @@ class WatchedLayers:
             "give record() the optimizer that trains this model, built after quantizing"
         )
 
+    def read(self, out: Tensor) -> Tensor:
+        """The checked step sizes (see there); `out` (weights of all layers,) int8 is filled with the integer states."""
+        if not self._many:
+            step_sizes = self.checked_step_sizes()
+            self.integer_states(out)
+            return step_sizes
+        self._places.check()  # before a layer that is no more is read
+        return self._checked(self._read_many(out))
+
     def checked_step_sizes(self) -> Tensor:
         """The weight step sizes of all layers one after the other, float32 (sum of step counts,).
 
@@ -108,7 +121,15 @@ class WatchedLayers:
         recording began, or a latent weight or step size is NaN or infinite.
         """
         self._places.check()
-        each = [module.weight_step_size().detach().reshape(-1) for module in self.modules]
+        latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
+        sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
+        return self._checked(torch.stack(sums) if sums else torch.zeros(0, device=self.device))
+
+    def _checked(self, probes: Tensor) -> Tensor:
+        """The step sizes; `probes` are numbers of which one is not finite where a weight is not."""
+        many = self._many
+        found = many.weight_step_sizes(self.modules) if many else [m.weight_step_size() for m in self.modules]
+        each = [step_size.detach().reshape(-1) for step_size in found]
         for layer, step_size in zip(self.layers, each, strict=True):
             if step_size.device != self.device or step_size.numel() != layer.step_count:
                 now = f"{step_size.numel()} step size(s) on {step_size.device}"
@@ -116,14 +137,22 @@ class WatchedLayers:
                     f"layer '{layer.name}' had {layer.step_count} step size(s) on {self.device}, has {now}"
                 )
         step_sizes = torch.cat(each).float()
-        self._check_finite(step_sizes)
+        self._check_finite(step_sizes, probes)
         return step_sizes
 
     def integer_states(self, out: Tensor) -> Tensor:
         """`out` (weights of all layers,) int8, filled with their integer states, as they lie in memory."""
+        if self._many:
+            self._read_many(out)
+            return out
         for layer in self.layers:
             layer.view(out).copy_(layer.module.integer_state())
         return out
+
+    def _read_many(self, out: Tensor) -> Tensor:
+        if self._viewed is None or self._viewed[0] is not out:
+            self._viewed = out, [layer.view(out) for layer in self.layers]
+        return self._many.integer_states(self.modules, self._viewed[1])
 
     def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
         """Mean, and for per-channel layers the least and the largest step size of each layer, float32 (layers,)."""
@@ -135,14 +164,16 @@ class WatchedLayers:
 
     def clipping_ranges(self) -> dict[str, Tensor]:
         """Low and high end of each input quantizer in the units of the input, float32 (layers with one,)."""
-        ends = [self.modules[i].activation_range() for i in self.ranged]
-        low, high = (torch.stack([pair[side] for pair in ends]).detach().float() for side in (0, 1))
-        return {"clip_low": low, "clip_high": high}
+        ranged = [self.modules[i] for i in self.ranged]
+        if self._many:
+            low, high = self._many.activation_ranges(ranged)
+        else:
+            ends = [module.activation_range() for module in ranged]
+            low, high = (torch.stack([pair[side] for pair in ends]).detach() for side in (0, 1))
+        return {"clip_low": low.float(), "clip_high": high.float()}
 
-    def _check_finite(self, step_sizes: Tensor) -> None:
-        latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
-        sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
-        if torch.isfinite(torch.stack([*sums, step_sizes.sum()])).all():
+    def _check_finite(self, step_sizes: Tensor, probes: Tensor) -> None:
+        if torch.isfinite(torch.cat([probes.float(), step_sizes])).all():
             return
         for layer in self.layers:  # a sum of huge finite numbers can overflow: look again, number by number
             latent, step_size = layer.latent_weight(), layer.module.weight_step_size()

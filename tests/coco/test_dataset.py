@@ -1,6 +1,7 @@
 """COCO-format folders: a small one made here and read back, the real one, and everything that can be wrong with one."""
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -140,3 +141,26 @@ def test_open_dataset_knows_scenes_and_folders(folder):
         open_dataset(str(root), "train")
     with pytest.raises(ValueError, match="no data set 'nowhere': give 'scenes' or the path"):
         open_dataset("nowhere")
+
+
+def test_pictures_are_kept_decoded_where_all_of_them_fit(folder, monkeypatch):
+    """Oracle: counted readings: one a picture where 3 * (40 * 50 + 16 * 16) bytes are allowed, one a call with a byte less."""
+    root = folder()
+    size, readings = 3 * (40 * 50 + 16 * 16), []
+    read = CocoFolder._read
+    monkeypatch.setattr(CocoFolder, "_read", lambda self, image: readings.append(image["id"]) or read(self, image))
+    kept, afresh = CocoFolder(root, cache_bytes=size), CocoFolder(root, cache_bytes=size - 1)
+    for index in (0, 1, 0, 0):
+        first, second = kept.sample(index), afresh.sample(index)
+        assert np.array_equal(first.image, second.image) and np.array_equal(first.boxes, second.boxes)
+    assert readings == [5, 5, 8, 8, 5, 5]
+    with pytest.raises(ValueError, match="read-only"):
+        kept.sample(0).image[:] = 0
+
+
+def test_a_worker_is_sent_no_pictures(folder):
+    """Oracle: the length of the pickle, which is shorter than one decoded picture's 6,000 bytes."""
+    data = CocoFolder(folder())
+    data.sample(0)
+    sent = pickle.dumps(data)
+    assert len(sent) < 6000 and np.array_equal(pickle.loads(sent).sample(0).image, data.sample(0).image)

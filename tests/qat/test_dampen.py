@@ -5,6 +5,7 @@ import torch
 
 from oscillab.qat.dampen import Dampening, squared_distance
 from oscillab.quant import QuantConv2d
+from oscillab.quant.weights import bin_distances
 
 
 def layer_of(weights, *, step_size=0.2, bits=2):
@@ -21,9 +22,11 @@ def test_four_weights_by_hand():
     """Oracle: by hand; states 0, -1, 1, -2 of 0.05, -0.25, 0.3, -0.9 at step 0.2 on -2..1; the last two lie beyond the
     grid (0.2 and -0.4 are its ends), so that they cost nothing. Gradient 2 (w - w^): 0.1, -0.1, 0, 0."""
     layer = layer_of([0.05, -0.25, 0.3, -0.9])
-    squares = squared_distance(layer.weight, layer.weight_quantizer)
-    torch.testing.assert_close(squares.flatten(), torch.tensor([0.0025, 0.0025, 0.0, 0.0]))
-    squares.sum().backward()
+    each = bin_distances(layer.weight, torch.tensor(0.2), -2, 1)
+    torch.testing.assert_close(each.flatten(), torch.tensor([0.05, -0.05, 0.0, 0.0]))
+    total = squared_distance(layer)
+    torch.testing.assert_close(total, torch.tensor(0.005))
+    total.backward()
     torch.testing.assert_close(layer.weight.grad.flatten(), torch.tensor([0.1, -0.1, 0.0, 0.0]))
     assert layer.weight_quantizer.step_size.grad is None
 
@@ -48,7 +51,12 @@ def test_the_paper_sum_and_the_code_mean(tiny):
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     dampening = Dampening(model, optimizer, 4, reduction="kernel_mean")
-    each = [squared_distance(la.weight, la.weight_quantizer).sum() / la.weight[0].numel() for la in dampening.layers]
+    each = []
+    for layer in dampening.layers:
+        weight, grid = layer.weight.detach(), layer.weight_quantizer
+        low, high = grid.clipping_range()
+        squares = (grid(weight) - weight.clamp(low, high)).square()
+        each.append(squares.sum(0).mean())
     torch.testing.assert_close(dampening.penalty(), sum(each))
     total = Dampening(model, optimizer, 4).penalty()
     assert total > dampening.penalty() > 0

@@ -1,9 +1,12 @@
 """Small networks with the shapes of convolution that detectors have."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
+from oscillab.quant.kernel import kernel_off
 from oscillab.quant.lsq import lsq
 
 
@@ -67,6 +70,17 @@ def lsq_gradients(x, step_size, low, high, *, upstream, offset=None, **options):
 
 
 @pytest.fixture
-def gradients():
-    """The function above."""
+def plain_gradients():
+    """The function above, on the kernel where there is one."""
     return lsq_gradients
+
+
+@pytest.fixture(params=["kernel", "torch"])
+def gradients(request):
+    """The function above, on the kernel and on torch's operations."""
+
+    def call(*arguments, **options):
+        with kernel_off() if request.param == "torch" else nullcontext():
+            return lsq_gradients(*arguments, **options)
+
+    return call

@@ -1,0 +1,208 @@
+/* How does a value get on to its grid, and a gradient back from it, in one pass over memory?
+
+   The arithmetic of lsq.py, operation by operation: a true division, a rounding to the even integer, a product. Nothing
+   is contracted or reordered (-ffp-contract=off, no -ffast-math), so that values and gradients to x equal torch's bit by
+   bit. Only sums over many values are added in another order: within a block in single precision, over the blocks in
+   double, the same for any number of threads.
+
+   x lies in `rows` runs of `length` values, each run with a step size of its own and cut into blocks. build.py compiles
+   this file, which includes itself once for each type of x; kernel.py calls it. */
+
+#ifndef TYPE
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 2048   /* values of one sum in single precision */
+#define ALONE 32768 /* fewer values than these are not worth a second thread */
+
+typedef struct {
+    int64_t rows, length, threads;
+    float low, high;    /* the grid's limits */
+    float lower, upper; /* x / s lies inside the grid where it lies between these two */
+    float gradient_scale;
+} grid;
+
+static inline float float32_load(float value) { return value; }
+static inline float float32_store(float value) { return value; }
+
+static inline float bfloat16_load(uint16_t value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+static inline uint16_t bfloat16_store(float value) { /* ties go to the even number */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    return value != value ? 0x7FC0 : (uint16_t)rounded;
+}
+
+static inline float integer_state(float quotient, float low, float high) { /* NaN fails both comparisons and stays NaN */
+    float state = rintf(quotient);
+    state = state < low ? low : state;
+    return state > high ? high : state;
+}
+
+/* The step size in use: the floor where the given one fell below it, which `held` then counts. */
+static float step_in_use(const float *step, const float *floor, int64_t *held, int64_t row) {
+    if (!floor || step[row] >= floor[row] || step[row] != step[row]) return step[row];
+    if (held) held[row] += 1;
+    return floor[row];
+}
+
+/* What a recorder, dampening and freezing ask of the latent weights; each is one pass, row by row. */
+
+/* The integer state of every weight; `probe` becomes NaN where a weight is NaN or infinite, else 0. */
+void states(const float *restrict weight, int8_t *restrict state, const float *restrict step, float *restrict probe,
+            const grid *g) {
+    const float low = g->low, high = g->high;
+    float zero = 0;
+    for (int64_t row = 0; row < g->rows; row++) {
+        const float *restrict w = weight + row * g->length, s = step[row];
+        int8_t *restrict out = state + row * g->length;
+        const int64_t length = g->length;
+#pragma omp simd reduction(+ : zero)
+        for (int64_t i = 0; i < length; i++) {
+            zero += w[i] * 0;
+            out[i] = (int8_t)(int32_t)integer_state(w[i] / s, low, high);
+        }
+    }
+    *probe = zero;
+}
+
+/* `states` of many layers in one call. */
+void states_of_many(const int64_t *count, float **weights, int8_t **state, float **steps, float *probes, const grid *grids) {
+    for (int64_t i = 0; i < *count; i++) states(weights[i], state[i], steps[i], probes + i, grids + i);
+}
+
+/* How far every weight, clipped to the grid, lies from its bin's centre; NaN stays NaN. */
+void distances(const float *restrict weight, float *restrict distance, const float *restrict step, const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) {
+        const float *restrict w = weight + row * g->length, s = step[row], low = g->low * s, high = g->high * s;
+        const float lowest = g->low, highest = g->high;
+        float *restrict out = distance + row * g->length;
+        for (int64_t i = 0, n = g->length; i < n; i++) {
+            float clipped = w[i] < low ? low : w[i];
+            clipped = clipped > high ? high : clipped;
+            out[i] = clipped - integer_state(w[i] / s, lowest, highest) * s;
+        }
+    }
+}
+
+/* Frozen weights to the middle of the bin of their state. */
+void place(float *restrict weight, const uint8_t *restrict frozen, const int8_t *restrict state, const float *restrict step,
+           const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) {
+        const int64_t at = row * g->length, end = at + g->length;
+        const float s = step[row];
+        for (int64_t i = at; i < end; i++) weight[i] = frozen[i] ? state[i] * s : weight[i];
+    }
+}
+
+/* Gradients of frozen weights to 0; `sums`: of each row, gradient * state over the frozen ones, where others hold 0. */
+void release(float *restrict gradient, const uint8_t *restrict frozen, const int8_t *restrict state, float *restrict sums,
+             const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) {
+        double row_sum = 0;
+        for (int64_t done = 0; done < g->length; done += BLOCK) {
+            const int64_t at = row * g->length + done, left = g->length - done, end = at + (left < BLOCK ? left : BLOCK);
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = at; i < end; i++) {
+                sum += gradient[i] * state[i];
+                gradient[i] = frozen[i] ? 0 : gradient[i];
+            }
+            row_sum += sum;
+        }
+        sums[row] = (float)row_sum;
+    }
+}
+
+static int64_t blocks_of(const grid *g) { return (g->length + BLOCK - 1) / BLOCK; }
+
+static int threads_for(const grid *g) { return g->rows * g->length < ALONE ? 1 : (int)g->threads; }
+
+/* The row and the length of block `i` of all; `at` is where its first value lies. */
+static int64_t place_of(int64_t i, const grid *g, int64_t *at, int64_t *length) {
+    const int64_t row = i / blocks_of(g), done = i % blocks_of(g) * BLOCK, left = g->length - done;
+    *at = row * g->length + done;
+    *length = left < BLOCK ? left : BLOCK;
+    return row;
+}
+
+#define TYPE float
+#define NAME(part) float32_##part
+#include "kernel.c"
+#undef TYPE
+#undef NAME
+#define TYPE uint16_t
+#define NAME(part) bfloat16_##part
+#include "kernel.c"
+
+#else
+
+static void NAME(quantize)(const TYPE *restrict x, TYPE *restrict y, int64_t length, float step, const float *shift,
+                           const grid *g) {
+    const float low = g->low, high = g->high;
+    if (!shift) {
+        for (int64_t i = 0; i < length; i++) y[i] = NAME(store)(integer_state(NAME(load)(x[i]) / step, low, high) * step);
+        return;
+    }
+    const float offset = *shift;
+    for (int64_t i = 0; i < length; i++)
+        y[i] = NAME(store)(integer_state((NAME(load)(x[i]) - offset) / step, low, high) * step + offset);
+}
+
+/* y of x; `used` becomes the step size of each run. `floor`, `held` and `shift` may be NULL. */
+void NAME(forward)(const TYPE *x, TYPE *y, const float *step, const float *floor, int64_t *held, float *used,
+                   const float *shift, const grid *g) {
+    for (int64_t row = 0; row < g->rows; row++) used[row] = step_in_use(step, floor, held, row);
+#pragma omp parallel for num_threads(threads_for(g))
+    for (int64_t i = 0; i < g->rows * blocks_of(g); i++) {
+        int64_t at, length, row = place_of(i, g, &at, &length);
+        NAME(quantize)(x + at, y + at, length, used[row], shift, g);
+    }
+}
+
+/* sums[0] and sums[1]: of a block, what the step size (times it) and the shift get. */
+static void NAME(differentiate)(const TYPE *restrict x, const TYPE *restrict upstream, TYPE *restrict to_x, int64_t length,
+                                float step, float shift, const grid *g, double *sums) {
+    const float low = g->low, high = g->high, lower = g->lower, upper = g->upper;
+    float step_sum = 0, shift_sum = 0;
+#pragma omp simd reduction(+ : step_sum, shift_sum)
+    for (int64_t i = 0; i < length; i++) {
+        float work = NAME(load)(x[i]) - shift, quotient = work / step; /* x - 0 is x, to the sign of a zero */
+        float gradient = NAME(load)(upstream[i]);
+        int inside = (quotient > lower) & (quotient < upper);
+        float passed = inside ? gradient : 0;
+        to_x[i] = NAME(store)(passed);
+        step_sum += gradient * (integer_state(quotient, low, high) * step - (inside ? work : 0));
+        shift_sum += gradient - passed;
+    }
+    sums[0] = step_sum;
+    sums[1] = shift_sum;
+}
+
+/* The gradients to x, to the step size of each run and, where there is one, to the shift; `sums` holds two for each block. */
+void NAME(backward)(const TYPE *x, const TYPE *upstream, TYPE *to_x, const float *used, const float *shift,
+                    float *to_step, float *to_shift, double *sums, const grid *g) {
+    const int64_t blocks = blocks_of(g);
+#pragma omp parallel for num_threads(threads_for(g))
+    for (int64_t i = 0; i < g->rows * blocks; i++) {
+        int64_t at, length, row = place_of(i, g, &at, &length);
+        NAME(differentiate)(x + at, upstream + at, to_x + at, length, used[row], shift ? *shift : 0, g, sums + 2 * i);
+    }
+    double shift_sum = 0;
+    for (int64_t row = 0; row < g->rows; row++) {
+        double step_sum = 0;
+        for (int64_t i = row * blocks; i < (row + 1) * blocks; i++) step_sum += sums[2 * i], shift_sum += sums[2 * i + 1];
+        to_step[row] = (float)(step_sum / used[row] * g->gradient_scale);
+    }
+    if (shift) *to_shift = (float)(shift_sum * g->gradient_scale);
+}
+
+#endif
