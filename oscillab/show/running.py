@@ -86,6 +86,7 @@ class Live(PictureBox):
         self.moving = MovingPicture(self.curves.recorders, total_steps=trainer.total_steps)
         self.picture.value = self.moving.png()
         self._started = time.perf_counter()
+        self._due = self._started + SHORTEST
         self.stopping &= not in_main_thread()
         if self.stopping:  # pressed before the first step
             trainer.stop()

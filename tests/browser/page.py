@@ -71,6 +71,11 @@ class Page:
         script = "all => all.filter(one => one.naturalWidth > 20).map(one => one.src)"
         return self.page.eval_on_selector_all(".jp-OutputArea img.widget-image, .jp-OutputArea .widget-image img", script)
 
+    def shown_count(self):
+        """How many pictures the outputs show, of widgets or not."""
+        script = "all => all.filter(one => one.naturalWidth > 20 && one.getClientRects().length).length"
+        return self.page.eval_on_selector_all(".jp-OutputArea img", script)
+
     def wait_for_change(self, before, seconds=QUICK):
         """The pictures once they differ from `before`; raises TimeoutError where they stay."""
         end = time.monotonic() + seconds

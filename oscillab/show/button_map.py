@@ -1,0 +1,88 @@
+"""How is something picked by clicking it in a picture, with Jupyter's own widgets alone?
+
+The picture is a map of buttons: each part is a button in the colour of its value, so that it can be clicked, reached by
+the keyboard and read by a screen reader.
+"""
+
+import ipywidgets
+import matplotlib
+import traitlets
+from matplotlib.colors import to_hex, to_rgb
+
+from .style import MAP, METHODS
+
+SHADES = 8  # colours of the scale; each is one style that many buttons share
+EMPTY = "#eeeeee"
+
+
+class ButtonMap(ipywidgets.VBox):
+    """Groups of buttons, one of which is chosen: `value` is its key, or None. `what` says what the colours mean."""
+
+    value = traitlets.Unicode(None, allow_none=True)
+
+    def __init__(self, what):
+        self.what, self.buttons, self.keys = what, {}, {}
+        self.styles = [ipywidgets.ButtonStyle(button_color=c, text_color=ink_on(c)) for c in shades()]
+        self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
+        size = {"width": "auto", "height": "22px", "padding": "0 5px", "margin": "1px"}
+        self.plain = ipywidgets.Layout(**size, border="2px solid transparent")
+        self.chosen = ipywidgets.Layout(**size, border=f"2px solid {METHODS['ema+qc'].color}")
+        self.legend = ipywidgets.HTML()
+        self.parts = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        super().__init__([self.legend, self.parts])
+
+    def lay_out(self, groups):
+        """Show the buttons of `groups` (title -> key -> label); nothing is chosen where the chosen key is gone."""
+        keys = {title: tuple(labels) for title, labels in groups.items()}
+        if keys == self.keys:
+            return
+        self.keys, self.buttons = keys, {}
+        self.parts.children = [self._group(title, labels) for title, labels in groups.items()]
+        self.value = self.value if self.value in self.buttons else None
+        self._mark()
+
+    def _group(self, title, labels):
+        column = [ipywidgets.Label(title, layout={"height": "20px"})] if title else []
+        for key, text in labels.items():
+            button = ipywidgets.Button(description=text, layout=self.plain, style=self.unknown)
+            button.on_click(lambda _, key=key: self.choose(key))
+            self.buttons[key] = button
+            column.append(button)
+        return ipywidgets.VBox(column, layout={"margin": "0 4px 4px 0"})
+
+    def choose(self, key):
+        """Choose a button, as a click does; raises ValueError for a key that the map has not."""
+        if key not in self.buttons:
+            raise ValueError(f"the map has no '{key}'; it has {', '.join(self.buttons) or 'nothing'}")
+        self.value = key
+
+    @traitlets.observe("value")
+    def _mark(self, change=None):
+        for key, button in self.buttons.items():
+            button.layout = self.chosen if key == self.value else self.plain
+
+    def paint(self, rates):
+        """Colour the buttons by `rates` (key -> share of weights, or None where unknown), on a scale from 0 to the largest."""
+        top = max((rate for rate in rates.values() if rate is not None), default=0) or 1e-12
+        for key, button in self.buttons.items():
+            rate = rates.get(key)
+            button.style = self.unknown if rate is None else self.styles[int(min(rate / top, 1) * (SHADES - 1) + 0.5)]
+            button.tooltip = f"{key}: {'unknown' if rate is None else f'{100 * rate:.2g} %'} {self.what}"
+        blocks = "".join(f'<span style="background:{c}">&emsp;</span>' for c in shades())
+        self.legend.value = f"{self.what}: 0 {blocks} {100 * top:.2g} %"
+
+
+def shades():
+    """The colours of the scale, low to high."""
+    scale = matplotlib.colormaps[MAP]
+    return [to_hex(scale(i / (SHADES - 1))) for i in range(SHADES)]
+
+
+def ink_on(color):
+    """Black or white, whichever is read more easily on the colour.
+
+    >>> ink_on("#ffea46"), ink_on("#00224e")
+    ('black', 'white')
+    """
+    red, green, blue = to_rgb(color)
+    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "white"
