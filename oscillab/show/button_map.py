@@ -21,34 +21,43 @@ class ButtonMap(ipywidgets.VBox):
     value = traitlets.Unicode(None, allow_none=True)
 
     def __init__(self, what):
-        self.what, self.buttons, self.keys = what, {}, {}
+        self.what, self.buttons, self.groups = what, {}, {}
         self.styles = [ipywidgets.ButtonStyle(button_color=c, text_color=ink_on(c)) for c in shades()]
         self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
         size = {"width": "auto", "height": "22px", "padding": "0 5px", "margin": "1px"}
         self.plain = ipywidgets.Layout(**size, border="2px solid transparent")
         self.chosen = ipywidgets.Layout(**size, border=f"2px solid {METHODS['ema+qc'].color}")
+        self.title_layout, self.title_style = ipywidgets.Layout(height="20px"), ipywidgets.Label().style
+        self.column_layout = ipywidgets.Layout(margin="0 4px 4px 0")
         self.legend = ipywidgets.HTML()
         self.parts = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
         super().__init__([self.legend, self.parts])
 
     def lay_out(self, groups):
         """Show the buttons of `groups` (title -> key -> label); nothing is chosen where the chosen key is gone."""
-        keys = {title: tuple(labels) for title, labels in groups.items()}
-        if keys == self.keys:
+        shown = {title: tuple(labels) for title, labels in groups.items()}
+        if shown == self.groups:
             return
-        self.keys, self.buttons = keys, {}
+        self.groups, self.buttons = shown, {}
+        self._close_parts()
         self.parts.children = [self._group(title, labels) for title, labels in groups.items()]
         self.value = self.value if self.value in self.buttons else None
         self._mark()
 
     def _group(self, title, labels):
-        column = [ipywidgets.Label(title, layout={"height": "20px"})] if title else []
+        column = [ipywidgets.Label(title, layout=self.title_layout, style=self.title_style)]
         for key, text in labels.items():
             button = ipywidgets.Button(description=text, layout=self.plain, style=self.unknown)
             button.on_click(lambda _, key=key: self.choose(key))
             self.buttons[key] = button
             column.append(button)
-        return ipywidgets.VBox(column, layout={"margin": "0 4px 4px 0"})
+        return ipywidgets.VBox(column, layout=self.column_layout)
+
+    def _close_parts(self):
+        """Take the buttons that are shown out of the page and out of the notebook's stored state."""
+        for column in self.parts.children:
+            for one in (*column.children, column):
+                one.close()
 
     def choose(self, key):
         """Choose a button, as a click does; raises ValueError for a key that the map has not."""

@@ -33,15 +33,15 @@ def draw_layer_view(runs, layer, *, weight=None, step=None):
     for column, (name, (method, recording)) in enumerate(runs.items()):
         own = {panel: panels[f"{panel}{column}"] for panel in PANELS}
         add_all(own, recording, look(method), layer, weight, min(step, int(recording.steps[-1])))
-        own["map"].set_title(f"{name}, {look(method).label}" if len(runs) > 1 else look(method).label, loc="left")
+        own["map"].set_title(f"{name}, {look(method).label}" if len(runs) > 1 else look(method).label, loc="left", fontsize=10)
     return finding(figure, f"{layer}, weight {weight}, step {step}: {course_sentence(runs, layer, weight)}")
 
 
 def paper(count):
     """A figure and its axes by name: one run in two rows, two runs in two columns."""
     if count == 1:
-        return blank_mosaic(10.4, 5.6, [["map0", "course0", "course0"], ["positions0", "sizes0", "range0"]])
-    return blank_mosaic(10.4, 10.0, [[f"{panel}{column}" for column in range(count)] for panel in PANELS])
+        return blank_mosaic(9.6, 5.2, [["map0", "course0", "course0"], ["positions0", "sizes0", "range0"]])
+    return blank_mosaic(9.6, 8.6, [[f"{panel}{column}" for column in range(count)] for panel in PANELS])
 
 
 def add_all(panels, recording, style, layer, weight, step):
@@ -50,34 +50,56 @@ def add_all(panels, recording, style, layer, weight, step):
     add_course(panels["course"], recording, style, layer, weight, step)
     if not recording["position_count"].any():
         raise ValueError(f"the latent weights of layer '{layer}' were not recorded")
-    add_positions(panels["positions"], recording, layer)
+    add_positions(panels["positions"], recording, layer, style)
+    label(panels["positions"], x="latent weight / step size (dotted: bin edges)", y="density")
     panels["positions"].legend(frameon=False, fontsize=7)
     sizes = panels["sizes"]
     sizes.plot(recording.steps, recording["step_size"][:, recording.index(layer)], **style.line(label=None))
-    label(sizes, x="optimizer step", y="weight step size s")
+    label(sizes, x="optimizer step", y="step size s")
+    for name in ("course", "sizes"):
+        panels[name].axvline(step, color=PICKED, linewidth=1.0)
+    add_inputs(panels["range"], recording, layer, step)
+
+
+def add_inputs(axes, recording, layer, step):
+    """The same axes with the range of the layer's inputs over time, or a word where none was observed."""
     table = observed(recording, layer)
     if table.empty:
-        panels["range"].text(0.5, 0.5, "no input was observed", ha="center", color=QUIET, transform=panels["range"].transAxes)
-    else:
-        add_range(panels["range"], table)
-    label(panels["range"], x="optimizer step", y="input of the layer")
-    for name in ("course", "sizes", "range"):
-        panels[name].axvline(step, color=PICKED, linewidth=1.0)
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no inputs were observed:\nno training forward came by", ha="center", color=QUIET)
+        return axes
+    add_range(axes, table)
+    axes.axvline(step, color=PICKED, linewidth=1.0)
+    return label(axes, x="optimizer step", y="input")
 
 
 def add_map(axes, recording, layer, weight):
-    """The same axes with how often each weight flips, the sampled ones ringed, the picked one in colour."""
+    """The same axes with how often the weights flip (a cell may hold several), the sampled ones ringed, the picked red."""
     channels = recording.layers[recording.index(layer)]["shape"][0]
     flips = oscillation.weights(recording, layer)["flip_count"].to_numpy().reshape(channels, -1)
     axes.grid(False)
     rate = 100 * flips / max(1, recording.meta["tick_count"])
-    image = axes.imshow(rate, cmap=MAP, aspect="auto", interpolation="nearest", vmin=0)
+    place = {"extent": (-0.5, rate.shape[1] - 0.5, rate.shape[0] - 0.5, -0.5), "aspect": "auto"}
+    image = axes.imshow(coarse(rate), cmap=MAP, interpolation="nearest", vmin=0, **place)
     axes.figure.colorbar(image, ax=axes, label="flips (% of steps)")
     for one in sampled_weights(recording, layer):
         row, column = divmod(one, flips.shape[1])
         look_of = {"markeredgecolor": PICKED if one == weight else "white", "markersize": 11 if one == weight else 6}
         axes.plot(column, row, "o", markerfacecolor="none", markeredgewidth=1.6, clip_on=False, **look_of)
     return label(axes, x="input channel and kernel place", y="output channel")
+
+
+def coarse(values, most=48):
+    """A map (rows, columns) of at most `most` cells a side, each the mean of as many neighbours as that takes.
+
+    >>> coarse(np.array([[1.0, 3.0, 5.0]]), most=2)
+    array([[2., 5.]])
+    """
+    for axis in (0, 1):
+        starts = np.arange(0, values.shape[axis], -(-values.shape[axis] // most))
+        counts = np.diff([*starts, values.shape[axis]])
+        values = np.add.reduceat(values, starts, axis) / np.expand_dims(counts, 1 - axis)
+    return values
 
 
 def sampled_weights(recording, layer):
@@ -100,7 +122,7 @@ def add_course(axes, recording, style, layer, weight, step):
     if course.empty:
         raise ValueError(f"weight {weight} of layer '{layer}' has no recorded course; those that have are ringed in the map")
     add_trajectory(axes, course, style.color)
-    return label(axes, x="optimizer step", y="w / s (dotted: bin edges)")
+    return label(axes, x="optimizer step", y="w / s")
 
 
 def course_sentence(runs, layer, weight):

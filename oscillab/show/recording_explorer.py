@@ -12,13 +12,14 @@ from pathlib import Path
 import ipywidgets
 from PIL import Image
 
+from oscillab.record.oscillation import LOW_BITS, chosen_layers
 from oscillab.record.recording import Recording
 
 from .button_map import ButtonMap
 from .layer_view import draw_layer_view, flip_rates_at, sampled_weights
 from .picture_box import PictureBox, empty_picture
 from .sightings import draw_sightings
-from .style import look, sentence
+from .style import look, of_256_colors, sentence
 
 ALONE = "nothing"  # what to show beside a run
 METHOD = {(False, False): "lsq", (True, False): "ema", (False, True): "lsq+qc", (True, True): "ema+qc"}
@@ -29,7 +30,7 @@ class RecordingExplorer(PictureBox):
 
     `runs`: name -> Recording, or name -> {"lsq": Recording of the live network, "ema": of its average}.
     `sightings`: a `Sightings`, and `image_of(number)` -> uint8 (H, W, 3), for the detections of the runs' network.
-    `layer`: the one that is picked first; None: the one that flips most at the end.
+    `layer`: the one that is picked first; None: the low-bit one that flips most at the end.
     """
 
     def __init__(self, runs, *, sightings=None, image_of=None, layer=None):
@@ -49,7 +50,7 @@ class RecordingExplorer(PictureBox):
     def __repr__(self):
         return f"RecordingExplorer({', '.join(self.runs) or 'no recording'})"
 
-    def open(self, path):
+    def open_file(self, path):
         """Add the recording of a file and show it; raises ValueError where it cannot be read."""
         recording, name = Recording.open(path), Path(path).stem
         with self._at_once():
@@ -71,23 +72,32 @@ class RecordingExplorer(PictureBox):
         """The method that the two switches choose."""
         return METHOD[self.ema.value, self.qc.value]
 
-    def refresh(self, change=None):
+    def refresh(self):
         """Draw everything anew."""
-        if self._quiet:
-            return
-        with self._at_once(redraw=False):
-            self._fill_maps()
-        self.attempt(self._layer_figure, self.pictures[0])
-        self.attempt(self._detections_figure, self.pictures[1])
+        self.refresh_layer()
+        self.refresh_detections()
+
+    def refresh_layer(self, change=None):
+        """Colour the maps and draw the layer anew."""
+        if not self._quiet:
+            with self._at_once(redraw=False):
+                self._fill_maps()
+            self.attempt(self._layer_figure, self.pictures[0])
+
+    def refresh_detections(self, change=None):
+        """Draw the detections anew."""
+        if not self._quiet:
+            self.attempt(self._detections_figure, self.pictures[1])
 
     def png(self):
-        """Both pictures, one above the other."""
+        """Both pictures, one above the other, a little smaller."""
         images = [Image.open(io.BytesIO(one.value)) for one in self.pictures]
         whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
         whole.paste(images[0])
         whole.paste(images[1], (0, images[0].height))
+        whole = whole.resize((whole.width * 4 // 5, whole.height * 4 // 5), Image.Resampling.LANCZOS)
         file = io.BytesIO()
-        whole.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+        of_256_colors(whole).save(file, "png", optimize=True)
         return file.getvalue()
 
     def _make_controls(self):
@@ -104,8 +114,10 @@ class RecordingExplorer(PictureBox):
         self.scene = ipywidgets.Dropdown(options=numbers, description="picture", **wide)
         self.network, self.weights = ButtonMap("of a layer's weights flip in a step"), ButtonMap("of steps it flips in")
         self.path.observe(self._open_path, "value")
-        for control in (self.run, self.beside, self.ema, self.qc, self.step, self.scene, self.network, self.weights):
-            control.observe(self.refresh, "value")
+        for control in (self.run, self.beside, self.ema, self.step, self.network, self.weights):
+            control.observe(self.refresh_layer, "value")
+        for control in (self.run, self.ema, self.qc, self.scene):
+            control.observe(self.refresh_detections, "value")
 
     def _arranged(self):
         return [
@@ -130,7 +142,7 @@ class RecordingExplorer(PictureBox):
         if not change["new"]:
             return
         try:
-            self.open(change["new"])
+            self.open_file(change["new"])
         except ValueError as error:
             self.show(sentence(str(error)))
 
@@ -154,7 +166,8 @@ class RecordingExplorer(PictureBox):
         self.network.lay_out(stages(recording.layer_names))
         self.network.paint(rates)
         if self.network.value is None:
-            self.network.value = max(rates, key=rates.get)
+            low = chosen_layers(recording, LOW_BITS) or recording.layer_names
+            self.network.value = max(low, key=rates.get)
         self._fill_weights(recording, self.network.value)
 
     def _fill_weights(self, recording, layer):
@@ -190,7 +203,8 @@ class RecordingExplorer(PictureBox):
                 f"({self.sightings.content['network']}): that one has no layer '{missing[0]}'"
             )
         image = self.image_of(int(self.scene.value))
-        return draw_sightings(self.sightings, self.scene.value, image, chosen=self.method)
+        shown = dict.fromkeys(("fp32", "lsq", "ema", self.method if self.qc.value else "ema+qc"))
+        return draw_sightings(self.sightings, self.scene.value, image, methods=shown, chosen=self.method)
 
 
 def stages(names):

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.patches import Rectangle
+from PIL import Image, ImageFilter
 
 from .style import INK, METHODS, blank, finding, look
 
 FORMAT = "oscillab detections"
 LEAST_OVERLAP = 0.5  # of a detection and an object of the same class, to count as found
+COLORS = 32  # of a picture, so that the figure's own colours stay as they are in its 256
 FOUND, WRONG = "#3fd0ff", "#ff6f59"
 
 
@@ -80,12 +82,12 @@ def overlap(boxes, others):
     return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
 
 
-def draw_sightings(sightings, picture, image, *, chosen=None, methods=("fp32", "lsq", "ema", "lsq+qc", "ema+qc")):
+def draw_sightings(sightings, picture, image, *, methods=("fp32", "lsq", "ema", "ema+qc"), chosen=None):
     """A figure of one picture as each method's network sees it: found objects blue, wrong boxes red and dashed.
 
     `image`: uint8 (H, W, 3). `chosen`: the method whose panel is framed.
     """
-    figure, axes = blank(10.4, 2.75, columns=len(methods))
+    figure, axes = blank(9.6, 3.0, columns=len(methods))
     counts = {method: draw_one(panel, sightings, picture, image, method)
               for panel, method in zip(axes[0], methods, strict=True)}  # fmt: skip
     for panel, method in zip(axes[0], methods, strict=True):
@@ -97,11 +99,17 @@ def draw_sightings(sightings, picture, image, *, chosen=None, methods=("fp32", "
     return finding(figure, f"Picture {picture}, {count} objects: found (blue, score) and wrong (red, dashed) detections")
 
 
+def calm(image):
+    """The picture (H, W, 3) smoothed and in few colours, as a ground for boxes: a third of the bytes."""
+    smooth = Image.fromarray(image).filter(ImageFilter.MedianFilter(3))
+    return np.asarray(smooth.quantize(COLORS, dither=Image.Dither.NONE).convert("RGB"))
+
+
 def draw_one(axes, sightings, picture, image, method):
     """How many objects the method finds, and how many of its boxes are wrong, in words; both drawn into the axes."""
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
-    axes.imshow(image)
+    axes.imshow(calm(image))
     boxes, scores, labels = sightings.seen(picture, method)
     found = matches(boxes, labels, *sightings.truth(picture))
     for box, score, label, hit in zip(boxes, scores, labels, found, strict=True):
