@@ -133,8 +133,8 @@ class Live(PictureBox):
         self.moving.update(self.curves)
         how = "stopped" if self.stopping else "done"
         self.status.value = f"{how}: {self.sentence()}"
-        methods = " and ".join(self.curves.recorders)
-        self.show(self.moving.finished(f"{methods}: step sizes as the median layer and the middle 80 %"))
+        ended = f"{'Stopped after' if self.stopping else 'After'} {len(self.curves.loss[0])} steps"
+        self.show(self.moving.finished(f"{ended}. Step sizes: the median layer, and the middle 80 % of layers (thin)"))
         if self._shown:
             self._shown.update(self)  # so that the notebook stores the last picture
 
