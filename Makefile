@@ -18,7 +18,7 @@ study: $(STAMP)
 test: unit nbval
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --mpl
 
 nbval: $(STAMP)
 	$(BIN)/python -m pytest $(NBVAL) notebooks
