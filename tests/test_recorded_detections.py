@@ -19,7 +19,7 @@ def shipped(root):
 
 def test_the_truth_is_the_scenes(shipped):
     """Oracle: the annotations of the drawn pictures."""
-    scenes = Scenes(12, **{k: v for k, v in shipped["scenes"].items()})
+    scenes = Scenes(12, **shipped["scenes"])
     for number, rows in shipped["truth"].items():
         sample = scenes.sample(int(number))
         assert rows == rows_of(sample.boxes, sample.labels)

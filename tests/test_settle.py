@@ -51,7 +51,9 @@ def test_settling_leaves_no_trace_of_the_run(settle):
     assert notebook["cells"][0]["outputs"][0]["text"] == ["100%|##| 2/2\n"]
     state = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
     assert len(state) == 2, "a widget that nobody sees is stored"
-    assert state[f"{1:032x}"]["state"] == {"layout": f"IPY_MODEL_{2:032x}"}, "a widget lost its layout, or keeps defaults"
+    assert state[f"{1:032x}"]["state"] == {"layout": f"IPY_MODEL_{2:032x}"}, (
+        "a widget lost its layout, or keeps defaults"
+    )
 
 
 def test_a_failing_notebook_stays_as_it_was(settle, tmp_path, capsys):

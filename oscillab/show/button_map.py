@@ -95,3 +95,20 @@ def ink_on(color):
     """
     red, green, blue = to_rgb(color)
     return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "white"
+
+
+def stages(names):
+    """The layers grouped by the module of the network that they belong to: title -> name -> label.
+
+    >>> stages(["model.0.conv", "model.2.cv1.conv", "model.2.m.0.cv1.conv", "head"])
+    {'model.0': {'model.0.conv': 'conv'}, 'model.2': {'model.2.cv1.conv': 'cv1', 'model.2.m.0.cv1.conv': 'm.0.cv1'},
+     'head': {'head': 'head'}}
+    """
+    groups = {}
+    for name in names:
+        title, _, rest = name.partition(".")
+        if rest[:1].isdigit():
+            number, _, rest = rest.partition(".")
+            title = f"{title}.{number}"
+        groups.setdefault(title, {})[name] = rest.removesuffix(".conv") or name
+    return groups

@@ -26,9 +26,13 @@ def draw_layer_errors(tables):
         axes[0, 0].plot(table["signal_to_noise"], **dots)
         axes[1, 0].plot(100 * table["mean_share"], **dots)
     axes[0, 0].axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
-    axes[0, 0].legend(frameon=False, fontsize=9, ncols=len(tables), loc="lower left")
+    axes[0, 0].legend(frameon=False, fontsize=9, ncols=len(tables), loc="upper right")
     label(axes[0, 0], x="", y="signal to noise (dB)")
-    label(axes[1, 0], x="layer, in the network's order (0 dB: error as large as the signal)", y="error that is\na constant (%)")
+    label(
+        axes[1, 0],
+        x="layer, in the network's order (0 dB: error as large as the signal)",
+        y="error that is\na constant (%)",
+    )
     medians = ", ".join(f"{look(m).label} {table['signal_to_noise'].median():.1f} dB" for m, table in tables.items())
     return finding(figure, f"Error against the float network, middle layer: {medians}")
 

@@ -33,7 +33,9 @@ def draw_layer_view(runs, layer, *, weight=None, step=None):
     for column, (name, (method, recording)) in enumerate(runs.items()):
         own = {panel: panels[f"{panel}{column}"] for panel in PANELS}
         add_all(own, recording, look(method), layer, weight, min(step, int(recording.steps[-1])))
-        own["map"].set_title(f"{name}, {look(method).label}" if len(runs) > 1 else look(method).label, loc="left", fontsize=10)
+        own["map"].set_title(
+            f"{name}, {look(method).label}" if len(runs) > 1 else look(method).label, loc="left", fontsize=10
+        )
     return finding(figure, f"{layer}, weight {weight}, step {step}: {course_sentence(runs, layer, weight)}")
 
 
@@ -120,7 +122,9 @@ def add_course(axes, recording, style, layer, weight, step):
     course = oscillation.trajectories(recording, layer)
     course = course[(course["weight"] == weight) & course["step"].between(step - AROUND, step + AROUND)]
     if course.empty:
-        raise ValueError(f"weight {weight} of layer '{layer}' has no recorded course; those that have are ringed in the map")
+        raise ValueError(
+            f"weight {weight} of layer '{layer}' has no recorded course; those that have are ringed in the map"
+        )
     add_trajectory(axes, course, style.color)
     return label(axes, x="optimizer step", y="w / s")
 

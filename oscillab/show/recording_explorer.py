@@ -15,7 +15,7 @@ from PIL import Image
 from oscillab.record.oscillation import LOW_BITS, chosen_layers
 from oscillab.record.recording import Recording
 
-from .button_map import ButtonMap
+from .button_map import ButtonMap, stages
 from .layer_view import draw_layer_view, flip_rates_at, sampled_weights
 from .picture_box import PictureBox, empty_picture
 from .sightings import draw_sightings
@@ -205,20 +205,3 @@ class RecordingExplorer(PictureBox):
         image = self.image_of(int(self.scene.value))
         shown = dict.fromkeys(("fp32", "lsq", "ema", self.method if self.qc.value else "ema+qc"))
         return draw_sightings(self.sightings, self.scene.value, image, methods=shown, chosen=self.method)
-
-
-def stages(names):
-    """The layers grouped by the module of the network that they belong to: title -> name -> label.
-
-    >>> stages(["model.0.conv", "model.2.cv1.conv", "model.2.m.0.cv1.conv", "head"])
-    {'model.0': {'model.0.conv': 'conv'}, 'model.2': {'model.2.cv1.conv': 'cv1', 'model.2.m.0.cv1.conv': 'm.0.cv1'},
-     'head': {'head': 'head'}}
-    """
-    groups = {}
-    for name in names:
-        title, _, rest = name.partition(".")
-        if rest[:1].isdigit():
-            number, _, rest = rest.partition(".")
-            title = f"{title}.{number}"
-        groups.setdefault(title, {})[name] = rest.removesuffix(".conv") or name
-    return groups

@@ -96,7 +96,9 @@ def draw_sightings(sightings, picture, image, *, methods=("fp32", "lsq", "ema", 
         for spine in panel.spines.values():
             spine.set(visible=method == chosen, color=METHODS["ema+qc"].color, linewidth=3)
     count = len(sightings.truth(picture)[0])
-    return finding(figure, f"Picture {picture}, {count} objects: found (blue, score) and wrong (red, dashed) detections")
+    return finding(
+        figure, f"Picture {picture}, {count} objects: found (blue, score) and wrong (red, dashed) detections"
+    )
 
 
 def calm(image):

@@ -69,7 +69,9 @@ class Page:
     def pictures(self):
         """The addresses of the pictures that widgets show, in the order of the page; empty ones are left out."""
         script = "all => all.filter(one => one.naturalWidth > 20).map(one => one.src)"
-        return self.page.eval_on_selector_all(".jp-OutputArea img.widget-image, .jp-OutputArea .widget-image img", script)
+        return self.page.eval_on_selector_all(
+            ".jp-OutputArea img.widget-image, .jp-OutputArea .widget-image img", script
+        )
 
     def shown_count(self):
         """How many pictures the outputs show, of widgets or not."""

@@ -21,7 +21,9 @@ def test_stop_ends_the_training_while_its_cell_runs(lab):
     lab.wait_for_change(before, seconds=120)
     stopped_at = step_of(lab.page)
     lab.page.click(STOP)
-    lab.page.wait_for_function("text => document.querySelector(text).innerText.startsWith('stopped')", arg=STATUS, timeout=60_000)
+    lab.page.wait_for_function(
+        "text => document.querySelector(text).innerText.startsWith('stopped')", arg=STATUS, timeout=60_000
+    )
     lab.wait()
     assert 0 < step_of(lab.page) < 50 and step_of(lab.page) >= stopped_at
     assert lab.page.is_disabled(STOP)

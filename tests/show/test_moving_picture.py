@@ -16,7 +16,9 @@ def curves():
     steps = list(range(9))
     spread = [[0.9, 1.0, 1.1 + 0.01 * s] for s in steps]
     flips, sizes = {"lsq": (steps, [0.01 * s for s in steps])}, {"lsq": (steps, spread)}
-    return SimpleNamespace(recorders={"lsq": None}, loss=(steps[1:], [2 - 0.1 * s for s in steps[1:]]), flips=flips, step_sizes=sizes)
+    return SimpleNamespace(
+        recorders={"lsq": None}, loss=(steps[1:], [2 - 0.1 * s for s in steps[1:]]), flips=flips, step_sizes=sizes
+    )
 
 
 def pixels(png):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oscillab.show import recording_explorer
+from oscillab.show import picture_box, recording_explorer
 from oscillab.show.recording_explorer import RecordingExplorer
 from oscillab.show.sightings import FORMAT, METHODS, Sightings
 
@@ -33,9 +33,14 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(recording_explorer, "draw_layer_view", note("layer", layer))
     monkeypatch.setattr(recording_explorer, "draw_sightings", note("detections", detections))
-    for module in ("oscillab.show.picture_box.sentence", "oscillab.show.recording_explorer.sentence"):
-        original = recording_explorer.sentence
-        monkeypatch.setattr(module, lambda text, **k: (calls["sentence"].append(text), original(text, **k))[1])
+    original = recording_explorer.sentence
+
+    def noted_sentence(text, **options):
+        calls["sentence"].append(text)
+        return original(text, **options)
+
+    for room in (picture_box, recording_explorer):
+        monkeypatch.setattr(room, "sentence", noted_sentence)
     return calls
 
 

@@ -24,7 +24,9 @@ def live(monkeypatch):
         bytes_per_weight=lambda: 8.0,
         layers=SimpleNamespace(layers=[SimpleNamespace(bits=3, shape=(4, 5))]),
         settings=SimpleNamespace(every=1),
-        rows=SimpleNamespace(counts=lambda: (3, 0, 0), arrays=lambda since: {k: v[since[0] :] for k, v in rows.items()}),
+        rows=SimpleNamespace(
+            counts=lambda: (3, 0, 0), arrays=lambda since: {k: v[since[0] :] for k, v in rows.items()}
+        ),
     )
     return Live(recorder)
 

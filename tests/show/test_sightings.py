@@ -48,7 +48,12 @@ def test_the_figure_counts(sightings):
     """Oracle: the counts of the fixture by hand, in the panels' titles; the chosen one's frame."""
     figure = draw_sightings(sightings, 3, np.zeros((48, 48, 3), np.uint8), chosen="lsq")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == ["FP32: 2 found, 0 wrong", "LSQ: 1 found, 1 wrong", "EMA: 0 found, 0 wrong", "EMA+QC: 0 found, 1 wrong"]
+    assert titles == [
+        "FP32: 2 found, 0 wrong",
+        "LSQ: 1 found, 1 wrong",
+        "EMA: 0 found, 0 wrong",
+        "EMA+QC: 0 found, 1 wrong",
+    ]
     assert [axes.spines["left"].get_visible() for axes in figure.axes] == [False, True, False, False]
 
 
