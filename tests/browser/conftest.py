@@ -69,8 +69,11 @@ def server(folder, tmp_path_factory):
             wait_for(f"http://127.0.0.1:{port}/api?token={token}", process, home / "log")
             yield f"http://127.0.0.1:{port}/{{}}?token={token}"
         finally:
-            process.terminate()
-            process.wait(20)
+            process.terminate()  # it shuts its kernels down first, which takes a while
+            try:
+                process.wait(90)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def free_port():
