@@ -24,10 +24,10 @@ class ButtonMap(ipywidgets.VBox):
         self.what, self.buttons, self.groups = what, {}, {}
         self.styles = [ipywidgets.ButtonStyle(button_color=c, text_color=ink_on(c)) for c in shades()]
         self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
-        size = {"width": "auto", "height": "22px", "padding": "0 5px", "margin": "1px"}
+        size = {"width": "auto", "height": "30px", "padding": "0 6px", "margin": "1px"}
         self.plain = ipywidgets.Layout(**size, border="2px solid transparent")
         self.chosen = ipywidgets.Layout(**size, border=f"2px solid {METHODS['ema+qc'].color}")
-        self.title_layout, self.title_style = ipywidgets.Layout(height="20px"), ipywidgets.Label().style
+        self.title_layout, self.title_style = ipywidgets.Layout(height="26px"), ipywidgets.Label().style
         self.column_layout = ipywidgets.Layout(margin="0 4px 4px 0")
         self.legend = ipywidgets.HTML()
         self.parts = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
@@ -70,15 +70,15 @@ class ButtonMap(ipywidgets.VBox):
         for key, button in self.buttons.items():
             button.layout = self.chosen if key == self.value else self.plain
 
-    def paint(self, rates):
-        """Colour the buttons by `rates` (key -> share of weights, or None where unknown), on a scale from 0 to the largest."""
-        top = max((rate for rate in rates.values() if rate is not None), default=0) or 1e-12
+    def paint(self, rates, *, top=None):
+        """Colour the buttons by `rates` (key -> share, or None where unknown), on a scale from 0 to `top`, else the largest."""
+        top = top or max((rate for rate in rates.values() if rate is not None), default=0) or 1e-12
         for key, button in self.buttons.items():
             rate = rates.get(key)
             button.style = self.unknown if rate is None else self.styles[int(min(rate / top, 1) * (SHADES - 1) + 0.5)]
             button.tooltip = f"{key}: {'unknown' if rate is None else f'{100 * rate:.2g} %'} {self.what}"
         blocks = "".join(f'<span style="background:{c}">&emsp;</span>' for c in shades())
-        self.legend.value = f"{self.what}: 0 {blocks} {100 * top:.2g} %"
+        self.legend.value = f"0 {blocks} {100 * top:.2g} % {self.what}"
 
 
 def shades():

@@ -112,7 +112,10 @@ class RecordingExplorer(PictureBox):
         self.step = ipywidgets.IntSlider(description="step", max=1, continuous_update=False, layout=layout)
         numbers = self.sightings.pictures if self.sightings else []
         self.scene = ipywidgets.Dropdown(options=numbers, description="picture", **wide)
-        self.network, self.weights = ButtonMap("of a layer's weights flip in a step"), ButtonMap("of steps it flips in")
+        self.network, self.weights = (
+            ButtonMap("of a layer's weights flip in a step"),
+            ButtonMap("of the steps the weight flips in"),
+        )
         self.path.observe(self._open_path, "value")
         for control in (self.run, self.beside, self.ema, self.step, self.network, self.weights):
             control.observe(self.refresh_layer, "value")
@@ -164,9 +167,11 @@ class RecordingExplorer(PictureBox):
             return
         rates = flip_rates_at(recording, self.step.value)
         self.network.lay_out(stages(recording.layer_names))
-        self.network.paint(rates)
+        low = chosen_layers(recording, LOW_BITS) or recording.layer_names
+        self.network.paint(
+            rates, top=max(rates[name] for name in low)
+        )  # 8-bit ends flip far more: they are off the scale
         if self.network.value is None:
-            low = chosen_layers(recording, LOW_BITS) or recording.layer_names
             self.network.value = max(low, key=rates.get)
         self._fill_weights(recording, self.network.value)
 
