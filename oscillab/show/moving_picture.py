@@ -23,12 +23,12 @@ PANELS = (
 class MovingPicture:
     """Loss, flips and step sizes over the steps of a run, of methods that are recorded side by side."""
 
-    def __init__(self, methods, *, total_steps=None):
+    def __init__(self, methods):
         self.figure, axes = blank(9.6, 2.9, columns=len(PANELS))
         self.axes = dict(zip((name for name, _ in PANELS), axes[0], strict=True))
         for name, text in PANELS:
             label(self.axes[name], x="optimizer step", y=text)
-            self.axes[name].set_xlim(0, total_steps or 50)
+            self.axes[name].set_xlim(0, 50)
         self.lines = {("loss", None, 0): self._line("loss", color=INK, linewidth=1.2)}
         for method in methods:
             style = look(method).line(linewidth=1.4)
@@ -41,6 +41,12 @@ class MovingPicture:
         self.figure.set_layout_engine(None)  # places that are fixed are drawn three times as fast
         self.figure.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.96, wspace=0.24)
         self._canvas, self._paper = FigureCanvasAgg(self.figure), None
+
+    def expect(self, total_steps):
+        """Make room for so many steps."""
+        for axes in self.axes.values():
+            axes.set_xlim(0, total_steps)
+        self._paper = None
 
     def _line(self, panel, **style):
         return self.axes[panel].plot([], [], animated=True, **style)[0]
@@ -89,7 +95,7 @@ class MovingPicture:
 
     def finished(self, text):
         """The figure under one sentence, with its lines drawn for good."""
-        self.figure.set_layout_engine("constrained")
+        self.figure.subplots_adjust(top=0.87)
         for line in self.lines.values():
             line.set_animated(False)
         return finding(self.figure, text)

@@ -22,7 +22,7 @@ from .moving_picture import MovingPicture
 from .picture_box import PictureBox
 
 SHORTEST = 0.5  # seconds between two pictures, at least
-SHARE = 0.015  # of the time since the start, at most, that drawing takes
+SHARE = 0.01  # of the time since the start, at most, that drawing takes
 LISTENING = 0.2  # seconds after which an interrupted kernel is noticed
 
 
@@ -47,7 +47,6 @@ class Live(PictureBox):
         self.button.on_click(lambda button: self.stop())
         self._trainer, self._shown, self._due, self._total = None, None, 0.0, None
         self._started = time.perf_counter()
-        self.picture.value = self.moving.png()
 
     def __repr__(self):
         return f"Live({', '.join(self.curves.recorders)})"
@@ -83,8 +82,7 @@ class Live(PictureBox):
     def start(self, trainer):
         """Called by a Trainer before its first step."""
         self._trainer, self._total = trainer, trainer.total_steps
-        self.moving = MovingPicture(self.curves.recorders, total_steps=trainer.total_steps)
-        self.picture.value = self.moving.png()
+        self.moving.expect(trainer.total_steps)
         self._started = time.perf_counter()
         self._due = self._started + SHORTEST
         self.stopping &= not in_main_thread()

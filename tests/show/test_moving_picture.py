@@ -28,7 +28,8 @@ def pixels(png):
 
 def test_the_quick_picture_is_matplotlibs(curves):
     """Oracle: the whole figure saved by matplotlib with the same lines, pixel by pixel."""
-    moving = MovingPicture(["lsq"], total_steps=8)
+    moving = MovingPicture(["lsq"])
+    moving.expect(8)
     moving.update(curves)
     quick = pixels(moving.png())
     for line in moving.lines.values():
