@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
-.PHONY: study test unit nbval lab notebooks lint bench pretrain clean
+.PHONY: study test unit nbval browser-test lab notebooks student html lint bench pretrain clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oscillab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -18,16 +18,30 @@ study: $(STAMP)
 test: unit nbval
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --mpl
 
 nbval: $(STAMP)
 	$(BIN)/python -m pytest $(NBVAL) notebooks
+
+# apart from `test`: it needs Debian's chromium, which it installs when it may
+browser-test: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,browser]"
+	sh tests/browser/install.sh
+	$(BIN)/python -m pytest tests/browser
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(STAMP)
 	$(BIN)/python notebooks/settle.py notebooks/*.ipynb
+
+# copies without solutions, for a class: notebooks/student
+student: $(STAMP)
+	$(BIN)/python notebooks/student.py
+
+# pages that need neither a kernel nor a network: build/html
+html: $(STAMP)
+	$(BIN)/jupyter nbconvert --to html --config notebooks/html.json --output-dir build/html notebooks/*.ipynb
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -57,6 +57,9 @@ def settled(notebook):
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [settle_output(output) for output in merge_streams(cell.outputs)]
+    drop_unseen(notebook)
+    for model in widget_state(notebook).values():
+        model["state"] = {name: value for name, value in model["state"].items() if value is not None}  # the defaults
     notebook.metadata.kernelspec = KERNEL
     notebook.metadata.language_info = {"name": "python"}
     return renumber(nbformat.writes(notebook), widget_ids(notebook))
@@ -94,14 +97,33 @@ def quiet(text):
 
 def widget_ids(notebook):
     """The ids of all widgets in the order in which they are shown or were made."""
-    views = [
+    return list(dict.fromkeys([*shown_ids(notebook), *widget_state(notebook)]))
+
+
+def shown_ids(notebook):
+    """The ids of the widgets that outputs show."""
+    return [
         output.data["application/vnd.jupyter.widget-view+json"]["model_id"]
         for cell in notebook.cells
         for output in cell.get("outputs", [])
         if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
     ]
-    state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    return list(dict.fromkeys([*views, *state]))
+
+
+def drop_unseen(notebook):
+    """Nothing; the stored state loses every widget that is no part of one that is shown."""
+    state = widget_state(notebook)
+    parts = {name: re.findall(r"IPY_MODEL_([0-9a-f]{32})", str(model["state"])) for name, model in state.items()}
+    wanted = shown_ids(notebook)
+    for name in wanted:  # grows while it is walked
+        wanted += [part for part in parts.get(name, []) if part not in wanted]
+    for name in set(state) - set(wanted):
+        del state[name]
+
+
+def widget_state(notebook):
+    """The stored models of the notebook's widgets, by id."""
+    return notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
 
 
 def renumber(text, ids):

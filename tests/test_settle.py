@@ -34,8 +34,9 @@ def run_of(name, seconds):
         new_code_cell("show()", id="a", outputs=[*bar, view], metadata={"execution": {"t": seconds}}, execution_count=1)
     ]
     state = {
-        name * 32: {"layout": "IPY_MODEL_" + f"{ord(name):032x}"},
-        f"{ord(name):032x}": {"text": f"2/2 [00:{seconds}&lt;00:00]"},
+        name * 32: {"state": {"layout": "IPY_MODEL_" + f"{ord(name):032x}", "tooltip": None}},
+        f"{ord(name):032x}": {"state": {"text": f"2/2 [00:{seconds}&lt;00:00]"}},
+        "f" * 32: {"state": {"text": "made, and never shown"}},
     }
     return new_notebook(
         cells=cells, metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": state}}}
@@ -49,7 +50,10 @@ def test_settling_leaves_no_trace_of_the_run(settle):
     notebook = json.loads(first)
     assert notebook["cells"][0]["outputs"][0]["text"] == ["100%|##| 2/2\n"]
     state = notebook["metadata"]["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
-    assert state[f"{1:032x}"]["layout"] == f"IPY_MODEL_{2:032x}", "a widget lost its layout"
+    assert len(state) == 2, "a widget that nobody sees is stored"
+    assert state[f"{1:032x}"]["state"] == {"layout": f"IPY_MODEL_{2:032x}"}, (
+        "a widget lost its layout, or keeps defaults"
+    )
 
 
 def test_a_failing_notebook_stays_as_it_was(settle, tmp_path, capsys):

@@ -93,17 +93,17 @@ def draw_boundary_distance(recording, layer=None):
     return finding(figure, f"{layer or 'All layers'}, {text}")
 
 
-def add_positions(axes, recording, layer):
+def add_positions(axes, recording, layer, style=NEUTRAL):
     """The same axes with the histogram of one layer's positions, first and last, and its bin edges."""
-    for first, style in ((True, BEFORE), (False, NEUTRAL.line(label="at the end"))):
+    for first, drawn in ((True, BEFORE), (False, style.line(label="at the end"))):
         table = oscillation.positions(recording, layer, first=first)
         cells = 1 if table["weight_count"].mean() > 200 else 4  # so that a cell holds enough weights to have a shape
         table = table.iloc[cells:-cells]  # the outermost cells hold all that lies beyond
         places, density = (table[name].to_numpy().reshape(-1, cells).mean(1) for name in ("position", "density"))
-        axes.step(places, density, where="mid", **style)
+        axes.step(places, density, where="mid", **drawn)
     about = recording.layers[recording.index(layer)]
-    for edge in np.arange(about["low"], about["high"]) + 0.5:
-        axes.axvline(edge, color=INK, linewidth=0.8 if about["high"] < 16 else 0.1, linestyle=":")
+    edges, width = np.arange(about["low"], about["high"]) + 0.5, 0.8 if about["high"] < 16 else 0.1
+    axes.vlines(edges, 0, 1, transform=axes.get_xaxis_transform(), color=INK, linewidth=width, linestyle=":")
     return label(axes, x="latent weight / step size (dotted: bin edges)", y="density of weights (1 per bin)")
 
 

@@ -1,6 +1,7 @@
 """What does a detector see in a picture?"""
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 from .style import INK, blank
@@ -22,7 +23,8 @@ BOX_COLORS = (
 def draw_pictures(pictures, *, titles=None, columns=4, width=8.4):
     """A figure of pictures side by side, each with its boxes, names and scores.
 
-    `pictures`: a list of (image uint8 (H, W, 3), boxes (n, 4) x1 y1 x2 y2 in pixels, names [n], scores (n,) or None).
+    `pictures`: a list of (image uint8 (H, W, 3), boxes (n, 4) x1 y1 x2 y2 in pixels, names [n], scores (n,) or None)
+    and, where there are masks, (n, H, W) of 0 and 1 as a fifth entry: each object is then tinted in its colour.
     """
     if not pictures:
         raise ValueError("there is no picture to draw: give at least one (image, boxes, names, scores)")
@@ -39,10 +41,10 @@ def draw_pictures(pictures, *, titles=None, columns=4, width=8.4):
     return figure
 
 
-def add_picture(axes, image, boxes, names, scores=None):
-    """The axes with a picture and its boxes, one colour a name."""
-    axes.imshow(image)
+def add_picture(axes, image, boxes, names, scores=None, masks=()):
+    """The axes with a picture and its boxes, one colour a name, and its masks."""
     order = {name: number for number, name in enumerate(sorted(set(names)))}
+    axes.imshow(tinted(image, masks, [BOX_COLORS[order[name] % len(BOX_COLORS)] for name in names]))
     for number, (box, name) in enumerate(zip(np.asarray(boxes).reshape(-1, 4), names, strict=True)):
         color = BOX_COLORS[order[name] % len(BOX_COLORS)]
         x1, y1, x2, y2 = box
@@ -51,3 +53,12 @@ def add_picture(axes, image, boxes, names, scores=None):
         axes.text(x1, max(y1 - 1.5, 5), text, color="black", fontsize=5.5, va="bottom", clip_on=True,
                   bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6})  # fmt: skip
     return axes
+
+
+def tinted(image, masks, colors):
+    """The picture (H, W, 3), uint8, with the pixels of each mask half in its colour."""
+    image = np.array(image)
+    for mask, color in zip(masks, colors, strict=False):
+        where = np.asarray(mask, bool)
+        image[where] = image[where] // 2 + (127 * np.array(to_rgb(color))).astype(np.uint8)
+    return image

@@ -38,24 +38,35 @@ def draw_ranges(recording, layer):
 
     Raises ValueError for a layer without an input quantizer, or a recording without observed ranges.
     """
-    recording.index(layer)  # raises for an unknown layer
-    table = oscillation.ranges(recording)
-    table = table[(table["layer"] == layer) & table["observed_low"].notna()]
+    table = observed(recording, layer)
     if table.empty:
         raise ValueError(
             f"no input range of layer '{layer}' was observed; record a model that trains, with ranges_every=10"
         )
     figure, axes = blank(7.6, 4.8, rows=2, sharex=True, height_ratios=(2, 1))
     panel, below = axes[:, 0]
-    band = {"color": METHODS["ema"].color, "alpha": 0.3, "linewidth": 0, "label": "inputs, lowest to highest"}
-    panel.fill_between(table["step"], table["observed_low"], table["observed_high"], **band)
-    style = METHODS["lsq"].line(label="clipping range")
-    panel.plot(table["step"], table["clip_low"], **style)
-    panel.plot(table["step"], table["clip_high"], **style | {"label": None})
-    panel.legend(frameon=False, fontsize=9, loc="best")
+    add_range(panel, table)
     label(panel, x="", y="input of the layer")
     below.plot(table["step"], 100 * table["clipped_share"], color=INK, linewidth=1.0)
     below.set_ylim(bottom=0)
     label(below, x="optimizer step", y="clipped (%)")
     late = 100 * np.mean(table["clipped_share"].tail(max(1, len(table) // 4)))
     return finding(figure, f"{layer}: {late:.2g} % of the inputs are clipped (last quarter)")
+
+
+def observed(recording, layer):
+    """The rows of `oscillation.ranges` of a layer whose inputs were observed; raises ValueError for an unknown layer."""
+    recording.index(layer)
+    table = oscillation.ranges(recording)
+    return table[(table["layer"] == layer) & table["observed_low"].notna()]
+
+
+def add_range(axes, table):
+    """The same axes with what a layer's input quantizer clips to and what came in, from the rows of `observed`."""
+    band = {"color": METHODS["ema"].color, "alpha": 0.3, "linewidth": 0, "label": "inputs, lowest to highest"}
+    axes.fill_between(table["step"], table["observed_low"], table["observed_high"], **band)
+    style = METHODS["lsq"].line(label="clipping range")
+    axes.plot(table["step"], table["clip_low"], **style)
+    axes.plot(table["step"], table["clip_high"], **style | {"label": None})
+    axes.legend(frameon=False, fontsize=9, loc="best")
+    return axes

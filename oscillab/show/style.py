@@ -117,12 +117,27 @@ def blank(width=7.0, height=3.6, *, rows=1, columns=1, **options):
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for one in axes.flat:
-        one.spines[["top", "right"]].set_visible(False)
-        one.spines[["left", "bottom"]].set_color(QUIET)
-        one.tick_params(colors=INK, labelsize=9)
-        one.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-        one.set_axisbelow(True)
+        plain_axes(one)
     return figure, axes
+
+
+def blank_mosaic(width, height, places):
+    """A new white figure of so many inches, and its axes by name, laid out as `places` (rows of names) says."""
+    figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplot_mosaic(places)
+    for one in axes.values():
+        plain_axes(one)
+    return figure, axes
+
+
+def plain_axes(axes):
+    """The same axes without a frame, with a quiet grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(QUIET)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
 
 
 def label(axes, *, x, y, title=None):

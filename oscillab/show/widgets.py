@@ -2,15 +2,12 @@
 
 An `Explorer` is named controls above one picture. A change of a control draws the figure anew and puts its PNG into the
 same image: no output area is cleared, so nothing flickers, and the notebook keeps the picture where no kernel runs.
-The only importer of ipywidgets.
 """
-
-from base64 import b64encode
 
 import ipywidgets
 
 from . import plots
-from .style import sentence
+from .picture_box import PictureBox
 from .toys import draw_one_weight
 
 PICTURES = {  # of a layer: what draws it from recordings by method
@@ -23,7 +20,7 @@ PICTURES = {  # of a layer: what draws it from recordings by method
 }
 
 
-class Explorer(ipywidgets.VBox):
+class Explorer(PictureBox):
     """Controls by name above the picture that `draw(**values)` returns.
 
     `draw` is pure: plain values in, `Figure` out. When it raises ValueError, the message takes the picture's place and
@@ -31,9 +28,9 @@ class Explorer(ipywidgets.VBox):
     """
 
     def __init__(self, draw, controls):
+        super().__init__()
         self.draw, self.controls = draw, dict(controls)
-        self.picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
-        super().__init__([ipywidgets.HBox(list(self.controls.values())), self.picture])
+        self.children = [ipywidgets.HBox(list(self.controls.values())), self.picture]
         for control in self.controls.values():
             control.observe(self.redraw, "value")
         self.redraw()
@@ -44,19 +41,11 @@ class Explorer(ipywidgets.VBox):
 
     def redraw(self, change=None):
         """Draw the present values into the picture."""
-        try:
-            figure = self.draw(**self.values())
-        except ValueError as error:
-            figure = sentence(str(error))
-        self.picture.value = figure.png()
+        self.attempt(lambda: self.draw(**self.values()))
 
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in self.values().items())
         return f"{type(self).__name__}({settings})"
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        return bundle | {"text/plain": repr(self), "image/png": b64encode(self.picture.value).decode()}
 
 
 class ToyExplorer(Explorer):

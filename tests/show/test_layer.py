@@ -62,8 +62,9 @@ def test_oscillating_weights_gather_at_the_edges(live):
 def test_boundary_figure_of_a_layer_has_its_edges(live):
     """Oracle: 3 bit has seven edges, at -3.5 to 2.5."""
     axes = draw_boundary_distance(live, "middle").axes[0]
-    vertical = sorted(line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1)
-    assert vertical == [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
+    edges = axes.collections[-1].get_segments()
+    assert all(start[0] == end[0] for start, end in edges)
+    assert sorted(start[0] for start, _ in edges) == [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
 
 
 def test_boundary_shares_add_up(live):

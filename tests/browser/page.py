@@ -1,0 +1,94 @@
+"""What does a person do with a notebook in JupyterLab, as methods?"""
+
+import time
+
+BUSY = 240  # seconds that a notebook may take to run
+QUICK = 20  # seconds that a picture may take to change
+IGNORED = (  # what JupyterLab itself says on its own account
+    "Failed to load resource",  # a favicon, a workspace that does not exist yet
+)
+
+
+class Page:
+    """A notebook in a browser's page. `errors`: what the console and the page reported as errors."""
+
+    def __init__(self, page, address):
+        self.page, self.address, self.errors = page, address, []
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _listen(self, message):
+        if message.type == "error" and not message.text.startswith(IGNORED):
+            self.errors.append(message.text)
+
+    def open(self, name, *, kernel=True):
+        """Show the notebook of that name; without a kernel nothing can run."""
+        self.page.goto(self.address.format("lab/workspaces/auto-" + str(time.monotonic_ns())))
+        self.page.wait_for_function("window.jupyterapp !== undefined")
+        self.page.evaluate("window.jupyterapp.restored")
+        preference = {} if kernel else {"kernelPreference": {"shouldStart": False, "canStart": False}}
+        self._command("docmanager:open", {"path": f"{name}.ipynb", "factory": "Notebook", **preference})
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        if kernel:
+            self._until("idle")
+
+    def _command(self, name, arguments=None):
+        self.page.evaluate("([name, given]) => void window.jupyterapp.commands.execute(name, given)", [name, arguments])
+
+    def _until(self, status, seconds=BUSY):
+        script = "status => window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === status"
+        self.page.wait_for_function(script, arg=status, timeout=1000 * seconds)
+
+    def run_all(self, *, wait=True):
+        """Run every cell, from a fresh kernel on."""
+        script = """() => { window.ended = false;
+            window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ended = true; }); }"""
+        self.page.evaluate(script)
+        if wait:
+            self.wait()
+
+    def wait(self, seconds=BUSY):
+        """Return once every cell has run."""
+        self.page.wait_for_function("window.ended", timeout=1000 * seconds)
+
+    def outputs(self, kind):
+        """The number of outputs of that kind (stream, error, display_data) over all cells."""
+        script = """kind => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells
+            .flatMap(cell => cell.outputs ?? []).filter(output => output.output_type === kind).length"""
+        return self.page.evaluate(script, kind)
+
+    def save(self):
+        """Write the notebook to its file."""
+        self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    def shows_no_widget_error(self):
+        """Whether nowhere on the page a widget says that it cannot be shown."""
+        text = self.page.inner_text(".jp-Notebook")
+        return "Error displaying widget" not in text and "Error creating widget" not in text
+
+    def pictures(self):
+        """The addresses of the pictures that widgets show, in the order of the page; empty ones are left out."""
+        script = "all => all.filter(one => one.naturalWidth > 20).map(one => one.src)"
+        return self.page.eval_on_selector_all(
+            ".jp-OutputArea img.widget-image, .jp-OutputArea .widget-image img", script
+        )
+
+    def shown_count(self):
+        """How many pictures the outputs show, of widgets or not."""
+        script = "all => all.filter(one => one.naturalWidth > 20 && one.getClientRects().length).length"
+        return self.page.eval_on_selector_all(".jp-OutputArea img", script)
+
+    def wait_for_change(self, before, seconds=QUICK):
+        """The pictures once they differ from `before`; raises TimeoutError where they stay."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            now = self.pictures()
+            if now != before and now:
+                return now
+            self.page.wait_for_timeout(100)
+        raise TimeoutError(f"no picture changed within {seconds} s")
+
+    def close(self):
+        """Shut the kernel down and close the page."""
+        self.page.evaluate("window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+        self.page.close()

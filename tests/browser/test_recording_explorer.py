@@ -1,0 +1,51 @@
+"""Does every control of notebook 07's explorer change its pictures in a browser?"""
+
+import pytest
+
+
+@pytest.fixture
+def notebook(lab):
+    """Notebook 07, run from top to bottom."""
+    lab.open("07_explore")
+    lab.run_all()
+    assert lab.outputs("error") == 0 and lab.shows_no_widget_error()
+    return lab
+
+
+def dropdown(lab, name):
+    """The list of that name."""
+    return lab.page.locator(f".jp-OutputArea .widget-dropdown:has(label:text-is('{name}')) select")
+
+
+def test_every_control(notebook, root):
+    """Oracle: after each control's turn one of the two pictures has another address; a wrong file leaves a picture too."""
+    page, pictures = notebook.page, notebook.pictures()
+    assert len(pictures) == 2
+    page.click(".jp-OutputArea button:text-is('cv3'):visible >> nth=0")  # a layer
+    layer = notebook.wait_for_change(pictures)
+    assert layer[1] == pictures[1], "the detections do not depend on the layer"
+    page.click(".jp-OutputArea button:has-text(' flips') >> nth=-1")  # a weight
+    pictures = notebook.wait_for_change(layer)
+    handle = page.locator(".jp-OutputArea .widget-slider .noUi-handle")
+    handle.focus()
+    handle.press("PageDown")
+    pictures = notebook.wait_for_change(pictures)
+    for name in ("EMA", "QC"):
+        page.click(f".jp-OutputArea button:text-is('{name}')")
+        pictures = notebook.wait_for_change(pictures)
+        page.wait_for_timeout(2000)
+        pictures = notebook.pictures()
+    dropdown(notebook, "picture").select_option("8")
+    pictures = notebook.wait_for_change(pictures)
+    page.click(".jp-OutputArea button:text-is('EMA')")
+    pictures = notebook.wait_for_change(pictures)
+    page.wait_for_timeout(2000)
+    pictures = notebook.pictures()
+    dropdown(notebook, "beside it").select_option("mine")
+    pictures = notebook.wait_for_change(pictures)
+    for path in ("no such file.npz", str(root / "data/recordings/quick-3bit-ema.npz")):
+        field = page.locator(".jp-OutputArea .widget-text input")
+        field.fill(path)
+        field.press("Enter")
+        pictures = notebook.wait_for_change(pictures)
+    assert notebook.outputs("error") == 0 and notebook.shows_no_widget_error()
