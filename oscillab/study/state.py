@@ -4,12 +4,11 @@ job.json holds the configuration and its hash, status.json how far it came, rows
 process that works on it, and let go by the system however that process ends.
 """
 
-import fcntl
 import json
-import time
 from contextlib import contextmanager
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from oscillab.atomic import replacing
 from oscillab.runs import write_json
@@ -27,17 +26,11 @@ class Clash(ValueError):
 def locked(folder, what, *, patience=PATIENCE):
     """Nothing; within the block this process alone works in `folder`. Raises ValueError when another does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a") as file:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise Clash(f"another {what} is at work in {folder}: wait for it, or give another --out") from None
-                time.sleep(0.1)
-        yield
+    try:
+        with FileLock(folder / "lock", timeout=patience, poll_interval=0.1):
+            yield
+    except Timeout:
+        raise Clash(f"another {what} is at work in {folder}: wait for it, or give another --out") from None
 
 
 def claim(job):
