@@ -23,7 +23,7 @@ from oscillab.runs import SHIPPED
 from oscillab.yolo import zoo
 from oscillab.yolo.objective import loss_for
 
-STEPS = 24
+STEPS = {4: 24, 3: 64}  # of training; 3 bits need more of it before anything is found
 
 
 def training(count, batch_size=8):
@@ -58,9 +58,9 @@ def trained(tmp_path_factory):
 def train(bits, folder):
     """What `trained` gives, made."""
     seed_everything(0)
-    batches = training(8 * STEPS)
+    batches = training(8 * STEPS[bits])
     model = quantize(files.load(SHIPPED), QuantSpec(bits=bits), [to_pixels(batches.batch(0, 0).images)])
-    spec = TrainSpec(learning_rate=5e-4, schedule="constant", warmup_steps=6)
+    spec = TrainSpec(learning_rate=1e-3, schedule="constant", warmup_steps=6)
     trainer = Trainer(model, loss_for(model), batches, spec, progress=False)
     with record(model, trainer.optimizer) as recorder:
         trainer.fit()
