@@ -15,7 +15,9 @@ $(STAMP): pyproject.toml constraints.txt
 study: $(STAMP)
 	$(BIN)/python -m oscillab study --preset quick
 
-test: unit nbval
+# the notebooks beside the tests, one core each
+test: $(STAMP)
+	$(MAKE) --jobs 2 --output-sync=target unit nbval
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest --mpl
