@@ -14,7 +14,8 @@ import tyro
 from oscillab.commands import Qat, measure, start_qat
 from oscillab.qat.callbacks import MoveEma
 from oscillab.qat.ema import Ema, ramp_for
-from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer
 from oscillab.quant import QuantSpec
 from oscillab.record.oscillation import flip_rate, oscillating_share
 from oscillab.record.recorder import record

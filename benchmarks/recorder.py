@@ -19,7 +19,8 @@ import tyro
 
 from oscillab.coco.batches import Batches
 from oscillab.coco.scenes import Scenes
-from oscillab.qat.train import Trainer, TrainSpec, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer, to_pixels
 from oscillab.quant import QuantSpec, quantize
 from oscillab.record.ranges import RangeObserver
 from oscillab.record.recorder import record

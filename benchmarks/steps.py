@@ -19,7 +19,8 @@ from oscillab.coco.batches import Batches
 from oscillab.coco.scenes import Scenes
 from oscillab.qat.dampen import Dampening
 from oscillab.qat.freeze import Freezing
-from oscillab.qat.train import Trainer, TrainSpec, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer, to_pixels
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.kernel import kernel_off
 from oscillab.record.recorder import record

@@ -18,7 +18,7 @@ _HOMES = {
     "count_oscillations": "oscillab.record.oscillation",
     "Ema": "oscillab.qat.ema",
     "Trainer": "oscillab.qat.train",
-    "TrainSpec": "oscillab.qat.train",
+    "TrainSpec": "oscillab.qat.spec",
     "MoveEma": "oscillab.qat.callbacks",
     "DetectionLoss": "oscillab.yolo.loss",
     "Batches": "oscillab.coco.batches",

@@ -17,8 +17,9 @@ from oscillab.qat.distributed import group
 from oscillab.qat.ema import Ema, decay_for, ramp_for
 from oscillab.qat.keep import LossLog, continue_from, save_run
 from oscillab.qat.remedies import AVERAGES, treat
+from oscillab.qat.spec import TrainSpec
 from oscillab.qat.tensorboard import TensorBoard
-from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.qat.train import Trainer
 from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.record.recorder import record
 from oscillab.runs import (

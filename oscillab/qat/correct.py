@@ -13,7 +13,8 @@ from torch import nn
 
 from oscillab.qat.callbacks import MoveEma
 from oscillab.qat.ema import Ema, decay_for
-from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer
 from oscillab.quant import QuantConv2d
 from oscillab.yolo.objective import loss_for
 

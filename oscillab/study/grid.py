@@ -13,7 +13,7 @@ from pathlib import Path
 from oscillab.commands import Qat
 from oscillab.qat.correct import Choices
 from oscillab.qat.remedies import QUANTIZERS, REMEDIES
-from oscillab.qat.train import TrainSpec
+from oscillab.qat.spec import TrainSpec
 from oscillab.quant import QuantSpec
 from oscillab.runs import ROOT, plain
 from oscillab.show.album import run_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from oscillab.qat.correct import Choices
-from oscillab.qat.train import TrainSpec
+from oscillab.qat.spec import TrainSpec
 from oscillab.runs import DataOptions, RunOptions
 
 ArmName = Literal[

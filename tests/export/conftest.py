@@ -16,7 +16,8 @@ from oscillab.export.graph import Graph
 from oscillab.export.predictor import open_session
 from oscillab.export.write import export_onnx
 from oscillab.qat.correct import correct, fold
-from oscillab.qat.train import Trainer, TrainSpec, seed_everything, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer, seed_everything, to_pixels
 from oscillab.quant import QuantSpec, quantize
 from oscillab.record.recorder import record
 from oscillab.runs import SHIPPED

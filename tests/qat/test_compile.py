@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from oscillab.qat.train import Trainer, TrainSpec, is_hooked
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer, is_hooked
 from oscillab.record.recorder import record
 
 SPEC = {"epochs": 1, "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0}

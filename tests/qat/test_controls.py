@@ -7,7 +7,8 @@ import torch
 
 from oscillab.qat.controls import correct_bias, tune_bn
 from oscillab.qat.errors import output_errors
-from oscillab.qat.train import TrainSpec, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import to_pixels
 from oscillab.yolo.loss import DetectionLoss
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]

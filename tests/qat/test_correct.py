@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oscillab.qat.correct import Choices, CorrectedConv2d, correct, corrections, fold, insert
-from oscillab.qat.train import TrainSpec
+from oscillab.qat.spec import TrainSpec
 from oscillab.quant import step_sizes
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

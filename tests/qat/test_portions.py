@@ -11,7 +11,8 @@ from oscillab.coco.scenes import Scenes
 from oscillab.qat.distributed import Group
 from oscillab.qat.portions import Portion, portions, split
 from oscillab.qat.remedies import treat
-from oscillab.qat.train import Trainer, TrainSpec, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer, to_pixels
 from oscillab.quant import QuantSpec, quantize
 from oscillab.runs import SHIPPED
 from oscillab.yolo import zoo

@@ -9,7 +9,8 @@ from oscillab import files
 from oscillab.qat.callbacks import MoveEma
 from oscillab.qat.ema import Ema
 from oscillab.qat.remedies import AVERAGES, CONTROLS, QUANTIZERS, REMEDIES, pixels, treat
-from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer
 from oscillab.quant import QuantSpec
 from oscillab.yolo.loss import DetectionLoss
 

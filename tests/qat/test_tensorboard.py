@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from oscillab.qat.spec import TrainSpec
 from oscillab.qat.tensorboard import TensorBoard
-from oscillab.qat.train import Callback, Trainer, TrainSpec
+from oscillab.qat.train import Callback, Trainer
 from oscillab.yolo.loss import DetectionLoss
 
 SPEC = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=0)

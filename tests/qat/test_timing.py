@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oscillab.qat.spec import TrainSpec
 from oscillab.qat.timing import StepClock
-from oscillab.qat.train import Trainer, TrainSpec
+from oscillab.qat.train import Trainer
 from oscillab.quant import quant_layers
 from oscillab.record.recorder import record
 from oscillab.yolo.loss import DetectionLoss

@@ -12,7 +12,8 @@ import torch
 from oscillab.qat.callbacks import KeepCheckpoint, MoveEma
 from oscillab.qat.ema import Ema
 from oscillab.qat.keep import LossLog, continue_from, save_run
-from oscillab.qat.train import Callback, Trainer, TrainSpec, parameter_groups, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Callback, Trainer, parameter_groups, to_pixels
 from oscillab.quant import step_sizes
 from oscillab.record.recorder import record
 from oscillab.yolo.loss import DetectionLoss

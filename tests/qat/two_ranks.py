@@ -19,7 +19,8 @@ from oscillab.coco.scenes import Scenes
 from oscillab.qat.callbacks import MoveEma
 from oscillab.qat.distributed import joined
 from oscillab.qat.ema import Ema
-from oscillab.qat.train import Trainer, TrainSpec, to_pixels
+from oscillab.qat.spec import TrainSpec
+from oscillab.qat.train import Trainer, to_pixels
 from oscillab.quant import QuantSpec, quantize
 from oscillab.runs import SHIPPED
 from oscillab.yolo.objective import loss_for

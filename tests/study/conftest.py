@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from oscillab.qat.train import TrainSpec
+from oscillab.qat.spec import TrainSpec
 from oscillab.runs import DataOptions, RunOptions
 from oscillab.study.options import Study
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import oscillab
-from oscillab.qat.train import TrainSpec
+from oscillab.qat.spec import TrainSpec
 from oscillab.runs import DataOptions
 from oscillab.study import command, plan, state
 from oscillab.study.grid import grid

@@ -1,0 +1,61 @@
+"""How long, how fast and in what precision is a detector trained?"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How to train; each field with its unit."""
+
+    epochs: int = 1
+    """passes over the data"""
+    learning_rate: float = 1e-4
+    """Adam's peak rate; 1e-4 is the paper's for 184,900 steps, short runs need more"""
+    step_size_rate: float = 1.0
+    """the step sizes' learning rate as a share of the weights'; the paper has one rate for both"""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """what follows the warm-up; cosine and linear fall to `final_share` of the peak"""
+    final_share: float = 0.01
+    """the last learning rate as a share of the peak"""
+    warmup_steps: int = 50
+    """optimizer steps from 0 to the peak rate"""
+    weight_decay: float = 5e-4
+    """decoupled decay of convolution weights alone: never of biases, BN or step sizes"""
+    gradient_clip: float = 10.0
+    """largest norm of the whole gradient, as YOLOv5 has it"""
+    autocast: bool = False
+    """convolutions in bfloat16 (quantizers stay in float32)"""
+    accumulate: int = 1
+    """portions that a batch passes through the network in, one after another: batch_size 64 in 4 takes the memory of 16"""
+    compile: bool = False
+    """let torch.compile fuse the network; it pays off on long runs. Steps that hooks look at (input ranges) run without"""
+    sync_bn: bool = True
+    """with several processes: batch norm over the whole batch, as one process has it, not over each process's own share"""
+    check_every: int = 10
+    """steps between looks at the loss for NaN on an accelerator, where each look waits; on the CPU every step is looked at"""
+    time_every: int = 17
+    """a step in so many is timed, for the account of where the time went; 0 times none"""
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate must be in 0 < rate < 1, got {self.learning_rate}")
+        if self.step_size_rate < 0:
+            raise ValueError(f"step_size_rate must be 0 or more, got {self.step_size_rate}")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if self.schedule not in ("constant", "cosine", "linear"):
+            raise ValueError(f"schedule must be constant, cosine or linear, got {self.schedule}")
+
+    def rate_at(self, step, total):
+        """The learning rate of optimizer step `step` (from 0) of `total`."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        share = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        left = 1 - share if self.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
