@@ -4,6 +4,7 @@ from .ladder import panels
 from .paired import differences
 from .style import INK, METHODS, QUIET, blank, finding, label, label_of
 
+LOWEST = -20.0  # points; what loses more is written at the edge, so that the others can be told apart
 FAMILIES = (  # what stands together: (heading, methods laid against LSQ, or against EMA where the heading says so)
     ("Averages, against LSQ", "lsq", ("ema", "ema_weights", "ema_step_sizes", "ema_buffers")),
     (
@@ -74,6 +75,8 @@ def draw_gains(table):
     )
     for panel, (heading, gains) in zip(axes[:, 0], found, strict=True):
         draw_family(panel, heading, gains)
+    low = min(values.min() for _, gains in found for _, values in gains)
+    axes[-1, 0].set_xlim(left=LOWEST if low < LOWEST else None)
     label(axes[-1, 0], x="difference in COCO mAP (points, 0..100)", y="")
     best, values = max((pair for _, gains in found for pair in gains), key=lambda pair: pair[1].mean())
     where = f"{groups[0].network} at {groups[0].width} bit"
@@ -85,8 +88,10 @@ def draw_family(axes, heading, gains):
     """The same axes with one row for each method."""
     for place, (method, values) in enumerate(gains):
         color = METHODS[method].color if method in METHODS else INK
-        axes.barh(place, values.mean(), height=0.6, color=color, alpha=0.25)
+        axes.barh(place, max(values.mean(), LOWEST), height=0.6, color=color, alpha=0.25)
         axes.plot(values, [place] * len(values), "o", color=color, markersize=5, markerfacecolor="none")
+        if values.mean() < LOWEST:
+            axes.text(LOWEST + 0.3, place, f"‹ {values.mean():.1f} in the mean", va="center", fontsize=8.5, color=INK)
     axes.axvline(0.0, color=QUIET, linewidth=0.9)
     axes.set_yticks(range(len(gains)), [label_of(method) for method, _ in gains])
     axes.set_ylim(len(gains) - 0.5, -0.5)

@@ -25,6 +25,15 @@ def test_dots_are_the_differences_of_each_seed_in_points(at_three_bits):
     assert "2 seeds" in figure.get_suptitle() and "LSQ+QC's, +15.0 points" in figure.get_suptitle()
 
 
+def test_a_ruin_is_written_at_the_edge(at_three_bits):
+    """Oracle: EMA set by hand to 30 points below LSQ: the axis ends at -20 and the mean stands there as text."""
+    table = at_three_bits.copy()
+    table.loc[table.method == "ema", "map"] = 0.0
+    axes = draw_gains(table).axes[0]
+    assert axes.get_xlim()[0] == -20
+    assert [text.get_text() for text in axes.texts] == ["‹ -30.5 in the mean"]
+
+
 def test_one_network_at_one_width(table, at_three_bits):
     """Oracle: the sentence of the docstring, for two widths and for a table with nothing to compare."""
     with pytest.raises(ValueError, match="one network at one bit width, got 2"):
