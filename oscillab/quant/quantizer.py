@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .initial import INITS, lsq_step_size, mse_range, mse_step_size, sample
 from .lsq import GRADIENT_MASKS, bin_limits, check_bits, check_choice, lsq
 
-# A step size is held at this share of its first value, below where training takes it (0.18 and more in runs of 500 steps), yet
-# high enough for the layer to live on until its gradient brings it back: Adam moves an 8-bit step size by a fifth in one step.
+# A step size is held at this share of its first value: low enough to leave per-tensor training alone, yet high enough for the layer
+# to live on until its gradient brings it back. Adam moves every step size by about its rate, whatever the step size is.
 FLOOR_RATIO = 2.0**-4
 SAMPLE_COUNT = 2**16  # values that an initial step size is searched on
 CHANNEL_SAMPLE_COUNT = 2**11  # and those of each channel
