@@ -19,8 +19,8 @@ STATEMENTS = {
     "import torch": "import torch",
     "import oscillab": "import oscillab",
     "oscillab, its plots and widgets": "import oscillab, oscillab.show.plots, oscillab.show.widgets",
-    "oscillab, kernel in its cache": "import oscillab; from oscillab.quant.kernel import loaded; loaded()",
-    "oscillab, kernel compiled": "import oscillab; from oscillab.quant.kernel import loaded; loaded()",
+    "oscillab, kernel in its cache": "import oscillab; from oscillab.kernel import loaded; loaded()",
+    "oscillab, kernel compiled": "import oscillab; from oscillab.kernel import loaded; loaded()",
 }
 
 

@@ -17,12 +17,12 @@ from benchmarks.interleaved import interleave, print_table
 from benchmarks.peers import PEERS
 from oscillab.coco.batches import Batches
 from oscillab.coco.scenes import Scenes
+from oscillab.kernel import kernel_off
 from oscillab.qat.dampen import Dampening
 from oscillab.qat.freeze import Freezing
 from oscillab.qat.spec import TrainSpec
 from oscillab.qat.train import Trainer, to_pixels
 from oscillab.quant import QuantSpec, quantize
-from oscillab.quant.kernel import kernel_off
 from oscillab.record.recorder import record
 from oscillab.runs import hardware, placed
 from oscillab.yolo import zoo

@@ -9,62 +9,13 @@ import math
 
 import torch
 
+from oscillab.kernel.many import Stack
+from oscillab.qat.frozen import FrozenStates
 from oscillab.qat.remedy import Remedy
 from oscillab.qat.schedule import check_share, cosine_between
 from oscillab.quant.many import ReadMany
 from oscillab.quant.weights import place_frozen, release_frozen
-from oscillab.record.tracker import Tracker, where_true
 from oscillab.record.watched import dense_stride
-
-FORGET_EVERY = 250  # updates between two clearings of the tracker's counts, which hold 255
-
-
-class FrozenStates:
-    """Which weights are frozen in which state, over the integer states of all layers (weights,) int8.
-
-    `frozen`: (weights,) bool; `frozen_state`: (weights,) int8, 0 where not frozen; `average`: (weights,) float32, the
-    average of the integer states with the same `momentum` as the frequency.
-    """
-
-    def __init__(self, state, *, momentum=0.01):
-        self.tracker = Tracker(state, momentum=momentum)
-        self.average = state.float()
-        self.frozen = torch.zeros_like(state, dtype=torch.bool)
-        self.frozen_state = torch.zeros_like(state)
-        self.update_count = 0
-
-    def hold(self, state):
-        """`state` with the frozen weights in their frozen states."""
-        return free_of(self.frozen, state).mul_(state).add_(self.frozen_state)
-
-    def update(self, state, threshold):
-        """Count the step to `state` and freeze what oscillates more often than `threshold`: how many were frozen.
-
-        The order is the published code's: the state that a weight is frozen in is the average before this step.
-        """
-        state = self.hold(state)
-        self.tracker.update(state)
-        new = where_true(torch.gt(self.tracker.frequency, threshold))
-        new = new[~self.frozen[new]]
-        self.frozen_state[new] = self.average[new].round().to(torch.int8)
-        self.frozen[new] = True
-        self.average.lerp_(state.float(), self.tracker.momentum)
-        self.update_count += 1
-        if self.update_count % FORGET_EVERY == 0:
-            self.tracker.take_counts()
-        return len(new)
-
-    def state_dict(self):
-        """Copies of all tensors on the CPU."""
-        own = {name: getattr(self, name).cpu().clone() for name in ("average", "frozen", "frozen_state")}
-        return own | {"tracker": self.tracker.state_dict(), "update_count": self.update_count}
-
-    def load_state_dict(self, state):
-        """Continue from `state`, made by `state_dict`."""
-        for name in ("average", "frozen", "frozen_state"):
-            getattr(self, name).copy_(state[name])
-        self.tracker.load_state_dict(state["tracker"])
-        self.update_count = int(state["update_count"])
 
 
 class Freezing(Remedy):
@@ -83,8 +34,14 @@ class Freezing(Remedy):
             raise ValueError(f"thresholds must be two frequencies of 0 or more, first and last, got {thresholds}")
         self.thresholds, self.begin, self.momentum = tuple(thresholds), check_share("begin", begin), momentum
         super().__init__(model, optimizer, total_steps)
+        strides = [dense_stride(layer.weight) for layer in self.layers]
+        self._many, self._stack = ReadMany(self.layers, strides), Stack(strides)
+        whole = torch.empty(sum(layer.weight.numel() for layer in self.layers), dtype=torch.int8)
+        self._now = whole.to(self.layers[0].weight.device)
+        self._now_views = self._views(self._now)
         self.states = FrozenStates(self._read(), momentum=momentum)
-        self._any, self._viewed = False, None
+        self._frozen_views, self._state_views = self._views(self.states.frozen), self._views(self.states.frozen_state)
+        self._any = False
 
     @property
     def frozen_share(self):
@@ -104,13 +61,9 @@ class Freezing(Remedy):
         """
         if not self._any:
             return
-        for layer, frozen, state in self._parts():
-            weight, grid = layer.weight, layer.weight_quantizer
-            if weight.grad is None:
-                continue
-            total = release_frozen(weight.grad, frozen, state, grid.step_size)
-            if grid.step_size.grad is not None:
-                grid.step_size.grad.add_(total, alpha=grid._gradient_scale(weight))
+        if not self._release_all():
+            for layer, frozen, state in self._parts():
+                self._release(layer, frozen, state)
 
     def after_step(self):
         """The count, then every frozen weight back to its state (decay and a moving step size took it away)."""
@@ -128,26 +81,45 @@ class Freezing(Remedy):
         self._any = bool(self.states.frozen.any())
 
     def _read(self):
-        """The integer states of all weights (weights,) int8, a layer's in the order in which they lie in memory."""
-        count = sum(layer.weight.numel() for layer in self.layers)
-        states = torch.empty(count, dtype=torch.int8, device=self.layers[0].weight.device)
-        ReadMany.integer_states(self.layers, self._views(states))
-        return states
+        """The integer states of all weights (weights,) int8, a layer's in the order in which they lie in memory.
+
+        `_used` become the step sizes that the states are of.
+        """
+        _, self._used = self._many.read(self._now_views)
+        return self._now
+
+    def _release_all(self):
+        """Whether the gradients of all layers were released, in one call."""
+        grids = [layer.weight_quantizer for layer in self.layers]
+        gradients, to_steps = [layer.weight.grad for layer in self.layers], [grid.step_size.grad for grid in grids]
+        if any(gradient is None for gradient in gradients + to_steps):
+            return False
+        scales = [grid._gradient_scale(layer.weight) for grid, layer in zip(grids, self.layers, strict=True)]
+        return self._stack.release(gradients, self._frozen_views, self._state_views, to_steps, scales)
+
+    def _release(self, layer, frozen, state):
+        grid = layer.weight_quantizer
+        if layer.weight.grad is None:
+            return
+        total = release_frozen(layer.weight.grad, frozen, state, grid.step_size)
+        if grid.step_size.grad is not None:
+            grid.step_size.grad.add_(total * grid._gradient_scale(layer.weight))
 
     def _place(self):
         """Each frozen latent weight to the middle of its bin, s * k, which every reader rounds to k."""
         if not self._any:
             return
-        step_sizes = ReadMany.weight_step_sizes(self.layers)
-        for (layer, frozen, state), step_size in zip(self._parts(), step_sizes, strict=True):
-            place_frozen(layer.weight, frozen, state, step_size)
+        steps = [layer.weight_quantizer.step_size for layer in self.layers]
+        weights = [layer.weight for layer in self.layers]
+        if self._stack.place(weights, self._frozen_views, self._state_views, steps, self._used):
+            return
+        parts = self._used.split([step.numel() for step in steps])
+        for (layer, frozen, state), step, part in zip(self._parts(), steps, parts, strict=True):
+            place_frozen(layer.weight, frozen, state, part.view_as(step))
 
     def _parts(self):
         """(layer, its frozen mask, its frozen states), both in its weight's shape."""
-        if self._viewed is None:  # the buffers stay where they are
-            views = self._views(self.states.frozen), self._views(self.states.frozen_state)
-            self._viewed = list(zip(self.layers, *views, strict=True))
-        return self._viewed
+        return zip(self.layers, self._frozen_views, self._state_views, strict=True)
 
     def _views(self, flat):
         """The layers' parts of a buffer over all weights, views of their weights' shapes and memory formats."""
@@ -174,11 +146,3 @@ class Freezing(Remedy):
         if isinstance(state, dict):
             return {name: self._each(value, change) for name, value in state.items()}
         return change(state) if isinstance(state, torch.Tensor) else state
-
-
-def free_of(frozen, like):
-    """1 where a weight is free and 0 where it is frozen, in the type of `like`.
-
-    Products with it are ten times faster on the CPU than `where` and `masked_fill_` are (torch 2.13, one thread).
-    """
-    return frozen.logical_not().to(like.dtype)

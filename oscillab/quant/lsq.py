@@ -11,8 +11,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from oscillab.kernel import kernel_for
+
 from .fused import FusedLsq
-from .kernel import kernel_for
 
 BITS = range(2, 9)
 GRADIENT_MASKS = ("unrounded", "rounded")

@@ -1,16 +1,18 @@
 """Which weights changed their integer state in this step, and which of them turned back?
 
 The update of `count_oscillations` on the weights of all layers at once, in 8 bytes a weight. A flip is rare (one weight
-in a hundred and fewer), so the flipped ones are looked up once and everything else is done on them alone.
+in a hundred and fewer), so the flipped ones are looked up once and everything else is done on them alone, in one pass
+over memory where the kernel takes it.
 """
 
 import torch
 from torch import Tensor
 
+from oscillab.kernel.tracking import KEPT, Indices, follow
+
 TINY = (
     1e-30  # frequencies below it are set to 0: decaying on they would become denormal, which is a hundred times slower
 )
-BUFFERS = ("state", "direction", "flips", "oscillations", "frequency")
 
 
 class Tracker:
@@ -26,16 +28,22 @@ class Tracker:
         self.flips = torch.zeros_like(state, dtype=torch.uint8)
         self.oscillations = torch.zeros_like(self.flips)
         self.frequency = torch.zeros_like(state, dtype=torch.float32)
+        self._room = Indices(len(state))
         self._changed = torch.zeros_like(state, dtype=torch.bool)  # reused, as the caller reuses `state`
 
     @property
     def bytes_per_weight(self) -> float:
         """Memory that a weight takes from the start to the end of recording."""
-        return sum(getattr(self, name).nbytes for name in BUFFERS) / self.state.numel()
+        return sum(getattr(self, name).nbytes for name in KEPT) / self.state.numel()
 
     @torch.no_grad()
     def update(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """The indices (int64, ascending) of the weights that flipped to `state`, and of those that oscillated."""
+        found = follow(state, self, self._room)
+        return self._update(state) if found is None else found
+
+    def _update(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """`update` in torch's operations, with the same bits."""
         flipped = where_true(torch.ne(state, self.state, out=self._changed))
         new = state.index_select(0, flipped)
         direction = torch.where(new > self.state.index_select(0, flipped), 1, -1).to(torch.int8)
@@ -59,11 +67,11 @@ class Tracker:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the buffers on the CPU."""
-        return {name: getattr(self, name).cpu().clone() for name in BUFFERS}
+        return {name: getattr(self, name).cpu().clone() for name in KEPT}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state`, made by `state_dict`."""
-        for name in BUFFERS:
+        for name in KEPT:
             getattr(self, name).copy_(state[name])
 
 

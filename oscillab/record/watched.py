@@ -88,7 +88,8 @@ class WatchedLayers:
         self.ranged = [i for i, module in enumerate(self.modules) if module.activation_range() is not None]
         self.per_channel = any(layer.step_count > 1 for layer in self.layers)
         kinds = {layer.kind for layer in self.layers}
-        self._many = vars(kinds.pop()).get("read_many") if len(kinds) == 1 else None  # not what a class inherits
+        read_many = vars(kinds.pop()).get("read_many") if len(kinds) == 1 else None  # not what a class inherits
+        self._many = read_many and read_many(self.modules, [layer.stride for layer in self.layers])
         self._viewed = None  # a buffer and the layers' views of it
         self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
         self._step_layer = self._step_layer.to(self.device)
@@ -112,7 +113,9 @@ class WatchedLayers:
             self.integer_states(out)
             return step_sizes
         self._places.check()  # before a layer that is no more is read
-        return self._checked(self._read_many(out))
+        self._check_places(self._many.step_places())
+        probes, step_sizes = self._read_many(out)
+        return self._finite(step_sizes, probes)
 
     def checked_step_sizes(self) -> Tensor:
         """The weight step sizes of all layers one after the other, float32 (sum of step counts,).
@@ -123,22 +126,18 @@ class WatchedLayers:
         self._places.check()
         latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
         sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
-        return self._checked(torch.stack(sums) if sums else torch.zeros(0, device=self.device))
+        step_sizes = [module.weight_step_size().detach().reshape(-1) for module in self.modules]
+        self._check_places([(step_size.numel(), step_size.device) for step_size in step_sizes])
+        probes = torch.stack(sums) if sums else torch.zeros(0, device=self.device)
+        return self._finite(torch.cat(step_sizes), probes)
 
-    def _checked(self, probes: Tensor) -> Tensor:
-        """The step sizes; `probes` are numbers of which one is not finite where a weight is not."""
-        many = self._many
-        found = many.weight_step_sizes(self.modules) if many else [m.weight_step_size() for m in self.modules]
-        each = [step_size.detach().reshape(-1) for step_size in found]
-        for layer, step_size in zip(self.layers, each, strict=True):
-            if step_size.device != self.device or step_size.numel() != layer.step_count:
-                now = f"{step_size.numel()} step size(s) on {step_size.device}"
+    def _check_places(self, places: list[tuple[int, torch.device]]) -> None:
+        for layer, (count, device) in zip(self.layers, places, strict=True):
+            if count != layer.step_count or device != self.device:
                 raise ValueError(
-                    f"layer '{layer.name}' had {layer.step_count} step size(s) on {self.device}, has {now}"
+                    f"layer '{layer.name}' had {layer.step_count} step size(s) on {self.device}, "
+                    f"has {count} step size(s) on {device}"
                 )
-        step_sizes = torch.cat(each).float()
-        self._check_finite(step_sizes, probes)
-        return step_sizes
 
     def integer_states(self, out: Tensor) -> Tensor:
         """`out` (weights of all layers,) int8, filled with their integer states, as they lie in memory."""
@@ -149,10 +148,10 @@ class WatchedLayers:
             layer.view(out).copy_(layer.module.integer_state())
         return out
 
-    def _read_many(self, out: Tensor) -> Tensor:
+    def _read_many(self, out: Tensor) -> tuple[Tensor, Tensor]:
         if self._viewed is None or self._viewed[0] is not out:
             self._viewed = out, [layer.view(out) for layer in self.layers]
-        return self._many.integer_states(self.modules, self._viewed[1])
+        return self._many.read(self._viewed[1])
 
     def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
         """Mean, and for per-channel layers the least and the largest step size of each layer, float32 (layers,)."""
@@ -164,17 +163,18 @@ class WatchedLayers:
 
     def clipping_ranges(self) -> dict[str, Tensor]:
         """Low and high end of each input quantizer in the units of the input, float32 (layers with one,)."""
-        ranged = [self.modules[i] for i in self.ranged]
         if self._many:
-            low, high = self._many.activation_ranges(ranged)
+            low, high = self._many.activation_ranges()
         else:
-            ends = [module.activation_range() for module in ranged]
+            ends = [self.modules[i].activation_range() for i in self.ranged]
             low, high = (torch.stack([pair[side] for pair in ends]).detach() for side in (0, 1))
         return {"clip_low": low.float(), "clip_high": high.float()}
 
-    def _check_finite(self, step_sizes: Tensor, probes: Tensor) -> None:
+    def _finite(self, step_sizes: Tensor, probes: Tensor) -> Tensor:
+        """`step_sizes` as float32; `probes` are numbers of which one is not finite where a weight is not."""
+        step_sizes = step_sizes.float()
         if torch.isfinite(torch.cat([probes.float(), step_sizes])).all():
-            return
+            return step_sizes
         for layer in self.layers:  # a sum of huge finite numbers can overflow: look again, number by number
             latent, step_size = layer.latent_weight(), layer.module.weight_step_size()
             bad_count = 0 if latent is None else int((~torch.isfinite(latent)).sum())
@@ -182,6 +182,7 @@ class WatchedLayers:
                 raise ValueError(f"{bad_count} of {layer.count} weights of layer '{layer.name}' are NaN or infinite")
             if not torch.isfinite(step_size).all():
                 raise ValueError(f"the weight step size of layer '{layer.name}' is NaN or infinite")
+        return step_sizes
 
     def in_order(self, flat: Tensor) -> Tensor:
         """A copy of `flat` (weights of all layers,), given as they lie in memory, with each weight at its flat index."""

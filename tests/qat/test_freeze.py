@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from oscillab.qat.freeze import Freezing, FrozenStates
+from oscillab.qat.freeze import Freezing
+from oscillab.qat.frozen import FrozenStates
 from oscillab.quant.lsq import along_channels
 
 
@@ -83,7 +84,7 @@ def test_gradients_are_those_of_the_integer_domain(tiny, train_tiny):
     model = tiny()
     optimizer, remedy = freezing(model, 60)
     train_tiny(model, optimizer, 60)
-    layer, frozen, state = remedy._parts()[1]
+    layer, frozen, state = list(remedy._parts())[1]
     grid = layer.weight_quantizer
     assert 0 < frozen.sum() < frozen.numel()
     upstream = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))

@@ -111,8 +111,8 @@ def test_quantizers_are_timed_forward_and_backward(tiny):
 
         return staticmethod(call)
 
+    from oscillab.kernel import kernel_off
     from oscillab.quant import lsq
-    from oscillab.quant.kernel import kernel_off
 
     kind = lsq._Lsq
     assert issubclass(kind, inside)

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from oscillab.kernel import kernel_off
 from oscillab.quant import QuantSpec, quant_layers, quantize
-from oscillab.quant.kernel import kernel_off
 from oscillab.quant.many import ReadMany
 from oscillab.quant.weights import bin_distances, place_frozen, release_frozen, state_bytes
 
@@ -71,18 +71,16 @@ def test_many_layers_at_once_answer_as_each_does(network, batches, spec, layout)
     layers = list(quant_layers(model).values())
     with torch.no_grad():
         layers[1].weight_quantizer.step_size.fill_(-1.0)
-    for one, layer in zip(ReadMany.weight_step_sizes(layers), layers, strict=True):
-        assert torch.equal(one, layer.weight_step_size())
-    low, high = ReadMany.activation_ranges(layers)
-    ends = [layer.activation_range() for layer in layers]
-    assert torch.equal(low, torch.stack([low for low, _ in ends])) and torch.equal(
-        high, torch.stack([h for _, h in ends])
-    )
+    many = ReadMany(layers, [layer.weight.stride() for layer in layers])
+    step_sizes = torch.cat([layer.weight_step_size().reshape(-1) for layer in layers])
+    assert torch.equal(many.weight_step_sizes(), step_sizes)
+    ends = [torch.stack(side) for side in zip(*(layer.activation_range() for layer in layers), strict=True)]
     for off in (False, True):
         outs = [torch.zeros_like(layer.weight, dtype=torch.int8) for layer in layers]
         with switched(off):
-            probes = ReadMany.integer_states(layers, outs)
-        assert probes.isfinite().all()
+            probes, used = many.read(outs)
+            assert all(map(torch.equal, many.activation_ranges(), ends))
+        assert probes.isfinite().all() and torch.equal(used, step_sizes)
         assert all(torch.equal(out, layer.integer_state()) for out, layer in zip(outs, layers, strict=True))
     for bad in (float("nan"), float("inf")):
         with torch.no_grad():
@@ -90,5 +88,5 @@ def test_many_layers_at_once_answer_as_each_does(network, batches, spec, layout)
         for off in (False, True):
             outs = [torch.zeros(layer.weight.shape, dtype=torch.int8) for layer in layers]
             with switched(off):
-                finite = ReadMany.integer_states(layers, outs).isfinite()
+                finite = many.read(outs)[0].isfinite()
             assert finite.tolist() == [i != 2 for i in range(len(layers))]

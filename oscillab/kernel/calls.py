@@ -1,7 +1,7 @@
 """How is the quantizer computed in one pass over memory?
 
-`kernel.c` does what `lsq.py` does with torch's operations, in a third of the time: values and gradients to x are equal to
-the last bit, sums to float32's rounding. It takes dense float32 and bfloat16 tensors of the CPU; for all else, and where
+`kernel.c` does what `quant/lsq.py` does with torch's operations, in a third of the time: values and gradients to x are equal
+to the last bit, sums to float32's rounding. It takes dense float32 and bfloat16 tensors of the CPU; for all else, and where
 there is no compiler, torch computes. `OSCILLAB_KERNEL=0`, or `kernel_off()` within a block, leaves the kernel out.
 """
 
@@ -18,7 +18,18 @@ from torch import Tensor
 from .build import shared_object
 
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-OF_WEIGHTS = {"states": 4, "distances": 3, "place": 4, "release": 4}  # functions, and how many tensors each takes
+POINTER_COUNTS = {  # of each function over weights; the last pointer is that of a struct or of a number of layers
+    "states": 5,
+    "distances": 4,
+    "place": 5,
+    "release": 5,
+    "states_of_many": 8,
+    "place_many": 6,
+    "release_many": 8,
+    "gather": 3,
+    "track_states": 9,
+    "freeze_states": 12,
+}
 BLOCK = 2048  # as in kernel.c
 PLAIN = (Tensor, torch.nn.Parameter)  # another subclass may have no memory of its own
 POINTER = ctypes.c_void_p
@@ -41,34 +52,17 @@ class Kernel:
 
     def __init__(self, path):
         library = ctypes.CDLL(str(path))  # lets other threads run while it computes
-        self._forward = {dtype: _function(library, f"{name}_forward", 7) for dtype, name in TYPES.items()}
-        self._backward = {dtype: _function(library, f"{name}_backward", 8) for dtype, name in TYPES.items()}
-        self._states_of_many = _function(library, "states_of_many", 5)
-        self._of_weights = {name: _function(library, name, count) for name, count in OF_WEIGHTS.items()}
+        self._forward = {dtype: _function(library, f"{name}_forward", 8) for dtype, name in TYPES.items()}
+        self._backward = {dtype: _function(library, f"{name}_backward", 9) for dtype, name in TYPES.items()}
+        self._others = {name: _function(library, name, count) for name, count in POINTER_COUNTS.items()}
 
     def forward(self, x, step, floor, held, shift, low, high) -> tuple[Tensor, Tensor]:
         """(y in the memory format of x, the step sizes in use of the shape of `step`); see `lsq` for the rest."""
         y, used = torch.empty_like(x), torch.empty_like(step)
-        grid = _grid(x, step, low, high)
+        grid = grid_of(x, step, low, high)
         arguments = [_address(tensor) for tensor in (x, y, step, floor, held, used, shift)]
         self._forward[x.dtype](*arguments, ctypes.byref(grid))
         return y, used
-
-    def of_weights(self, name: str, step: Tensor, low: float, high: float, *tensors: Tensor) -> None:
-        """Nothing; one of the functions `OF_WEIGHTS` over dense tensors that lie in memory alike, a row for each step size."""
-        grid = _grid(tensors[0], step, low, high)
-        self._of_weights[name](*[tensor.data_ptr() for tensor in tensors], ctypes.byref(grid))
-
-    def states_of_many(self, weights, outs, steps, limits) -> Tensor:
-        """For each of many dense `weights` 0, or NaN where it holds NaN or infinity.
-
-        Writes their integer states into the tensors `outs` (int8), which lie in memory alike.
-        """
-        grids = (Grid * len(weights))(*[_grid(w, s, *ends) for w, s, ends in zip(weights, steps, limits, strict=True)])
-        pointers = [(POINTER * len(each))(*[t.data_ptr() for t in each]) for each in (weights, outs, steps)]
-        probes = torch.empty(len(weights))
-        self._states_of_many(ctypes.byref(ctypes.c_int64(len(weights))), *pointers, probes.data_ptr(), grids)
-        return probes
 
     def backward(self, x, upstream, used, shift, low, high, limits, scale) -> tuple[Tensor, Tensor, Tensor | None]:
         """The gradients to x, to the step size and, where there is one, to the shift."""
@@ -76,21 +70,30 @@ class Kernel:
             upstream = torch.empty_like(x).copy_(upstream)
         to_x, to_step = torch.empty_like(x), torch.empty_like(used)
         to_shift = None if shift is None else torch.empty_like(shift)
-        grid = _grid(x, used, low, high, *limits, scale)
+        grid = grid_of(x, used, low, high, *limits, scale)
         sums = torch.empty(2 * grid.rows * -(-grid.length // BLOCK), dtype=torch.float64)
         arguments = [_address(tensor) for tensor in (x, upstream, to_x, used, shift, to_step, to_shift, sums)]
         self._backward[x.dtype](*arguments, ctypes.byref(grid))
         return to_x, to_step, to_shift
 
+    def of_weights(self, name: str, step: Tensor, low: float, high: float, *tensors: Tensor) -> None:
+        """Nothing; a function over dense tensors that lie in memory alike, a row for each step size."""
+        self.call(name, *tensors, grid_of(tensors[0], step, low, high))
 
-def _grid(x: Tensor, step: Tensor, *rest: float) -> Grid:
+    def call(self, name: str, *arguments: Tensor | ctypes.Structure | ctypes.Array) -> None:
+        """Nothing; the function of that name in weights.c or tracking.c on the memory of its arguments."""
+        self._others[name](*[a.data_ptr() if isinstance(a, Tensor) else ctypes.byref(a) for a in arguments])
+
+
+def grid_of(x: Tensor, step: Tensor, *rest: float) -> Grid:
+    """The `Grid` of a tensor and its step sizes."""
     rows = step.numel()
     return Grid(rows, x.numel() // max(1, rows), torch.get_num_threads(), *rest)
 
 
 def _function(library, name: str, pointer_count: int):
     function = getattr(library, name)
-    function.argtypes, function.restype = [POINTER] * (pointer_count + 1), None
+    function.argtypes, function.restype = [POINTER] * pointer_count, None
     return function
 
 
@@ -106,7 +109,12 @@ def kernel_for(x: Tensor, *others: Tensor | None, types=TYPES) -> Kernel | None:
         t is None or (t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous()) for t in others
     ):
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    return kernel_in_use()
+
+
+def kernel_in_use() -> Kernel | None:
+    """The kernel, but None within `kernel_off()` and where torch traces or compiles."""
+    if _off_count or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
     return loaded()
 

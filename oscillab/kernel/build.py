@@ -1,4 +1,4 @@
-"""Where is the shared object of `kernel.c`, and who makes it?
+"""Where is the shared object of `kernel.c` and what it includes, and who makes it?
 
 The machine's C compiler makes it once, in a second, in the user's cache folder (`OSCILLAB_CACHE`, else `oscillab` below
 `XDG_CACHE_HOME` or `~/.cache`). Its name holds a hash of the source, the flags, the compiler and the processor, so that a
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernel.c")
+SOURCE = Path(__file__).with_name("kernel.c")  # includes the others
 # values must equal torch's to the last bit: no -ffast-math, which some compilers have on. Nobody reads errno and traps
 EXACT = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS = ["-O3", "-std=c11", *EXACT, "-shared", "-fPIC"]
@@ -65,7 +65,8 @@ def cache_folder() -> Path:
 
 def key(command: list[str]) -> str:
     """A hash of all that the shared object depends on."""
-    about = [SOURCE.read_text(), *command, *FLAGS, str(CHOICES), _version(command), processor()]
+    sources = [path.read_text() for path in sorted(SOURCE.parent.glob("*.c"))]
+    about = [*sources, *command, *FLAGS, str(CHOICES), _version(command), processor()]
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oscillab.quant import build, kernel
+from oscillab.kernel import build, kernel_off, loaded
 from oscillab.quant.lsq import lsq
 
 BUILD = Path(build.__file__)
@@ -20,9 +20,9 @@ def fresh(monkeypatch, tmp_path):
     """An empty cache folder, and no memory of a kernel loaded before."""
     monkeypatch.setenv("OSCILLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OSCILLAB_KERNEL", raising=False)
-    kernel.loaded.cache_clear()
+    loaded.cache_clear()
     yield tmp_path / "cache"
-    kernel.loaded.cache_clear()
+    loaded.cache_clear()
 
 
 def numbers():
@@ -37,11 +37,11 @@ def test_without_a_compiler(fresh, monkeypatch, tmp_path, caplog):
     """Oracle: torch's numbers, no file, and one line in the log however often it is asked."""
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.delenv("CC", raising=False)
-    with caplog.at_level(logging.INFO, "oscillab.quant"):
+    with caplog.at_level(logging.INFO, "oscillab.kernel"):
         mine = [numbers() for _ in range(3)][-1]
     assert caplog.messages == ["no C compiler (cc, gcc, clang): quantizers run on torch's own operations"]
-    assert kernel.loaded() is None and not fresh.exists()
-    with kernel.kernel_off():
+    assert loaded() is None and not fresh.exists()
+    with kernel_off():
         for one, other in zip(mine, numbers(), strict=True):
             assert torch.equal(one, other)
 
@@ -60,18 +60,18 @@ def test_a_compiler_that_fails(fresh, monkeypatch, tmp_path, caplog, script, sai
     broken.write_text(f"#!/bin/sh\n{script}\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
-    with caplog.at_level(logging.INFO, "oscillab.quant"):
+    with caplog.at_level(logging.INFO, "oscillab.kernel"):
         numbers(), numbers()
     assert len(caplog.messages) == 1 and said in caplog.messages[0] and "\n" not in caplog.messages[0]
-    assert kernel.loaded() is None
+    assert loaded() is None
 
 
 def test_it_can_be_left_out(fresh, monkeypatch):
     """Oracle: the environment variable's words; nothing is compiled."""
     for word in ("0", "off", "False"):
         monkeypatch.setenv("OSCILLAB_KERNEL", word)
-        kernel.loaded.cache_clear()
-        assert kernel.loaded() is None
+        loaded.cache_clear()
+        assert loaded() is None
     assert not fresh.exists()
 
 
@@ -118,8 +118,8 @@ def test_an_old_processor_is_served(fresh, monkeypatch):
     wrapper.chmod(0o755)
     monkeypatch.setenv("CC", str(wrapper))
     mine = numbers()
-    assert kernel.loaded() is not None
-    with kernel.kernel_off():
+    assert loaded() is not None
+    with kernel_off():
         theirs = numbers()
     assert torch.equal(mine[0], theirs[0]) and torch.equal(mine[1], theirs[1])
     torch.testing.assert_close(mine[2], theirs[2])
