@@ -20,6 +20,7 @@ import torch
 import tyro
 
 from oscillab import files
+from oscillab.coco.dataset import open_dataset
 from oscillab.coco.evaluate import evaluate
 from oscillab.coco.places import pictures
 from oscillab.export.agreement import compare
@@ -40,6 +41,8 @@ class Options:
     size: int = 160
     held_out: int = 500
     """pictures, for scenes; a folder's validation split is taken whole"""
+    both_splits: bool = False
+    """a folder's training pictures as well: more pictures for a comparison that does not ask how well a network learnt"""
     compared: int = 16
     """pictures whose states and raw outputs are compared"""
     others: bool = True
@@ -47,6 +50,35 @@ class Options:
     timed: int = 7
     """batches of 8 that are timed; 0: none"""
     run: RunOptions = field(default_factory=RunOptions)
+
+
+class Joined:
+    """The pictures of two data sets of the same classes, one after the other, as one data set."""
+
+    def __init__(self, *parts):
+        self.parts, self.names, self.category_ids = parts, parts[0].names, parts[0].category_ids
+        self.name = " and ".join(part.name for part in parts)
+
+    def __len__(self):
+        return sum(map(len, self.parts))
+
+    def sample(self, index):
+        """The sample of one of the data sets."""
+        first = len(self.parts[0])
+        return self.parts[0].sample(index) if index < first else self.parts[1].sample(index - first)
+
+    def ground_truth(self):
+        """COCO's annotations of all pictures; COCO's own ids of pictures and of annotations are unique over its splits."""
+        each = [part.ground_truth() for part in self.parts]
+        return each[0] | {key: [entry for truth in each for entry in truth[key]] for key in ("images", "annotations")}
+
+
+def pictures_of(options, masks):
+    """The data set that the options name."""
+    dataset = held_out(DataOptions(options.data, options.size, held_out=options.held_out), masks=masks)
+    if not options.both_splits:
+        return dataset
+    return Joined(dataset, open_dataset(options.data, "train", size=options.size))
 
 
 def to_float(model):
@@ -132,8 +164,7 @@ def main(options):
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for path in options.weights:
-            masks = files.load(path).task == "segment"
-            dataset = held_out(DataOptions(options.data, options.size, held_out=options.held_out), masks=masks)
+            dataset = pictures_of(options, files.load(path).task == "segment")
             rows.append(measure(path, dataset, Path(folder), options))
             print(f"{len(dataset)} pictures of {dataset.name}, {options.size} pixels, {hardware()}")
             for name, value in rows[-1].items():

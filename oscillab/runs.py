@@ -18,6 +18,9 @@ from oscillab.coco.dataset import open_dataset
 from oscillab.qat.train import seed_everything, to_pixels
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMIT = ("describe", "--always", "--abbrev=12")
+CODE = ("oscillab", "pyproject.toml", "constraints.txt", "data/*.pt")  # what a result depends on
+CHANGES = ("status", "--porcelain", "--", *CODE)
 SHIPPED = ROOT / "data" / "yolov5n-scenes.pt"
 
 
@@ -147,18 +150,16 @@ def plain(value):
 
 
 def commit():
-    """The commit of the project that is running, with a plus when files differ from it; None outside a checkout."""
+    """The commit of the project that is running, with a plus when its code differs from it; None outside a checkout."""
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        found, changed = (_git(*words) for words in (COMMIT, CHANGES))
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return found + ("+" if changed else "")
+
+
+def _git(*words):
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def hardware(device="cpu"):

@@ -6,7 +6,7 @@ from oscillab.show import readme
 def test_tables_are_those_of_the_recorded_results(root):
     """Oracle: data/results/*/table.csv, written by the study; the README is filled from them by a command."""
     text = (root / "README.md").read_text()
-    assert len(readme.PLACE.findall(text)) == 2
+    assert len(readme.PLACE.findall(text)) == 3
     assert readme.fill(text, root) == text
 
 
