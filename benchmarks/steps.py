@@ -46,14 +46,16 @@ class Options:
     device: str = "cpu"
     autocast: bool = False
     peers: bool = True
+    compiled: bool = False
+    """a step by torch.compile as well, which takes minutes to compile"""
 
 
 class Run:
     """One way to train: its own copy of the model, its own optimizer, perhaps a recorder or a remedy."""
 
-    def __init__(self, model, batches, *, autocast=False, recorded=False, remedy=None):
+    def __init__(self, model, batches, *, autocast=False, recorded=False, remedy=None, compiled=False):
         self.batches = batches
-        spec = TrainSpec(learning_rate=1e-4, warmup_steps=0, autocast=autocast)
+        spec = TrainSpec(learning_rate=1e-4, warmup_steps=0, autocast=autocast, compile=compiled)
         self.trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
         self.trainer._set_modes()
         self.stack = ExitStack()
@@ -134,6 +136,8 @@ def variants(options, model, quantized, batches):
     }
     steps = {name: run.step for name, run in runs.items()}
     steps["LSQ, torch's operations"] = by_torch(Run(copy.deepcopy(quantized), batches, **same))
+    if options.compiled:
+        steps["LSQ, torch.compile"] = Run(copy.deepcopy(quantized), batches, compiled=True, **same).step
     if options.peers:
         steps |= peers(options, model, batches)
     return steps

@@ -240,6 +240,8 @@ class Evaluate:
     """pictures, for scenes"""
     batch_size: int = 16
     """pictures at once"""
+    judge: Literal["pycocotools", "faster"] = "pycocotools"
+    """who works out the mAP: 'faster' is faster-coco-eval, with the same results in less time"""
     run: RunOptions = field(default_factory=RunOptions)
 
 
@@ -255,6 +257,7 @@ def evaluate_file(options):
         dataset,
         size,
         batch_size=options.batch_size,
+        judge=options.judge,
         progress=options.run.progress and group().leader,
     )
 

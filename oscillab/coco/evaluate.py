@@ -3,7 +3,7 @@
 COCO's mean average precision, as the official YOLO code has it worked out: square letterbox (or the official
 validation's rectangles), boxes above confidence 0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image,
 scaled back to the image as it was, judged by pycocotools; and the same of the masks of a network that segments. This
-file is the only one that knows pycocotools.
+file is the only one that knows pycocotools, and faster-coco-eval, which may be put in its place.
 """
 
 import io
@@ -57,14 +57,16 @@ def evaluate(
     rectangular=False,
     progress=False,
     members=None,
+    judge="pycocotools",
 ):
     """The `Evaluation` of a detector on every image of a data set, on the device and in the precision of the model.
 
     `size` is the side in pixels of the square that images are fitted into; without it, the data set's own `size`, else
     640. `rectangular`: images of like shape are batched in rectangles, as in the official validation, whose published
     figures are so measured. `members`: the `oscillab.qat.distributed.Group` of processes that share the work and all call
-    this; each takes every n-th batch, and all get the same result. The model is left in the modes (train or eval, module
-    by module) that it came in.
+    this; each takes every n-th batch, and all get the same result. `judge`: "pycocotools", which every published number is
+    of, or "faster", its counterpart in C++ (`pip install faster-coco-eval`) with the same results. The model is left in the
+    modes (train or eval, module by module) that it came in.
 
     Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
     multiple of the model's coarsest stride, and outputs that are not finite.
@@ -88,11 +90,11 @@ def evaluate(
                 reports[int(index)] = _Report.of(*report)
             network_seconds += seconds
     if members is None:
-        return _summary(in_order([reports], len(dataset)), truth, dataset, begin, network_seconds)
+        return _summary(in_order([reports], len(dataset)), truth, dataset, begin, network_seconds, judge)
     found, evaluation = members.gathered((reports, network_seconds)), None
     if members.leader:
         every, seconds = zip(*found, strict=True)
-        evaluation = _summary(in_order(every, len(dataset)), truth, dataset, begin, sum(seconds))
+        evaluation = _summary(in_order(every, len(dataset)), truth, dataset, begin, sum(seconds), judge)
     return members.from_leader(evaluation)
 
 
@@ -188,45 +190,62 @@ def _results(reports, dataset):
     return results
 
 
-def average_precision(ground_truth, results, image_ids, *, iou_type="bbox"):
+def average_precision(ground_truth, results, image_ids, *, iou_type="bbox", judge="pycocotools"):
     """AP (10 IoU thresholds, classes in the order of their category ids) by pycocotools; NaN where a class is absent.
 
     `ground_truth` is a COCO dictionary, `results` its list of result entries; only `image_ids` count. `iou_type` is
     "bbox", or "segm" for entries that hold a "segmentation".
     """
+    index_class, judge_class = _judging(judge)
+    truth, found = (_index(index_class, ground_truth, entries) for entries in (ground_truth["annotations"], results))
     # pycocotools speaks to the terminal at every step.
     with redirect_stdout(io.StringIO()):
-        judge = COCOeval(_index(ground_truth, ground_truth["annotations"]), _index(ground_truth, results), iou_type)
-        judge.params.imgIds = image_ids
+        judging = judge_class(truth, found, iou_type)
+        judging.params.imgIds = image_ids
         # All sizes of object at once: the three bands of size would take three times as long again.
-        judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
-        judge.params.maxDets = [BOXES_JUDGED]
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][..., 0, 0].mean(1)  # (thresholds, recalls, classes) -> (thresholds, classes)
+        judging.params.areaRng, judging.params.areaRngLbl = [[0, 1e10]], ["all"]
+        judging.params.maxDets = [BOXES_JUDGED]
+        judging.evaluate()
+        judging.accumulate()
+    precision = judging.eval["precision"][..., 0, 0].mean(1)  # (thresholds, recalls, classes) -> (thresholds, classes)
     return np.where(precision < 0, np.nan, precision)  # pycocotools writes -1
 
 
-def _index(ground_truth, entries):
-    """A pycocotools index of `entries`, annotations or results, over the images and categories of the ground truth."""
-    index = COCO()
+def _judging(judge):
+    """The classes of an index and of its judgement; raises ValueError for another word, or where it is not installed."""
+    if judge == "pycocotools":
+        return COCO, COCOeval
+    if judge != "faster":
+        raise ValueError(f"judge must be 'pycocotools' or 'faster', got {judge!r}")
+    try:
+        from faster_coco_eval import COCO as FasterCOCO
+        from faster_coco_eval import COCOeval_faster
+    except ImportError as error:
+        raise ValueError("judge 'faster' needs a library that is not here: pip install faster-coco-eval") from error
+    return FasterCOCO, COCOeval_faster
+
+
+def _index(index_class, ground_truth, entries):
+    """An index of `entries`, annotations or results, over the images and categories of the ground truth."""
+    index = index_class()
     # Numbered afresh from 1: to pycocotools a match with entry number 0 is no match. Copies, for it writes into them.
     numbered = [
         {"iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]} | entry | {"id": number}
         for number, entry in enumerate(entries, start=1)
     ]
     index.dataset = {**ground_truth, "annotations": numbered}
-    index.createIndex()
+    with redirect_stdout(io.StringIO()):
+        index.createIndex()
     return index
 
 
-def _summary(reports, truth, dataset, begin, network_seconds):
+def _summary(reports, truth, dataset, begin, network_seconds, judge):
     """The `Evaluation` of what was found in each image."""
     image_ids = [report.image_id for report in reports]
     results = _results(reports, dataset)
-    measured = _averages(average_precision(truth, results, image_ids), dataset)
+    measured = _averages(average_precision(truth, results, image_ids, judge=judge), dataset)
     if all(report.runs is not None for report in reports):
-        masks = _averages(average_precision(truth, results, image_ids, iou_type="segm"), dataset)
+        masks = _averages(average_precision(truth, results, image_ids, iou_type="segm", judge=judge), dataset)
         measured |= {f"mask_{name}": value for name, value in masks.items()}
     return Evaluation(
         **measured,

@@ -135,6 +135,24 @@ def test_summary_of_pycocotools(seed):
     np.testing.assert_allclose([ours.mean(), ours[0].mean(), ours[5].mean()], judge.stats[:3], atol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_faster_judge_agrees(seed):
+    """Oracle: pycocotools, to float64's rounding; the ground truth has crowds."""
+    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
+    truth, results = random_results(np.random.default_rng(seed))
+    both = [average_precision(truth, results, range(6), judge=judge) for judge in ("pycocotools", "faster")]
+    np.testing.assert_allclose(both[1], both[0], atol=1e-12)
+    assert evaluate(Says(*FOUND), TOY, size=64, judge="faster").map == pytest.approx(
+        evaluate(Says(*FOUND), TOY, size=64).map
+    )
+
+
+def test_an_unknown_judge():
+    """Oracle: the message that names what is allowed."""
+    with pytest.raises(ValueError, match="judge must be 'pycocotools' or 'faster', got 'me'"):
+        evaluate(Says(*FOUND), TOY, size=64, judge="me")
+
+
 def test_annotations_are_left_as_they_were():
     """Invariant: pycocotools writes into what it is given and takes a match with number 0 for none; neither shows."""
     truth = TOY.ground_truth()
