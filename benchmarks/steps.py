@@ -59,6 +59,8 @@ class Run:
         self.trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
         self.trainer._set_modes()
         self.stack = ExitStack()
+        if compiled:
+            self.stack.enter_context(self.trainer._ready())
         if remedy:
             made = self.stack.enter_context(remedy(model, self.trainer.optimizer))
             self.trainer.loss = made.loss(self.trainer.loss)
