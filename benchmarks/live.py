@@ -7,19 +7,21 @@ as a notebook has it, so that a busy moment meets both alike. What is counted ar
 threads (the kernel's loop, its messages) belong to the watched run, as do making the widget, its first picture and its
 last. The widget's clock counts processor seconds too, so that it draws as often as on a machine that nobody else uses.
 
-The second line compares steps in the main thread with steps in a thread of their own, where the widget puts a run.
+The same is done with nobody watching: that ratio is the measurement's own error, and what the idle threads take in a second
+is subtracted above, as a machine that others use makes them wait long.
 """
 
+import asyncio
 import copy
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import nbformat
 import numpy as np
+import pandas as pd
 import torch
 import tyro
 from nbclient import NotebookClient
@@ -61,41 +63,47 @@ class Runs:
         self.trainers[which]._run_step(batch)
         self.taken[which, number] = time.thread_time() - begin
 
-    def alternate(self, steps=None):
-        """Make all steps of both, each first in turn; `steps`: what makes a step of each instead of `step`."""
+    def alternate(self):
+        """Make all steps of both, each first in turn; processor and clock seconds of this thread."""
+        begin = time.thread_time(), time.perf_counter()
         for number, batch in enumerate(self.batches.epoch(0)):
             for which in (0, 1) if number % 2 else (1, 0):
-                (steps[which] if steps else self.step)(which, number, batch)
+                self.step(which, number, batch)
+        return time.thread_time() - begin[0], time.perf_counter() - begin[1]
 
 
-async def watched_ratio(options, model, batches):
-    """Seconds of the watched run / of the other; the widget's own seconds / those; pictures; the other's seconds."""
-    runs = Runs(options, model, batches)
-    bare, watched = runs.trainers
-    with oscillab.record(bare.model, bare.optimizer), oscillab.record(watched.model, watched.optimizer) as recorder:
+async def measured(runs, *, watched):
+    """Processor seconds of the first run, of the second, of all other threads; clock seconds; the widget's `Pace`."""
+    first, second = runs.trainers
+    pace = Pace(clock=time.thread_time)
+    with oscillab.record(first.model, first.optimizer), oscillab.record(second.model, second.optimizer) as recorder:
         begin = time.process_time()
-        live = Live(recorder, pace=Pace(clock=time.thread_time))
-        watched.callbacks.append(live)
+        if watched:
+            live = Live(recorder, pace=pace)
+            second.callbacks.append(live)
 
         def drive():
-            live.start(watched)
-            start = time.thread_time()
-            runs.alternate()
-            return time.thread_time() - start
+            if watched:
+                live.start(second)
+            return runs.alternate()
 
-        inside = await live.run(drive)
+        inside, clock = await (live.run(drive) if watched else asyncio.to_thread(drive))
         others = time.process_time() - begin - inside
-    plain, taken = runs.taken.sum(1)
-    return (taken + others) / plain, (live.pace.seconds + others) / plain, live.pace.count, plain
+    return *runs.taken.sum(1), others, clock, pace
 
 
-def thread_ratio(options, model, batches):
-    """Seconds of a run in a thread of its own / of the same run in this thread."""
-    runs = Runs(options, model, batches)
-    with ThreadPoolExecutor(1) as other:
-        runs.alternate([runs.step, lambda *step: other.submit(runs.step, *step).result()])
-    plain, threaded = runs.taken.sum(1)
-    return threaded / plain
+async def round_of(options, model, batches):
+    """The numbers that `measure` prints of one round."""
+    first, second, idle, clock, _ = await measured(Runs(options, model, batches), watched=False)
+    bare, watched, others, longer, pace = await measured(Runs(options, model, batches), watched=True)
+    around = others - idle * longer / clock
+    return {
+        "nobody watching": second / first,
+        "watched / not": (watched + around) / bare,
+        "the widget's own seconds / the run's": (pace.seconds + around) / bare,
+        "seconds": bare,
+        "pictures": pace.count,
+    }
 
 
 async def measure(options):
@@ -108,27 +116,19 @@ async def measure(options):
     quant = oscillab.QuantSpec(bits=options.bits)
     model = oscillab.quantize(oscillab.load(SHIPPED), quant, list(calibration_batches(batches)))
     await warm_up(model)
-    watched = np.array([await watched_ratio(options, model, batches) for _ in range(options.rounds)])
-    threaded = [thread_ratio(options, model, batches) for _ in range(options.rounds)]
+    rounds = pd.DataFrame([await round_of(options, model, batches) for _ in range(options.rounds)])
+    seconds, pictures = rounds.pop("seconds").median(), rounds.pop("pictures").mean()
     print(f"{options.steps} steps of batch {options.batch_size}, {options.rounds} rounds, {hardware()}")
-    print(
-        f"a run takes {np.median(watched[:, 3]):.1f} processor seconds, {np.mean(watched[:, 2]):.0f} pictures beside it"
-    )
-    tell("watched / not", watched[:, 0])
-    tell("the widget's own seconds / the run's", watched[:, 1])
-    tell("in a thread of its own / not", threaded)
+    print(f"a run takes {seconds:.1f} processor seconds, {pictures:.1f} pictures while it runs")
+    for name, ratios in rounds.items():
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        print(f"{name:38s} {middle:.4f}  ({low:.4f} .. {high:.4f})")
 
 
 async def warm_up(model):
     """Show a widget once, so that fonts and caches are loaded, as in any notebook that has drawn before."""
     with oscillab.record(model, torch.optim.SGD(model.parameters(), lr=0.0)) as recorder:
         await oscillab.show.live(recorder).run(lambda: None)
-
-
-def tell(name, ratios):
-    """Print the median and the quartiles of a ratio over the rounds."""
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    print(f"{name:38s} {middle:.4f}  ({low:.4f} .. {high:.4f})")
 
 
 def main(options):

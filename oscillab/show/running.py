@@ -22,7 +22,7 @@ from .moving_picture import MovingPicture
 from .pace import Pace
 from .picture_box import PictureBox
 
-LISTENING = 0.2  # seconds after which an interrupted kernel is noticed
+LISTENING = 1.0  # seconds after which an interrupted kernel is noticed, at the latest
 
 
 class Live(PictureBox):
