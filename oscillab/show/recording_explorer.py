@@ -179,7 +179,10 @@ class RecordingExplorer(PictureBox):
         try:
             weights = sampled_weights(recording, layer)
         except ValueError:
+            self.weights.note = f"No weight of {layer} can be picked: none has a recorded course."
             return self.weights.lay_out({})
+        total = recording.weight_counts[recording.index(layer)]
+        self.weights.note = f"Of {total:,} weights these {len(weights)} have a recorded course and can be picked."
         flips, ticks = recording["flip_count"][recording.weights_of(layer)], max(1, recording.meta["tick_count"])
         if set(map(str, weights)) != set(self.weights.buttons):  # their order is that of the first method that is shown
             self.weights.lay_out({f"weight {one}": {str(one): f"{int(flips[one])} flips"} for one in weights})
