@@ -32,7 +32,7 @@ SETTINGS = {  # every cell is in the page, nothing is fetched, nothing pops up
     },
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},  # a test saves when it means to
 }  # fmt: skip
-STARTING = 60  # seconds that JupyterLab may take
+STARTING = 300  # seconds that JupyterLab may take, on a machine that others use too
 
 
 def pytest_ignore_collect(collection_path, config):
