@@ -75,7 +75,7 @@ class Runs:
 async def measured(runs, *, watched):
     """Processor seconds of the first run, of the second, of all other threads; clock seconds; the widget's `Pace`."""
     first, second = runs.trainers
-    pace = Pace(clock=time.thread_time)
+    pace = Pace(clock=lambda: time.thread_time() - runs.taken[0].sum())  # the other run's turns do not count
     with oscillab.record(first.model, first.optimizer), oscillab.record(second.model, second.optimizer) as recorder:
         begin = time.process_time()
         if watched:
