@@ -32,7 +32,7 @@ SETTINGS = {  # every cell is in the page, nothing is fetched, nothing pops up
     },
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},  # a test saves when it means to
 }  # fmt: skip
-STARTING = 300  # seconds that JupyterLab may take, on a machine that others use too
+STARTING = 300  # seconds that JupyterLab or a page may take, on a machine that others use too
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -110,6 +110,7 @@ def chromium(tmp_path_factory):
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, args=FLAGS, viewport=size, ignore_default_args=["--enable-automation"]
         )
+        browser.set_default_timeout(1000 * STARTING)
         yield browser
         browser.close()
 

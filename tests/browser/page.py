@@ -3,7 +3,7 @@
 import time
 
 BUSY = 900  # seconds that a notebook may take to run, on a machine that others use too
-QUICK = 60  # seconds that a picture may take to change
+QUICK = 180  # seconds that a picture may take to change
 IGNORED = (  # what JupyterLab itself says on its own account
     "Failed to load resource",  # a favicon, a workspace that does not exist yet
 )
