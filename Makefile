@@ -31,7 +31,10 @@ browser-test: $(STAMP)
 	sh tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
 
+# with widgets' pictures kept in notebooks that are saved
 lab: $(STAMP)
+	mkdir -p .venv/share/jupyter/lab/settings
+	cp notebooks/lab_settings.json .venv/share/jupyter/lab/settings/overrides.json
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(STAMP)

@@ -1,21 +1,27 @@
 """What does it cost to watch a training run?
 
-    python -m benchmarks.live --steps 60 --rounds 5
+    python -m benchmarks.live --steps 60 --rounds 4
 
-Runs of the same steps from the same state, recorded, alternate without and with the live widget, in a kernel as a
-notebook has it, so that the widget's messages are sent. The table gives the processor seconds of a run in all threads
-(wall-clock seconds say little on a machine that others use), the ratio of neighbouring runs (median and quartiles), and
-the share of the watched runs' wall-clock time that was spent on drawing and sending.
+Two runs of the same steps from the same state, both recorded, one of them watched, take turns step by step in one kernel,
+as a notebook has it, so that a busy moment meets both alike. What is counted are processor seconds. Those of all other
+threads (the kernel's loop, its messages) belong to the watched run, as do making the widget, its first picture and its
+last. The widget's clock counts processor seconds too, so that it draws as often as on a machine that nobody else uses.
+
+The same is done with nobody watching: that ratio is the measurement's own error, and what the idle threads take in a second
+is subtracted above, as a machine that others use makes them wait long.
 """
 
+import asyncio
 import copy
 import os
 import sys
 import time
 from dataclasses import dataclass
 
+import cv2
 import nbformat
 import numpy as np
+import pandas as pd
 import torch
 import tyro
 from nbclient import NotebookClient
@@ -23,6 +29,8 @@ from nbclient import NotebookClient
 import oscillab
 import oscillab.show
 from oscillab.runs import ROOT, SHIPPED, calibration_batches, hardware
+from oscillab.show.pace import Pace
+from oscillab.show.running import Live
 
 
 @dataclass(frozen=True)
@@ -32,57 +40,95 @@ class Options:
     bits: int = 4
     steps: int = 60
     batch_size: int = 16
-    rounds: int = 5
+    rounds: int = 4
     threads: int = 1
 
 
-class Pair:
-    """The same recorded run, to be made again and again, with or without the widget."""
+class Runs:
+    """Two runs of the same steps: seconds of each step, (2, steps), in `taken`."""
 
-    def __init__(self, options):
-        torch.set_num_threads(options.threads)
-        oscillab.seed_everything(0)
-        pool = oscillab.Scenes(options.batch_size * options.steps, split="train")
-        self.batches = oscillab.Batches(pool, size=160, batch_size=options.batch_size)
-        detector = oscillab.load(SHIPPED)
-        quant = oscillab.QuantSpec(bits=options.bits)
-        self.model = oscillab.quantize(detector, quant, list(calibration_batches(self.batches)))
-        self.shares, self.draw_counts = [], []
+    def __init__(self, options, model, batches):
+        self.options, self.batches, self.taken = options, batches, np.zeros((2, options.steps))
+        self.trainers = [self._trainer(copy.deepcopy(model)) for _ in range(2)]
 
-    async def run(self, *, watched):
-        """The processor seconds of one run."""
-        model = copy.deepcopy(self.model)
+    def _trainer(self, model):
         spec = oscillab.TrainSpec(learning_rate=1e-3)
         trainer = oscillab.Trainer(model, oscillab.DetectionLoss(model), self.batches, spec, progress=False)
-        with oscillab.record(model, trainer.optimizer) as recorder:
-            begin = time.process_time()
-            if not watched:
-                trainer.fit()
-                return time.process_time() - begin
-            live = oscillab.show.live(recorder)
-            await live.fit(trainer)
-            seconds = time.process_time() - begin
-        self.shares.append(live.draw_seconds / trainer.seconds)
-        self.draw_counts.append(live.draw_count)
-        return seconds
+        trainer._set_modes()
+        return trainer
+
+    def step(self, which, number, batch):
+        """Make a step of one of the two."""
+        begin = time.thread_time()
+        self.trainers[which]._run_step(batch)
+        self.taken[which, number] = time.thread_time() - begin
+
+    def alternate(self):
+        """Make all steps of both, each first in turn; processor and clock seconds of this thread."""
+        begin = time.thread_time(), time.perf_counter()
+        for number, batch in enumerate(self.batches.epoch(0)):
+            for which in (0, 1) if number % 2 else (1, 0):
+                self.step(which, number, batch)
+        return time.thread_time() - begin[0], time.perf_counter() - begin[1]
+
+
+async def measured(runs, *, watched):
+    """Processor seconds of the first run, of the second, of all other threads; clock seconds; the widget's `Pace`."""
+    first, second = runs.trainers
+    pace = Pace(clock=lambda: time.thread_time() - runs.taken[0].sum())  # the other run's turns do not count
+    with oscillab.record(first.model, first.optimizer), oscillab.record(second.model, second.optimizer) as recorder:
+        begin = time.process_time()
+        if watched:
+            live = Live(recorder, pace=pace)
+            second.callbacks.append(live)
+
+        def drive():
+            if watched:
+                live.start(second)
+            return runs.alternate()
+
+        inside, clock = await (live.run(drive) if watched else asyncio.to_thread(drive))
+        others = time.process_time() - begin - inside
+    return *runs.taken.sum(1), others, clock, pace
+
+
+async def round_of(options, model, batches):
+    """The numbers that `measure` prints of one round."""
+    first, second, idle, clock, _ = await measured(Runs(options, model, batches), watched=False)
+    bare, watched, others, longer, pace = await measured(Runs(options, model, batches), watched=True)
+    around = others - idle * longer / clock
+    return {
+        "nobody watching": second / first,
+        "watched / not": (watched + around) / bare,
+        "the widget's own seconds / the run's": (pace.seconds + around) / bare,
+        "seconds": bare,
+        "pictures": pace.count,
+    }
 
 
 async def measure(options):
     """Print the table."""
-    pair = Pair(options)
-    await pair.run(watched=True)  # warm up: fonts, caches
-    pair.shares.clear(), pair.draw_counts.clear()
-    plain, watched = [], []
-    for number in range(options.rounds):
-        first = bool(number % 2)  # each comes first in turn
-        runs = {first: await pair.run(watched=first), not first: await pair.run(watched=not first)}
-        plain.append(runs[False])
-        watched.append(runs[True])
-    low, middle, high = np.quantile(np.array(watched) / plain, [0.25, 0.5, 0.75])
-    print(f"{options.steps} steps, batch {options.batch_size}, {options.rounds} pairs, {hardware()}")
-    print(f"recorded {np.median(plain):.2f} s, watched {np.median(watched):.2f} s, ratio {middle:.3f} ", end="")
-    print(f"({low:.3f} .. {high:.3f})")
-    print(f"drawing: {100 * np.mean(pair.shares):.2f} % of the time, {np.mean(pair.draw_counts):.0f} pictures a run")
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(0)  # its threads' seconds would be taken for the widget's
+    oscillab.seed_everything(0)
+    pool = oscillab.Scenes(options.batch_size * options.steps, split="train")
+    batches = oscillab.Batches(pool, size=160, batch_size=options.batch_size)
+    quant = oscillab.QuantSpec(bits=options.bits)
+    model = oscillab.quantize(oscillab.load(SHIPPED), quant, list(calibration_batches(batches)))
+    await warm_up(model)
+    rounds = pd.DataFrame([await round_of(options, model, batches) for _ in range(options.rounds)])
+    seconds, pictures = rounds.pop("seconds").median(), rounds.pop("pictures").mean()
+    print(f"{options.steps} steps of batch {options.batch_size}, {options.rounds} rounds, {hardware()}")
+    print(f"a run takes {seconds:.1f} processor seconds, {pictures:.1f} pictures while it runs")
+    for name, ratios in rounds.items():
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        print(f"{name:38s} {middle:.4f}  ({low:.4f} .. {high:.4f})")
+
+
+async def warm_up(model):
+    """Show a widget once, so that fonts and caches are loaded, as in any notebook that has drawn before."""
+    with oscillab.record(model, torch.optim.SGD(model.parameters(), lr=0.0)) as recorder:
+        await oscillab.show.live(recorder).run(lambda: None)
 
 
 def main(options):

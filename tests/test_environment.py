@@ -50,6 +50,14 @@ def test_light_imports_need_no_torch(statement):
     assert subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False).stderr == ""
 
 
+def test_what_needs_no_optimizer_does_not_load_torchs_compiler():
+    """Oracle: the modules that are loaded; the compiler takes as long to load as torch itself."""
+    names = "load, quantize, record, evaluate, correct, fold, Ema, Trainer, Batches, Scenes"
+    loads = f"import sys, oscillab; from oscillab import {names}; print('torch._dynamo' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "False"
+
+
 def test_unknown_public_name_lists_the_known_ones():
     """Oracle: the sentence that a user who mistypes a name reads."""
     import oscillab

@@ -14,8 +14,6 @@ from datetime import timedelta
 import torch
 from torch import distributed, nn
 
-from oscillab.qat.sync_bn import synced_bn
-
 log = logging.getLogger(__name__)
 
 
@@ -144,6 +142,8 @@ def network(model, members, *, sync_bn=True):
     if members.count == 1:
         yield model
         return
+    from oscillab.qat.sync_bn import synced_bn  # it loads torch's compiler, which takes as long as torch itself
+
     with warnings.catch_warnings(), synced_bn(model) if sync_bn else nullcontext():
         warnings.filterwarnings(
             "ignore", message="Grad strides do not match"

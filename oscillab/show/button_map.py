@@ -16,12 +16,15 @@ EMPTY = "#eeeeee"
 
 
 class ButtonMap(ipywidgets.VBox):
-    """Groups of buttons, one of which is chosen: `value` is its key, or None. `what` says what the colours mean."""
+    """Groups of buttons, one of which is chosen: `value` is its key, or None. `what` says what the colours mean.
+
+    `note`: what else is to be said of the buttons; it stands beside the scale, or in its place where there is no button.
+    """
 
     value = traitlets.Unicode(None, allow_none=True)
 
     def __init__(self, what):
-        self.what, self.buttons, self.groups = what, {}, {}
+        self.what, self.note, self.buttons, self.groups = what, "", {}, {}
         self.styles = [ipywidgets.ButtonStyle(button_color=c, text_color=ink_on(c)) for c in shades()]
         self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
         size = {"width": "auto", "height": "30px", "padding": "0 6px", "margin": "1px"}
@@ -36,6 +39,8 @@ class ButtonMap(ipywidgets.VBox):
     def lay_out(self, groups):
         """Show the buttons of `groups` (title -> key -> label); nothing is chosen where the chosen key is gone."""
         shown = {title: tuple(labels) for title, labels in groups.items()}
+        if not shown:
+            self.legend.value = self.note
         if shown == self.groups:
             return
         self.groups, self.buttons = shown, {}
@@ -78,7 +83,7 @@ class ButtonMap(ipywidgets.VBox):
             button.style = self.unknown if rate is None else self.styles[int(min(rate / top, 1) * (SHADES - 1) + 0.5)]
             button.tooltip = f"{key}: {'unknown' if rate is None else f'{100 * rate:.2g} %'} {self.what}"
         blocks = "".join(f'<span style="background:{c}">&emsp;</span>' for c in shades())
-        self.legend.value = f"0 {blocks} {100 * top:.2g} % {self.what}"
+        self.legend.value = f"0 {blocks} {100 * top:.2g} % {self.what}. {self.note}"
 
 
 def shades():

@@ -1,23 +1,21 @@
-"""How is a picture drawn anew many times without slowing what it shows?
-
-The paper with its axes is drawn once and kept; a refresh lays the lines over a copy of it. Only where a curve leaves its
-panel is the paper drawn again.
-"""
-
-from io import BytesIO
+"""What is seen of a run while it goes on: loss, flips and step sizes over its steps."""
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
 
 from .curves import SPREAD, thinned
-from .style import INK, QUIET, blank, finding, label, look
+from .paper import Paper
+from .style import INK, QUIET, blank, label, look
 
 PANELS = (
     ("loss", "training loss"),
     ("flips", "weights that flip in a step (%)"),
     ("step sizes", "step size / first step size"),
 )
+TICKS = [1, 2, 2.5, 5, 10]
+WORDS = 0.067  # of the figure's width, left of each panel, for its ticks and label
+ABOVE = 0.9  # of the figure's height: above it is the sentence
+EXPLAINED = "Step sizes: the median layer, and the middle 80 % of layers (thin)"
 
 
 class MovingPicture:
@@ -29,6 +27,8 @@ class MovingPicture:
         for name, text in PANELS:
             label(self.axes[name], x="optimizer step", y=text)
             self.axes[name].set_xlim(0, 50)
+            for axis in (self.axes[name].xaxis, self.axes[name].yaxis):
+                axis.set_major_locator(MaxNLocator(5, steps=TICKS))  # a tick's number costs more than a curve
         self.lines = {("loss", None, 0): self._line("loss", color=INK, linewidth=1.2)}
         for method in methods:
             style = look(method).line(linewidth=1.4)
@@ -39,14 +39,26 @@ class MovingPicture:
         self.axes["step sizes"].axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
         self.axes["flips"].legend(frameon=False, fontsize=8, loc="upper right")
         self.figure.set_layout_engine(None)  # places that are fixed are drawn three times as fast
-        self.figure.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.96, wspace=0.24)
-        self._canvas, self._paper = FigureCanvasAgg(self.figure), None
+        self.figure.subplots_adjust(left=0.065, right=0.98, bottom=0.17, top=0.87, wspace=0.34)
+        self.sentence = self.figure.text(0.01, 0.98, EXPLAINED, ha="left", va="top", color=INK, fontsize=10)
+        self.paper = Paper(self.figure, self._parts())
+
+    def _parts(self):
+        left = [one.get_position().x0 - WORDS for one in self.axes.values()]
+        places = zip([0, *left[1:]], [*left[1:], 1], strict=True)
+        parts = {name: (self.axes[name], (x0, 0, x1, ABOVE)) for name, (x0, x1) in zip(self.axes, places, strict=True)}
+        return parts | {"sentence": (self.sentence, (0, ABOVE, 1, 1))}
 
     def expect(self, total_steps):
-        """Make room for so many steps."""
-        for axes in self.axes.values():
+        """Make room for so many steps, and draw what can be drawn before the first."""
+        for name, axes in self.axes.items():
             axes.set_xlim(0, total_steps)
-        self._paper = None
+            self.paper.changed(name)
+
+    def say(self, text):
+        """Put a sentence above the panels, before what explains them."""
+        self.sentence.set(text=f"{text} {EXPLAINED}")
+        self.paper.changed("sentence")
 
     def _line(self, panel, **style):
         return self.axes[panel].plot([], [], animated=True, **style)[0]
@@ -72,30 +84,15 @@ class MovingPicture:
         right, (low, high) = axes.get_xlim()[1], axes.get_ylim()
         if steps.max() > right:
             axes.set_xlim(0, 1.5 * steps.max())
-            self._paper = None
+            self.paper.changed(panel)
         least, most = np.nanmin(values), np.nanmax(values)
         if not axes.get_autoscaley_on() and low <= least and most <= high:
             return
-        spare = 0.25 * (most - least) or 0.1 * abs(most) or 1
+        spare = max(0.4 * (most - least), 0.05 * abs(most)) or 1  # room that the next steps will not leave at once
         axes.set_ylim(min(0, least) if panel != "step sizes" else least - spare, most + spare)
-        self._paper = None
+        self.paper.changed(panel)
 
     def png(self):
         """The picture as PNG bytes, quickly."""
-        if self._paper is None:
-            self._canvas.draw()
-            self._paper = self._canvas.copy_from_bbox(self.figure.bbox)
-        self._canvas.restore_region(self._paper)
-        for (panel, *_), line in self.lines.items():
-            self.axes[panel].draw_artist(line)
-        image = Image.frombuffer("RGBA", self._canvas.get_width_height(), self._canvas.buffer_rgba()).convert("RGB")
-        file = BytesIO()
-        image.save(file, "png", compress_level=1)
-        return file.getvalue()
-
-    def finished(self, text):
-        """The figure under one sentence, with its lines drawn for good."""
-        self.figure.subplots_adjust(top=0.87)
-        for line in self.lines.values():
-            line.set_animated(False)
-        return finding(self.figure, text)
+        self.paper.lay(self.lines.values())
+        return self.paper.png()

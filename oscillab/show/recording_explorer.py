@@ -168,9 +168,9 @@ class RecordingExplorer(PictureBox):
         rates = flip_rates_at(recording, self.step.value)
         self.network.lay_out(stages(recording.layer_names))
         low = chosen_layers(recording, LOW_BITS) or recording.layer_names
-        self.network.paint(
-            rates, top=max(rates[name] for name in low)
-        )  # 8-bit ends flip far more: they are off the scale
+        top = max(rates[name] for name in low)
+        self.network.note = "8-bit layers flip more: they are off the scale." if max(rates.values()) > top else ""
+        self.network.paint(rates, top=top)
         if self.network.value is None:
             self.network.value = max(low, key=rates.get)
         self._fill_weights(recording, self.network.value)
@@ -179,12 +179,15 @@ class RecordingExplorer(PictureBox):
         try:
             weights = sampled_weights(recording, layer)
         except ValueError:
+            self.weights.note = f"No weight of {layer} can be picked: none has a recorded course."
             return self.weights.lay_out({})
+        total = recording.weight_counts[recording.index(layer)]
+        self.weights.note = f"Of {total:,} weights these {len(weights)} have a recorded course and can be picked."
         flips, ticks = recording["flip_count"][recording.weights_of(layer)], max(1, recording.meta["tick_count"])
         if set(map(str, weights)) != set(self.weights.buttons):  # their order is that of the first method that is shown
-            self.weights.lay_out({f"weight {one}": {str(one): f"{int(flips[one])} flips"} for one in weights})
+            self.weights.lay_out({f"weight {one}": {str(one): flip_words(flips[one])} for one in weights})
         for one in weights:
-            self.weights.buttons[str(one)].description = f"{int(flips[one])} flips"
+            self.weights.buttons[str(one)].description = flip_words(flips[one])
         self.weights.paint({str(one): flips[one] / ticks for one in weights})
         if self.weights.value is None:
             self.weights.value = str(weights[0])
@@ -210,3 +213,12 @@ class RecordingExplorer(PictureBox):
         image = self.image_of(int(self.scene.value))
         shown = dict.fromkeys(("fp32", "lsq", "ema", self.method if self.qc.value else "ema+qc"))
         return draw_sightings(self.sightings, self.scene.value, image, methods=shown, chosen=self.method)
+
+
+def flip_words(count):
+    """A number of flips in words.
+
+    >>> flip_words(1), flip_words(2)
+    ('1 flip', '2 flips')
+    """
+    return f"{count} flip{'s' if count != 1 else ''}"

@@ -19,11 +19,10 @@ import ipywidgets
 
 from .curves import Curves
 from .moving_picture import MovingPicture
+from .pace import Pace
 from .picture_box import PictureBox
 
-SHORTEST = 0.5  # seconds between two pictures, at least
-SHARE = 0.01  # of the time since the start, at most, that drawing takes
-LISTENING = 0.2  # seconds after which an interrupted kernel is noticed
+LISTENING = 1.0  # seconds after which an interrupted kernel is noticed, at the latest
 
 
 class Live(PictureBox):
@@ -31,21 +30,21 @@ class Live(PictureBox):
 
     `recorders`: a Recorder, or method -> Recorder ("lsq" of the live model, "ema" of its average), already entered.
     For a loop of one's own: `await live.run(function)`; the function calls `live.note(step, loss)` after each step and
-    returns once `live.stopping` is true.
+    returns once `live.stopping` is true. `pace`: how often the picture is drawn.
     """
 
-    def __init__(self, recorders):
+    def __init__(self, recorders, *, pace=None):
         super().__init__()
         recorders = recorders if isinstance(recorders, Mapping) else {"lsq": recorders}
         self.curves = Curves(recorders)
         self.moving = MovingPicture(recorders)
-        self.stopping, self.draw_count, self.draw_seconds = False, 0, 0.0
+        self.stopping, self.pace = False, pace or Pace()
         self.button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.button.tooltip = "Stop after the step that is under way; what was trained so far stays"
         self.status = ipywidgets.HTML("not started")
         self.children = [ipywidgets.HBox([self.button, self.status]), self.picture]
         self.button.on_click(lambda button: self.stop())
-        self._trainer, self._shown, self._due, self._total = None, None, 0.0, None
+        self._trainer, self._shown, self._total = None, None, None
         self._started = time.perf_counter()
 
     def __repr__(self):
@@ -59,7 +58,8 @@ class Live(PictureBox):
 
     async def run(self, train):
         """What `train()` returns; it runs in a thread, so that the kernel hears the Stop button meanwhile."""
-        self.stopping = False
+        self.stopping, self._started = False, time.perf_counter()
+        self.pace.start()
         self._display()
         self.button.disabled = False
         work = asyncio.create_task(asyncio.to_thread(train))
@@ -84,7 +84,7 @@ class Live(PictureBox):
         self._trainer, self._total = trainer, trainer.total_steps
         self.moving.expect(trainer.total_steps)
         self._started = time.perf_counter()
-        self._due = self._started + SHORTEST
+        self.pace.start()
         self.stopping &= not in_main_thread()
         if self.stopping:  # pressed before the first step
             trainer.stop()
@@ -102,12 +102,7 @@ class Live(PictureBox):
     def note(self, step, loss):
         """Note the loss of a step; the picture follows where one is due."""
         self.curves.add_loss(step, loss)
-        begin = time.perf_counter()
-        if begin >= self._due:
-            self._refresh()
-            end = time.perf_counter()
-            self.draw_count, self.draw_seconds = self.draw_count + 1, self.draw_seconds + end - begin
-            self._due = max(end + SHORTEST, self._started + self.draw_seconds / SHARE)
+        self.pace.draw(self._refresh)
 
     def sentence(self):
         """Where the run is, in one line."""
@@ -127,12 +122,9 @@ class Live(PictureBox):
 
     def _finish(self):
         self.button.disabled = True
-        self.curves.read()
-        self.moving.update(self.curves)
-        how = "stopped" if self.stopping else "done"
-        self.status.value = f"{how}: {self.sentence()}"
-        ended = f"{'Stopped after' if self.stopping else 'After'} {len(self.curves.loss[0])} steps"
-        self.show(self.moving.finished(f"{ended}. Step sizes: the median layer, and the middle 80 % of layers (thin)"))
+        self.moving.say(f"{'Stopped after' if self.stopping else 'After'} {len(self.curves.loss[0])} steps.")
+        self._refresh()
+        self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence()}"
         if self._shown:
             self._shown.update(self)  # so that the notebook stores the last picture
 

@@ -30,8 +30,9 @@ SETTINGS = {  # every cell is in the page, nothing is fetched, nothing pops up
     "@jupyterlab/apputils-extension/notification": {
         "fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True,
     },
+    "@jupyterlab/docmanager-extension/plugin": {"autosave": False},  # a test saves when it means to
 }  # fmt: skip
-STARTING = 60  # seconds that JupyterLab may take
+STARTING = 300  # seconds that JupyterLab or a page may take, on a machine that others use too
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -41,10 +42,10 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A copy of the notebooks, beside the data that they read."""
+    """A place for copies of the notebooks, beside the data that they read."""
     place = tmp_path_factory.mktemp("lesson")
-    shutil.copytree(ROOT / "notebooks", place / "notebooks", ignore=shutil.ignore_patterns("student", ".ipynb_*"))
     (place / "data").symlink_to(ROOT / "data")
+    (place / "notebooks").mkdir()
     return place / "notebooks"
 
 
@@ -52,7 +53,8 @@ def folder(tmp_path_factory):
 def server(folder, tmp_path_factory):
     """The address of a JupyterLab with the notebooks, `{}` where the path of a page goes; with its token."""
     home, token = tmp_path_factory.mktemp("jupyter"), secrets.token_hex(16)
-    for name, values in SETTINGS.items():
+    ours = json.loads((ROOT / "notebooks/lab_settings.json").read_text())  # as `make lab` has them
+    for name, values in (SETTINGS | {key.replace(":", "/"): value for key, value in ours.items()}).items():
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
@@ -108,13 +110,16 @@ def chromium(tmp_path_factory):
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, args=FLAGS, viewport=size, ignore_default_args=["--enable-automation"]
         )
+        browser.set_default_timeout(1000 * STARTING)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def lab(chromium, server):
-    """Opens a notebook by name; see `Page`. Its console errors are looked at when the test ends."""
+def lab(chromium, server, folder):
+    """Opens a notebook by name, as it is committed; see `Page`. Its console errors are looked at when the test ends."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copy(path, folder)  # whatever an earlier test saved
     page = Page(chromium.new_page(), server)
     yield page
     errors = list(page.errors)  # of the notebook, not of its closing

@@ -2,27 +2,29 @@
 
 import time
 
-BUSY = 240  # seconds that a notebook may take to run
-QUICK = 20  # seconds that a picture may take to change
+BUSY = 900  # seconds that a notebook may take to run, on a machine that others use too
+QUICK = 180  # seconds that a picture may take to change
 IGNORED = (  # what JupyterLab itself says on its own account
     "Failed to load resource",  # a favicon, a workspace that does not exist yet
 )
+NO_SESSION = "Cannot read properties of null (reading 'kernel')"  # jupyterlab-widgets 3.0.17 looks for one regardless
 
 
 class Page:
     """A notebook in a browser's page. `errors`: what the console and the page reported as errors."""
 
     def __init__(self, page, address):
-        self.page, self.address, self.errors = page, address, []
-        page.on("console", self._listen)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page, self.address, self.errors, self._kernel = page, address, [], True
+        page.on("console", lambda message: message.type == "error" and self._listen(message.text))
+        page.on("pageerror", lambda error: self._listen(str(error)))
 
-    def _listen(self, message):
-        if message.type == "error" and not message.text.startswith(IGNORED):
-            self.errors.append(message.text)
+    def _listen(self, text):
+        if not text.startswith(IGNORED) and (self._kernel or text != NO_SESSION):
+            self.errors.append(text)
 
     def open(self, name, *, kernel=True):
         """Show the notebook of that name; without a kernel nothing can run."""
+        self._kernel = kernel
         self.page.goto(self.address.format("lab/workspaces/auto-" + str(time.monotonic_ns())))
         self.page.wait_for_function("window.jupyterapp !== undefined")
         self.page.evaluate("window.jupyterapp.restored")
@@ -57,9 +59,15 @@ class Page:
             .flatMap(cell => cell.outputs ?? []).filter(output => output.output_type === kind).length"""
         return self.page.evaluate(script, kind)
 
-    def save(self):
-        """Write the notebook to its file."""
+    def reopen(self, name):
+        """Save the notebook, end its kernel and show what is in its file; its new kernel has run nothing.
+
+        Without any kernel jupyterlab-widgets 3.0.17 says "Loading widget..." of a notebook that was saved here, for ever.
+        """
         self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty", timeout=1000 * QUICK)
+        self.page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        self.open(name)
 
     def shows_no_widget_error(self):
         """Whether nowhere on the page a widget says that it cannot be shown."""
@@ -77,6 +85,13 @@ class Page:
         """How many pictures the outputs show, of widgets or not."""
         script = "all => all.filter(one => one.naturalWidth > 20 && one.getClientRects().length).length"
         return self.page.eval_on_selector_all(".jp-OutputArea img", script)
+
+    def wait_for_shown(self, count, seconds=QUICK):
+        """Return once the outputs show that many pictures; raises AssertionError with their number where they do not."""
+        end = time.monotonic() + seconds
+        while self.shown_count() != count and time.monotonic() < end:
+            self.page.wait_for_timeout(100)
+        assert self.shown_count() == count, f"{self.shown_count()} pictures are shown, not {count}"
 
     def wait_for_change(self, before, seconds=QUICK):
         """The pictures once they differ from `before`; raises TimeoutError where they stay."""

@@ -2,7 +2,7 @@
 
 
 def test_every_choice_changes_the_picture(lab):
-    """Oracle: after each choice the picture's address in the page is another one."""
+    """Oracle: after each choice the picture's address in the page is another one; saved, it still shows."""
     lab.open("02_instrument_a_layer")
     lab.run_all()
     assert lab.outputs("error") == 0 and lab.shows_no_widget_error()
@@ -14,3 +14,6 @@ def test_every_choice_changes_the_picture(lab):
     for kind in ("latent weights", "trajectories", "states", "inputs", "rhythm"):
         picture.select_option(kind)
         pictures = lab.wait_for_change(pictures)
+    count = lab.shown_count()
+    lab.reopen("02_instrument_a_layer")
+    lab.wait_for_shown(count)

@@ -18,13 +18,13 @@ def dropdown(lab, name):
 
 
 def test_every_control(notebook, root):
-    """Oracle: after each control's turn one of the two pictures has another address; a wrong file leaves a picture too."""
+    """Oracle: after each control's turn one of the two pictures has another address; a wrong file leaves one too."""
     page, pictures = notebook.page, notebook.pictures()
     assert len(pictures) == 2
     page.click(".jp-OutputArea button:text-is('cv3'):visible >> nth=0")  # a layer
     layer = notebook.wait_for_change(pictures)
     assert layer[1] == pictures[1], "the detections do not depend on the layer"
-    page.click(".jp-OutputArea button:has-text(' flips') >> nth=-1")  # a weight
+    page.click(".jp-OutputArea button:has-text(' flip') >> nth=-1")  # a weight
     pictures = notebook.wait_for_change(layer)
     handle = page.locator(".jp-OutputArea .widget-slider .noUi-handle")
     handle.focus()
@@ -48,4 +48,11 @@ def test_every_control(notebook, root):
         field.fill(path)
         field.press("Enter")
         pictures = notebook.wait_for_change(pictures)
+    page.wait_for_timeout(2000)
+    pictures = notebook.pictures()
+    dropdown(notebook, "run").select_option("quick 3 bit")
+    notebook.wait_for_change(pictures)
     assert notebook.outputs("error") == 0 and notebook.shows_no_widget_error()
+    count = notebook.shown_count()
+    notebook.reopen("07_explore")
+    notebook.wait_for_shown(count)

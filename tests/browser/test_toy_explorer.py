@@ -12,7 +12,7 @@ def notebook(lab):
 
 
 def test_every_knob_changes_the_picture(notebook):
-    """Oracle: after a knob is moved by the keyboard, the picture's address in the page is another one."""
+    """Oracle: after a knob is moved by the keyboard, the picture's address in the page is another one; a saved one stays."""
     assert notebook.outputs("error") == 0 and notebook.shows_no_widget_error()
     handles = notebook.page.locator(".jp-OutputArea .widget-slider .noUi-handle")
     assert handles.count() == 3
@@ -22,3 +22,7 @@ def test_every_knob_changes_the_picture(notebook):
         handle.focus()
         handle.press("ArrowRight")
         pictures = notebook.wait_for_change(pictures)
+    count = notebook.shown_count()
+    notebook.reopen("01_what_is_an_oscillation")
+    notebook.wait_for_shown(count)
+    assert notebook.shows_no_widget_error()

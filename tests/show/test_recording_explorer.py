@@ -133,3 +133,12 @@ def test_it_shows_both_pictures_where_no_kernel_runs(explorer):
     assert bundle["text/plain"] == "RecordingExplorer(run)"
     heights = [Image.open(io.BytesIO(one.value)).height for one in explorer.pictures]
     assert Image.open(io.BytesIO(explorer.png())).height == sum(heights) * 4 // 5
+
+
+def test_it_says_which_weights_can_be_picked(explorer, drawn, live):
+    """Oracle: the recording's own numbers of weights and of sampled ones; with no course, a sentence and no button."""
+    layer = explorer.network.value
+    total, sampled = live.weight_counts[live.index(layer)], len(explorer.weights.buttons)
+    assert f"Of {total:,} weights these {sampled} have a recorded course" in explorer.weights.legend.value
+    bare = RecordingExplorer({"bare": live.thinned(trajectories=False)})
+    assert "can be picked: none has a recorded course" in bare.weights.legend.value and not bare.weights.buttons

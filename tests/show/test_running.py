@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from oscillab.show import running
+from oscillab.show.pace import Pace
 from oscillab.show.running import Live
 
 
@@ -84,20 +84,29 @@ def test_a_trainer_is_stopped_through_its_own_method(live):
     assert calls == ["stop"]
 
 
-def test_pictures_are_rare_enough(live, monkeypatch):
-    """Oracle: the rule itself: two a second at most, and drawing within its share of the time since the start.
+def test_the_picture_keeps_the_pace(live, monkeypatch):
+    """Oracle: the rule of `pace.py` by hand: a step takes 0.1 s, a picture 0.06 s, so one in 6 s; ten in a minute."""
+    now, drawn = [1000.0], []
 
-    The clock is made by hand: a step takes 0.1 s and a picture 0.06 s, which at a share of 1 % is one in 6 s.
-    """
-    now = [1000.0]
-    monkeypatch.setattr(running.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(live, "_refresh", lambda: now.__setitem__(0, now[0] + 0.06))
-    live._started = live._due = now[0]
+    def refresh():
+        drawn.append(now[0])
+        now[0] += 0.06
+
+    live.pace = Pace(lambda: now[0])
+    monkeypatch.setattr(live, "_refresh", refresh)
+    live.pace.start()
     for step in range(1, 601):
         now[0] += 0.1
         live.note(step, 1.0)
-    assert live.draw_seconds / (now[0] - 1000) <= running.SHARE + 0.06 / (now[0] - 1000)
-    assert 9 <= live.draw_count <= 12, "one in six seconds of sixty"
+    assert 9 <= len(drawn) <= 11 and live.pace.count == len(drawn)
+
+
+def test_the_last_picture_says_how_it_ended(live):
+    """Oracle: the sentence above the panels, and a picture that is not the one before it."""
+    live.note(2, 1.0)
+    before = live.picture.value
+    live._finish()
+    assert live.moving.sentence.get_text().startswith("After 1 steps.") and live.picture.value != before
 
 
 @pytest.mark.slow
