@@ -1,5 +1,7 @@
 """Which remedy and which control is worth how much, seed by seed?"""
 
+import numpy as np
+
 from .ladder import panels
 from .paired import differences
 from .style import INK, METHODS, QUIET, blank, finding, label, label_of
@@ -74,7 +76,7 @@ def draw_gains(table):
         8.6, 0.9 + 0.27 * sum(heights) + 0.55 * len(found), rows=len(found), height_ratios=heights, sharex=True
     )
     for panel, (heading, gains) in zip(axes[:, 0], found, strict=True):
-        draw_family(panel, heading, gains)
+        draw_family(panel, heading, gains, least=LOWEST)
     low = min(values.min() for _, gains in found for _, values in gains)
     axes[-1, 0].set_xlim(left=LOWEST if low < LOWEST else None)
     label(axes[-1, 0], x="difference in COCO mAP (points, 0..100)", y="")
@@ -84,14 +86,22 @@ def draw_gains(table):
     return finding(figure, f"{where}, {seeds}: the largest gain is {label_of(best)}'s, {values.mean():+.1f} points")
 
 
-def draw_family(axes, heading, gains):
-    """The same axes with one row for each method."""
+def draw_family(axes, heading, gains, *, least=-np.inf, most=np.inf):
+    """The same axes with one row for each (method, differences (n,)), empty where there are none.
+
+    A mean below `least` or above `most` is written there.
+    """
     for place, (method, values) in enumerate(gains):
+        if not len(values):
+            continue
         color = METHODS[method].color if method in METHODS else INK
-        axes.barh(place, max(values.mean(), LOWEST), height=0.6, color=color, alpha=0.25)
+        axes.barh(place, np.clip(values.mean(), least, most), height=0.6, color=color, alpha=0.25)
         axes.plot(values, [place] * len(values), "o", color=color, markersize=5, markerfacecolor="none")
-        if values.mean() < LOWEST:
-            axes.text(LOWEST + 0.3, place, f"‹ {values.mean():.1f} in the mean", va="center", fontsize=8.5, color=INK)
+        text = {"va": "center", "fontsize": 8.5, "color": INK}
+        if values.mean() < least:
+            axes.text(least, place, f" ‹ {values.mean():.1f} in the mean", ha="left", **text)
+        if values.mean() > most:
+            axes.text(most, place, f"{values.mean():.1f} in the mean › ", ha="right", **text)
     axes.axvline(0.0, color=QUIET, linewidth=0.9)
     axes.set_yticks(range(len(gains)), [label_of(method) for method, _ in gains])
     axes.set_ylim(len(gains) - 0.5, -0.5)

@@ -6,7 +6,8 @@ seed, with the columns of `COLUMNS`.
 
 from typing import NamedTuple
 
-from .style import INK, QUIET, blank, finding, label, look
+from .multiples import multiples, outer, places_of
+from .style import INK, QUIET, finding, label, look
 from .text import width
 
 COLUMNS = (
@@ -17,18 +18,19 @@ RUNGS = ("ptq", "lsq", "dampening", "freezing", "ema", "lsq+qc", "ema+qc")
 
 
 def draw_ladder(table):
-    """A figure of mAP by method, one panel per network and bit width: a point per seed, a bar for the mean.
+    """A figure of mAP by method, a row per network, a panel per bit width: a point per seed, a bar for the mean.
 
     FP32, which has no bit width of its own, is a grey line in every panel of its network. Raises ValueError for a table
     without the columns of `COLUMNS` or without a quantized row.
     """
-    groups = panels(table)
-    figure, axes = blank(1.0 + 3.4 * len(groups), 3.8, columns=len(groups), sharey=True)
-    for panel, group in zip(axes[0], groups, strict=True):
-        draw_rungs(panel, table, group)
-    for panel in axes[0, 1:]:
-        panel.set_ylabel("")
-    return finding(figure, gain_sentence(table, groups))
+    places = places_of(panels(table))
+    known = set(table["method"])
+    figure, found = multiples(places, panel=(0.68 * sum(method in known for method in RUNGS), 3.1))
+    for place, axes in found.items():
+        draw_rungs(axes, table, places[place])
+        if not outer(axes, found)[0]:
+            axes.set_ylabel("")
+    return finding(figure, gain_sentence(table, list(places.values())))
 
 
 def panels(table):
@@ -92,14 +94,22 @@ def draw_float_line(axes, values, width):
 
 
 def gain_sentence(table, groups):
-    """One sentence: what EMA+QC (else the best rung) gains on LSQ in each panel, and over how many seeds."""
-    parts = []
+    """One sentence: what EMA+QC (else the best rung) gains on LSQ in each panel, and over how many seeds.
+
+    Of more than four panels it says the least and the largest gain.
+    """
+    parts, gains = [], []
     for group in groups:
         means = group.rows(table).groupby("method")["map"].mean()
         if "lsq" in means and len(means) > 1:
             shown = means[[method for method in means.index if method in RUNGS]]
             best = "ema+qc" if "ema+qc" in means else shown.drop("lsq").idxmax()
             name = f"{group.network} " if len({group.network for group in groups}) > 1 else ""
-            parts.append(f"{look(best).label} {means[best] - means['lsq']:+.3f} mAP on LSQ at {name}{group.width} bit")
+            gains.append(means[best] - means["lsq"])
+            parts.append(f"{look(best).label} {gains[-1]:+.3f} mAP on LSQ at {name}{group.width} bit")
+    if len(parts) > 4:
+        parts = [
+            f"EMA+QC (else the best) gains {min(gains):+.3f} to {max(gains):+.3f} mAP on LSQ in {len(parts)} panels"
+        ]
     seeds = table.loc[table["method"].isin(RUNGS), "seed"].nunique()
     return "; ".join([*parts, f"{seeds} seed{'s' if seeds > 1 else ''}"])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .ladder import panels
 
-CLAIMS = (  # (method, what it is laid against): the paper's order of methods, and the controls that it leaves out
+PAPER_CLAIMS = (  # (method, what it is laid against): the paper's order of methods, and what QC adds to each
     ("ema", "lsq"),
     ("ema+qc", "ema"),
     ("ema+qc", "lsq"),
@@ -20,10 +20,26 @@ CLAIMS = (  # (method, what it is laid against): the paper's order of methods, a
     ("dampening+qc", "dampening"),
     ("freezing", "lsq"),
     ("freezing+qc", "freezing"),
+)
+QC_CONTROLS = (  # what might do as well as QC, behind EMA and behind LSQ
     ("ema+qc", "ema+bn_affine"),
     ("ema+qc", "ema+bn_affine_and_biases"),
     ("ema+qc", "ema+bn_reestimation"),
     ("ema+qc", "ema+bias_correction"),
+    ("ema+qc", "ema+qc_scale"),
+    ("ema+qc", "ema+qc_shift"),
+    ("ema+qc", "ema+qc_per_tensor"),
+    ("ema+qc", "ema+soft_rounding"),
+    ("ema+qc", "per_channel+ema"),
+    ("lsq+qc", "lsq+bn_affine"),
+    ("lsq+qc", "lsq+bn_reestimation"),
+    ("lsq+qc", "lsq+bias_correction"),
+    ("lsq+qc", "lsq+soft_rounding"),
+    ("lsq+qc", "ema"),
+)
+CLAIMS = (
+    *PAPER_CLAIMS,
+    *QC_CONTROLS,
     ("rounded_mask", "lsq"),
     ("rounded_mask+ema", "ema"),
     ("slow_step_sizes", "lsq"),

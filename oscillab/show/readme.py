@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from .style import label_of
-from .text import cell, width
+from .summary import spread
+from .text import width
 
 ROOM = {  # the methods of each kind of table, from left to right; those that were not run have no column
     "results": (
@@ -67,10 +68,3 @@ def rows_of(title, table, name, methods):
         both = pd.concat([table[table.method == "fp32"], of_width])
         rows.append([title, width(*bits), *(spread(name, both[name][both.method == method]) for method in methods)])
     return rows
-
-
-def spread(name, values):
-    """The mean as a table's cell, with the standard deviation behind where there are several values."""
-    if len(values) < 2 or values.isna().any():
-        return cell(name, values.iloc[0] if len(values) else None)
-    return f"{cell(name, values.mean())} ± {cell(name, values.std())}"

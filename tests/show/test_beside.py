@@ -42,6 +42,14 @@ def test_ours_beside_the_paper(table):
     assert ema["ours_spread"] == pytest.approx(0.5**0.5)
     assert ema["points_apart"] == pytest.approx(18.4)
     assert ema["our_gain"] == pytest.approx(10) and ema["paper_gain"] == pytest.approx(1.5)
+    assert ema["our_kept"] == pytest.approx(40.5 / 60) and ema["paper_kept"] == pytest.approx(22.1 / 28.0)
+
+
+def test_what_is_not_known_is_left_open(table):
+    """Oracle: without FP32 and LSQ of ours, neither the share that is kept nor the gain; the paper's stand."""
+    ema = beside(table[~table.method.isin(["fp32", "lsq"])]).set_index(["width", "method"]).loc[("4", "ema")]
+    assert pd.isna(ema["our_kept"]) and pd.isna(ema["our_gain"])
+    assert ema["paper_kept"] == pytest.approx(22.1 / 28.0) and ema["paper_gain"] == pytest.approx(1.5)
 
 
 def test_without_the_papers_files(table, tmp_path):

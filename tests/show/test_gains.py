@@ -31,7 +31,7 @@ def test_a_ruin_is_written_at_the_edge(at_three_bits):
     table.loc[table.method == "ema", "map"] = 0.0
     axes = draw_gains(table).axes[0]
     assert axes.get_xlim()[0] == -20
-    assert [text.get_text() for text in axes.texts] == ["‹ -30.5 in the mean"]
+    assert [text.get_text() for text in axes.texts] == [" ‹ -30.5 in the mean"]
 
 
 def test_one_network_at_one_width(table, at_three_bits):

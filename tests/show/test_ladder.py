@@ -1,6 +1,7 @@
 """The ladder: bars, points and the float line, against a table whose numbers are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from oscillab.show.ladder import draw_ladder, panels
@@ -51,3 +52,11 @@ def test_tables_that_cannot_be_drawn_are_refused(table, make_table):
         draw_ladder(table.drop(columns="map50"))
     with pytest.raises(ValueError, match="no row of a quantized method"):
         draw_ladder(make_table(bits=()))
+
+
+def test_networks_stand_below_each_other_and_the_title_stays_short(make_table):
+    """Oracle: three networks of two widths, a row each; EMA+QC is 0.2 above LSQ in all six panels."""
+    figure = draw_ladder(pd.concat([make_table(network=name) for name in ("a", "b", "c")]))
+    rows = [axes.get_subplotspec().rowspan.start for axes in figure.axes]
+    assert rows == [0, 0, 1, 1, 2, 2]
+    assert "gains +0.200 to +0.200 mAP on LSQ in 6 panels; 2 seeds" in " ".join(figure.get_suptitle().split())
