@@ -44,9 +44,9 @@ notebooks: $(STAMP)
 student: $(STAMP)
 	$(BIN)/python notebooks/student.py
 
-# pages that need neither a kernel nor a network: build/html
+# pages that need neither a kernel nor a network, each at most 500 KB: build/html
 html: $(STAMP)
-	$(BIN)/jupyter nbconvert --to html --config notebooks/html.json --output-dir build/html notebooks/*.ipynb
+	$(BIN)/python notebooks/pages.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
