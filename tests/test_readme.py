@@ -11,7 +11,7 @@ def test_tables_are_those_of_the_recorded_results(root):
 
 
 def test_readme_is_short_and_its_links_exist(root):
-    """Oracle: at most 140 lines of its own, the filled tables apart; every relative link and picture names a file of the repository."""
+    """Oracle: at most 140 lines beside the filled tables; every relative link and picture names a file of the repository."""
     import re
 
     text = (root / "README.md").read_text()
