@@ -11,8 +11,8 @@ import pytest
 def requirement_names(root):
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + extras["dev"] + extras["adapters"]
-    wanted.remove("oscillab[adapters]")
+    wanted = project["dependencies"] + extras["dev"] + extras["adapters"] + extras["faster"]
+    wanted.remove("oscillab[adapters,faster]")
     return {re.match(r"[A-Za-z0-9_.-]+", line).group().lower().replace("_", "-") for line in wanted}
 
 
