@@ -20,8 +20,8 @@ import torch
 import tyro
 
 from oscillab import files
+from oscillab.accuracy import evaluate
 from oscillab.coco.dataset import open_dataset
-from oscillab.coco.evaluate import evaluate
 from oscillab.coco.places import pictures
 from oscillab.export.agreement import compare
 from oscillab.export.predictor import load_onnx

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from oscillab import begin, files
-from oscillab.coco.evaluate import evaluate
+from oscillab.accuracy import evaluate
 from oscillab.qat.callbacks import CountFlips, KeepCheckpoint, MoveEma
 from oscillab.qat.correct import Choices, correct, fold
 from oscillab.qat.distributed import group

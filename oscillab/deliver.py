@@ -28,6 +28,9 @@ class Export:
     """of ONNX's operators, 21 (the first with 4-bit integers) to 27"""
     size: int | None = None
     """side of the square images in pixels; None: any multiple of the largest stride, chosen at each call"""
+    form: Literal["exact", "qdq"] | None = None
+    """exact: convolutions sum integer states, every program gives torch's bits; qdq: scaled values, as compilers expect;
+    None: exact, but for per_tensor scales"""
     scales: Literal["per_channel", "per_tensor"] = "per_channel"
     """per_tensor is for hardware that takes no other: what differs by channel goes into fixed-point multipliers"""
     multiplier_bits: int = 16
@@ -50,7 +53,7 @@ def export(options):
     if options.fp32:
         written = export_float(model, options.out, **common)
     else:
-        ways = {"scales": options.scales, "multiplier_bits": options.multiplier_bits}
+        ways = {name: getattr(options, name) for name in ("form", "scales", "multiplier_bits")}
         written = export_onnx(model, options.out, **common, **ways)
     return {"network": str(path), "out": str(options.out)} | facts_of_export(written)
 
@@ -74,6 +77,7 @@ def facts_of_export(written):
         "bytes": written.byte_count,
         "weight bytes": sum(layer.bytes for layer in layers),
         "in FP32": sum(layer.float_bytes for layer in layers),
+        "form": written.form,
         "QC layers folded now": written.folded_corrections,
         "batch norms kept": ", ".join(written.kept) or "none",
     }
@@ -98,6 +102,7 @@ def inspect_onnx(path, size=None):
         "classes": len(facts.names),
         "image size": facts.size or f"any multiple of {max(facts.strides)}; costs are for {found.size}",
         "scales": facts.scales,
+        "form": facts.form,
         "storage": facts.storage,
         "file bytes": found.file_bytes,
         "weight bytes": f"{total.bytes} of {total.float_bytes} in FP32 ({total.bytes / total.float_bytes:.1%})",

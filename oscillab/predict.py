@@ -15,6 +15,7 @@ import torch
 import tyro
 
 from oscillab import files
+from oscillab.accuracy import as_measured
 from oscillab.atomic import replacing
 from oscillab.coco.letterbox import letterbox
 from oscillab.coco.masks import mask_runs
@@ -66,7 +67,7 @@ def predict(options):
         raise ValueError(
             f"two pictures are called {twice!r}: their drawings would overwrite each other in {options.out}"
         )
-    model = placed(files.open_detector(options.model), options.run.device)
+    model = as_measured(placed(files.open_detector(options.model), options.run.device))
     size = options.size or getattr(getattr(model, "facts", None), "size", None) or 640
     rows = []
     for path in options.images:

@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from oscillab import files
+from oscillab.accuracy import as_measured
 from oscillab.coco.postprocess import detections
 from oscillab.coco.scenes import Scenes
 from oscillab.qat.train import to_pixels
@@ -73,7 +74,7 @@ def rows_of(boxes, labels):
 def seen(model, image, least):
     """Rows x1, y1, x2, y2, score, label of what the model detects in a picture (H, W, 3), best first."""
     pixels = to_pixels(torch.from_numpy(image).permute(2, 0, 1)[None])  # (1, 3, H, W)
-    rows = detections(model(pixels), conf=least)[0].tolist()
+    rows = detections(as_measured(model)(pixels), conf=least)[0].tolist()
     return [[*(round(v, 1) for v in row[:4]), round(row[4], 3), int(row[5])] for row in rows]
 
 

@@ -1,6 +1,7 @@
 """Does the file compute what the torch model computes, down to the integer states of the activations?
 
-Two programs round sums differently in the last digit. Next to a bin edge that is enough to give a value another state,
+A file of exact form is compared with the model's exact form: nothing should differ before the boxes are decoded. In any other,
+two programs round sums differently in the last digit. Next to a bin edge that is enough to give a value another state,
 which is a whole step, and every later layer sees it. So the comparison holds the states: each torch layer gets the states
 that the file gave, layer by layer, and what is left is rounding alone. States that differ, and those that could
 (nearer than `NEAR` to an edge), are counted.
@@ -15,8 +16,9 @@ from onnx import TensorProto, helper
 
 from oscillab.quant import evaluating, quant_layers
 
+from .exact import ExactConv2d, States, exact
 from .predictor import open_session
-from .reading import read
+from .reading import facts_of, read
 
 NEAR = 1e-4  # in steps
 
@@ -35,7 +37,8 @@ class Agreement:
 
 def compare(model, path, images):
     """The `Agreement` of a quantized `Detector` in eval mode, QC folded, with its file at `path` on `images` (N, 3, H, W)."""
-    layers = quant_layers(model)
+    layers = list(quant_layers(model))
+    model = exact(model) if facts_of(read(path), path).form == "exact" else model
     outputs = [*(f"raw.{level}" for level in range(len(model.strides))), *["prototypes"] * (model.task == "segment")]
     names = [f"{name}.input" for name in layers] + outputs
     seen = dict(zip(names, probe(path, names).run(names, {"images": images.numpy()}), strict=True))
@@ -44,9 +47,11 @@ def compare(model, path, images):
     with torch.no_grad(), raw_outputs(model):
         free = raw_of(model(images))
         with ExitStack() as stack:
-            for name, layer in layers.items():
-                hook = held(layer.input_quantizer, torch.from_numpy(seen[f"{name}.input"]), counts)
-                stack.callback(layer.input_quantizer.register_forward_hook(hook).remove)
+            for name in layers:
+                layer = model.get_submodule(name)
+                grid = layer.states if isinstance(layer, ExactConv2d) else layer.input_quantizer
+                hook = held(grid, torch.from_numpy(seen[f"{name}.input"]), counts)
+                stack.callback(grid.register_forward_hook(hook).remove)
             with_held = raw_of(model(images))
     difference = max(float((a - b).abs().max()) for a, b in zip(given, with_held, strict=True))
     apart = torch.cat([((a - b).abs() > 1e-4).flatten() for a, b in zip(given, free, strict=True)])
@@ -55,13 +60,15 @@ def compare(model, path, images):
 
 
 def held(grid, values, counts):
-    """A forward hook of a quantizer that counts how its states differ from those of `values`, and gives on `values`."""
+    """A forward hook of a `Quantizer`, or of `States`, that counts how it differs from `values`, and gives `values` on."""
 
     def hook(module, inputs, output):
-        offset = 0.0 if grid.offset is None else grid.offset
-        step_size = grid.positive_step_size()
-        position = (inputs[0] - offset) / step_size
-        mine, theirs = (((y - offset) / step_size).round() for y in (output, values))
+        if isinstance(grid, States):
+            position, mine, theirs = inputs[0] / grid.step_size, output, values
+        else:
+            offset = 0.0 if grid.offset is None else grid.offset
+            position, mine, theirs = ((y - offset) / grid.positive_step_size() for y in (inputs[0], output, values))
+            mine, theirs = mine.round(), theirs.round()
         edge = (position - 0.5).round().clamp(grid.low, grid.high - 1) + 0.5  # the nearest of those that there are
         near, differing = (position - edge).abs() < NEAR, mine != theirs
         counts[:] += [near.numel(), int(near.sum()), int(differing.sum()), int((differing & ~near).sum())]

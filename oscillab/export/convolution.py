@@ -1,8 +1,8 @@
 """How is a quantized convolution written so that another program computes it from whole numbers?
 
 QuantizeLinear turns the input into states of its own bit width, DequantizeLinear gives their values; the weights are
-stored as states and given their values by a DequantizeLinear of their own; the convolution lies between. Both ways out
-share that; they differ in where the `ChannelMap` after it goes (`PerChannel`, `PerTensor`).
+stored as states and given their values by a DequantizeLinear of their own; the convolution lies between. All ways out
+share that; they differ in where the `ChannelMap` after it goes (`exact_convolution`, `PerChannel`, `PerTensor`).
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from oscillab.quant import QuantConv2d
 
 from .channels import channel_map, double, folded_scale
+from .exact import ExactConv2d
 from .requantize import fixed_point
 from .storage import element_type, integer_tensor, limits
 
@@ -98,23 +99,46 @@ def float_convolution(graph, layer, conv, x, *, bn=None, factor=None, output=Non
     return convolve(graph, layer, conv, x, graph.constant(f"{layer}.weight", weight), channels.shift, output)
 
 
+def exact_convolution(graph, layer, conv, x, *, bn=None, factor=None, output=None):
+    """The name of what an `ExactConv2d`, and the factor behind it, make of `x`: states are convolved as they are, in units of 1."""
+    assert bn is None, "an ExactConv2d has its BatchNorm in it"
+    grid, unit = conv.states, graph.constant("unit", np.float32(1))
+    step_size = grid.step_size.numpy()
+    states, zero = integer_input(graph, layer, grid, conv.bits, x, step_size)
+    given = graph.add("DequantizeLinear", [states, unit, zero], output=f"{layer}.input")
+    weight = graph.add("DequantizeLinear", [stored_weight(graph, layer, conv, conv.weight.numpy()), unit])
+    sums = convolve(graph, layer, conv, given, weight)
+    steps = [("Mul", "ratio", conv.ratio.numpy()), ("Add", "shift", conv.shift.numpy())]
+    if factor is not None:
+        steps.append(("Mul", "factor", channel_shape(factor)))
+    y = sums
+    for operator, name, values in steps:
+        constant = graph.constant(f"{layer}.{name}", values)
+        y = graph.add(operator, [y, constant], output=output if name == steps[-1][1] else None)
+    return y
+
+
 def quantized_input(graph, layer, grid, x):
     """The name, `<layer>.input`, of the quantized values of `x` on a `Quantizer`'s grid."""
-    element = element_type(grid.bits, signed=grid.low < 0)
     step_size = grid.positive_step_size().cpu().numpy()
-    scale = graph.constant(f"{layer}.input_scale", step_size)
-    zero = zero_point(graph, element)
-    offset = (
-        None if grid.offset is None else graph.constant(f"{layer}.input_offset", grid.offset.detach().cpu().numpy())
-    )
-    if offset is not None:
+    output, offset = f"{layer}.input", None
+    if grid.offset is not None:
+        offset = graph.constant(f"{layer}.input_offset", grid.offset.detach().cpu().numpy())
         x = graph.add("Sub", [x, offset])
+    states, zero = integer_input(graph, layer, grid, grid.bits, x, step_size)
+    inputs = [states, f"{layer}.input_scale", zero]
+    values = graph.add("DequantizeLinear", inputs, output=None if offset else output)
+    return graph.add("Add", [values, offset], output=output) if offset else values
+
+
+def integer_input(graph, layer, grid, bits, x, step_size):
+    """The names of the integer states of `x` in their own type, of the grid `low`..`high` of `grid`, and of that type's zero."""
+    element = element_type(bits, signed=grid.low < 0)
+    zero = zero_point(graph, element)
+    scale = graph.constant(f"{layer}.input_scale", step_size)
     for operator, end in needed_limits(graph, grid, element, x):
         x = graph.add(operator, [x, graph.constant(f"{layer}.input_{end}", step_size * getattr(grid, end))])
-    output = f"{layer}.input"
-    states = graph.add("QuantizeLinear", [x, scale, zero])
-    values = graph.add("DequantizeLinear", [states, scale, zero], output=None if offset else output)
-    return graph.add("Add", [values, offset], output=output) if offset else values
+    return graph.add("QuantizeLinear", [x, scale, zero]), zero
 
 
 def needed_limits(graph, grid, element, x):
@@ -133,14 +157,16 @@ def needed_limits(graph, grid, element, x):
 
 
 def quantized_weight(graph, layer, conv, scale):
-    """The name of the values of a layer's weights, stored as the integer states that training ended with."""
-    element = element_type(conv.bits)
-    states = graph.constant(
-        f"{layer}.weight", integer_tensor(f"{layer}.weight", conv.integer_state().cpu().numpy(), element)
-    )
-    inputs = [states, graph.constant(f"{layer}.weight_scale", scale)]
+    """The name of the values of a layer's weights, `scale` times the integer states that training ended with."""
+    states = stored_weight(graph, layer, conv, conv.integer_state().cpu().numpy())
     axis = {"axis": 0} if np.ndim(scale) else {}
-    return graph.add("DequantizeLinear", inputs, **axis)
+    return graph.add("DequantizeLinear", [states, graph.constant(f"{layer}.weight_scale", scale)], **axis)
+
+
+def stored_weight(graph, layer, conv, states):
+    """The name, `<layer>.weight`, of the constant that holds a layer's integer states in the smallest type."""
+    name = f"{layer}.weight"
+    return graph.constant(name, integer_tensor(name, states, element_type(conv.bits)))
 
 
 def whole_numbers(graph, name, values, scale):
@@ -191,5 +217,8 @@ def channel_shape(values):
 
 def emit_convolution(graph, way, layer, conv, x, **after):
     """The name of what a convolution, quantized or float, and what is folded into it make of `x`."""
-    emit = way.emit if isinstance(conv, QuantConv2d) else float_convolution
+    if isinstance(conv, ExactConv2d):
+        emit = exact_convolution
+    else:
+        emit = way.emit if isinstance(conv, QuantConv2d) else float_convolution
     return emit(graph, layer, conv, x, **after)

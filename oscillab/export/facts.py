@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 FORMAT, VERSION = "oscillab", 1
 OPSETS = range(21, 28)  # 21 is the first with 4-bit integers, 27 the last that onnxruntime 1.32 runs
 SCALES = ("per_channel", "per_tensor", "float")
+FORMS = ("exact", "qdq")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Facts:
     scales: str  # per_channel or per_tensor; float for a network that is not quantized
     bits: dict[str, int]  # of the weights and of the input of each quantized layer
     storage: str  # what lies in which type, in words
+    form: str = "qdq"  # whether convolutions sum integer states (exact) or their values; files of before have no entry
 
     def entries(self):
         """The metadata as a dictionary of texts."""
@@ -47,7 +49,8 @@ def read_facts(entries):
     version = read_entry("version", entries["version"], int)
     if version > VERSION:
         raise ValueError(f"it was written by a newer oscillab (format {version}, this one reads up to {VERSION})")
-    return Facts(**{key: read_entry(key, entries[key], kind) for key, kind in KINDS.items()})
+    values = {key: read_entry(key, entries[key], kind) for key, kind in KINDS.items()}
+    return Facts(**values, form=entries.get("form", "qdq"))
 
 
 def read_entry(key, text, kind):

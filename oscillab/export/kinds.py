@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+ACTIVATIONS = {"Sigmoid", "LeakyRelu", "Relu", "Neg", "Exp", "Cast", "Div"}
+ENDS_OF_SILU = {("Mul", "Sigmoid"), ("Add", "Cast")}  # x · σ(x), and x / (1 + e^-x), whose power was cast
 MOVES = {"Concat", "Resize", "MaxPool", "Transpose", "Reshape", "Split", "Identity"}
 
 
@@ -39,7 +41,7 @@ def kind_of(node, makers, constants):
         return None if set(node.input) <= constants else "floats to states and back"
     if node.op_type == "Conv":
         return "convolution"
-    if node.op_type in ("Sigmoid", "LeakyRelu", "Relu") or (node.op_type == "Mul" and "Sigmoid" in given):
+    if node.op_type in ACTIVATIONS or (node.op_type, *given[-1:]) in ENDS_OF_SILU:
         return "activation function"
     if node.op_type in MOVES:
         return "pooling, joining, enlarging"

@@ -8,12 +8,14 @@ import operator
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import fx, nn
 
 from oscillab.quant import QuantConv2d
 from oscillab.yolo.blocks import Pool, Upsample
 
 from .convolution import batch_norm, emit_convolution
+from .exact import ExactSiLU
 
 
 def max_pool(graph, layer, x):
@@ -41,8 +43,16 @@ def silu(graph, layer, x):
     return graph.add("Mul", [x, graph.add("Sigmoid", [x])])
 
 
+def exact_silu(graph, layer, x):
+    """x / (1 + e^-x), e^-x in double precision."""
+    power = graph.add("Cast", [graph.add("Neg", [x])], to=TensorProto.DOUBLE)
+    power = graph.add("Cast", [graph.add("Exp", [power])], to=TensorProto.FLOAT)
+    return graph.add("Div", [x, graph.add("Add", [power, graph.constant("unit", np.float32(1))])])
+
+
 MODULES = {
     nn.SiLU: silu,
+    ExactSiLU: exact_silu,
     nn.LeakyReLU: lambda graph, layer, x: graph.add("LeakyRelu", [x], alpha=layer.negative_slope),
     nn.ReLU: lambda graph, layer, x: graph.add("Relu", [x]),
     nn.Sigmoid: lambda graph, layer, x: graph.add("Sigmoid", [x]),
@@ -113,6 +123,6 @@ def _emit_node(graph, way, name, layer, node, inputs, absorbed):
     if isinstance(module, nn.BatchNorm2d):
         return batch_norm(graph, full, module, *inputs)
     if type(module) not in MODULES:
-        known = ", ".join(sorted({kind.__name__ for kind in MODULES}))
+        known = ", ".join(sorted({kind.__name__ for kind in MODULES if kind is not ExactSiLU}))
         raise ValueError(f"layer {full!r} cannot be exported: {type(module).__name__} is none of {known}")
     return MODULES[type(module)](graph, module, *inputs)

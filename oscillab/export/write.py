@@ -19,7 +19,8 @@ from oscillab.quant import is_quantized, quant_layers, quantizers
 from oscillab.yolo.graph import Detector
 
 from .convolution import PerChannel, PerTensor
-from .facts import OPSETS, SCALES, Facts, storage_in_words
+from .exact import exact
+from .facts import FORMS, OPSETS, SCALES, Facts, storage_in_words
 from .graph import Graph
 from .heads import emit_head
 from .layers import emit_layer
@@ -36,20 +37,22 @@ class Exported:
     byte_count: int
     kept: list[str]  # layers whose BatchNorm or factor stays an operation of its own: a ratio is not positive
     folded_corrections: int  # QC layers that were still unfolded
+    form: str  # exact, or qdq, whose sums each program rounds in its own order
     fixed_point: list[FixedPoint] = field(repr=False, default_factory=list)  # of scales="per_tensor", a layer each
 
 
-def export_onnx(model, path, *, opset=21, size=None, scales="per_channel", multiplier_bits=16):
+def export_onnx(model, path, *, opset=21, size=None, form=None, scales="per_channel", multiplier_bits=16):
     """The `Exported` file at `path` that holds a quantized `Detector`, which stays as it is.
 
     Input `images` (N, 3, H, W), floats in 0..1, N free; output `decoded` (N, boxes, 5 + C [+ 32]) and, for segmentation,
     `prototypes` (N, 32, H / 4, W / 4), as the detector gives them in eval mode. `size` fixes H = W; None leaves both free
-    in multiples of the largest stride. `opset`: 21..27. `scales`: "per_channel", or "per_tensor" with multipliers of
-    `multiplier_bits` (4..16) bits for hardware that takes no other (`requantize.py`). Raises ValueError for a float
-    or an uncalibrated network, a module without translation, and values that are not allowed.
+    in multiples of the largest stride. `opset`: 21..27. `form`: "exact" convolves integer states and scales their sums, so
+    that every program gives what `oscillab.exact(model)` gives, bit for bit; "qdq" scales states before they are convolved,
+    as compilers expect it. `scales`: "per_channel", or "per_tensor" with multipliers of `multiplier_bits` (4..16) bits for
+    hardware that takes no other (`requantize.py`), which is always "qdq". Raises ValueError for a float or an uncalibrated
+    network, a module without translation, and values that are not allowed.
     """
-    if scales not in SCALES[:2]:
-        raise ValueError(f"scales must be one of {', '.join(SCALES[:2])}, got {scales!r}")
+    form = chosen_form(form, scales)
     if multiplier_bits not in MULTIPLIER_BITS:
         raise ValueError(
             f"multiplier_bits must be {MULTIPLIER_BITS[0]}..{MULTIPLIER_BITS[-1]}, got {multiplier_bits!r}"
@@ -57,8 +60,19 @@ def export_onnx(model, path, *, opset=21, size=None, scales="per_channel", multi
     network, folded = quantized_copy(model)
     way = PerChannel() if scales == "per_channel" else PerTensor(multiplier_bits)
     bits = {name: layer.bits for name, layer in quant_layers(network).items()}
-    proto = build(network, way, opset, size, scales, bits)
-    return Exported(*write(proto, path), way.kept, folded, getattr(way, "layers", []))
+    written = exact(network) if form == "exact" else network
+    proto = build(written, way, opset, size, {"scales": scales, "form": form, "bits": bits})
+    return Exported(*write(proto, path), way.kept, folded, form, getattr(way, "layers", []))
+
+
+def chosen_form(form, scales):
+    """The form that is meant, "exact" where nothing was said and it can be; raises ValueError where the two do not go together."""
+    if scales not in SCALES[:2]:
+        raise ValueError(f"scales must be one of {', '.join(SCALES[:2])}, got {scales!r}")
+    possible = FORMS if scales == "per_channel" else FORMS[1:]
+    if form is not None and form not in possible:
+        raise ValueError(f"form must be {' or '.join(possible)} with scales {scales!r}, got {form!r}")
+    return form or possible[0]
 
 
 def export_float(model, path, *, opset=21, size=None):
@@ -67,7 +81,8 @@ def export_float(model, path, *, opset=21, size=None):
         raise ValueError("export_float takes a float detector; a quantized one goes to export_onnx")
     network = copy.deepcopy(model).cpu().float().eval()
     way = PerChannel()
-    return Exported(*write(build(network, way, opset, size, "float", {}), path), [], 0)
+    proto = build(network, way, opset, size, {"scales": "float", "form": "qdq", "bits": {}})
+    return Exported(*write(proto, path), [], 0, "qdq")
 
 
 def quantized_copy(model):
@@ -92,8 +107,8 @@ def quantized_copy(model):
     return network, unfolded
 
 
-def build(network, way, opset, size, scales, bits):
-    """The checked ModelProto of a network in eval mode."""
+def build(network, way, opset, size, kind):
+    """The checked ModelProto of a network in eval mode; `kind`: the entries scales, form and bits of its metadata."""
     if opset not in OPSETS:
         raise ValueError(f"opset must be {OPSETS[0]}..{OPSETS[-1]}, got {opset!r}")
     stride = max(network.strides)
@@ -108,9 +123,8 @@ def build(network, way, opset, size, scales, bits):
         strides=[int(stride) for stride in network.strides],
         anchors=network.anchors.tolist(),
         size=size,
-        scales=scales,
-        bits=bits,
-        storage=storage_in_words(bits, scales),
+        storage=storage_in_words(kind["bits"], kind["scales"]),
+        **kind,
     )
     graph = graph.finish(
         network.name, [value("images", "batch", 3, *image_sides(size))], value_infos(network, outputs, size)

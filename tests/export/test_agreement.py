@@ -27,9 +27,9 @@ def test_other_networks_agree_to_rounding(name, bits, calibrated, images, tmp_pa
     assert found.raw_difference < 1e-4 and found.differing_elsewhere_count == 0 and found.near_edge_share < 1e-3
 
 
-@pytest.mark.parametrize("name, change", [("model.17.cv3.conv.weight", 1), ("model.4.cv1.conv.bias", 0.05)])
+@pytest.mark.parametrize("name, change", [("model.17.cv3.conv.weight", 1), ("model.4.cv1.conv.shift", 0.05)])
 def test_a_changed_file_is_found_out(name, change, trained, images, tmp_path):
-    """Oracle: one byte of weights, or one bias, is not what was trained; a comparison that misses it is worth nothing."""
+    """Oracle: one byte of weights, or one shift, is not what was trained; a comparison that misses it is worth nothing."""
     run = trained(4)
     model = onnx.load(run.path)
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)

@@ -137,6 +137,8 @@ def uncalibrated():
     (None, {"opset": 20}, r"opset must be 21..27, got 20"),
     (None, {"opset": 28}, r"opset must be 21..27, got 28"),
     (None, {"scales": "float"}, "scales must be one of per_channel, per_tensor, got 'float'"),
+    (None, {"form": "float"}, "form must be exact or qdq with scales 'per_channel', got 'float'"),
+    (None, {"form": "exact", "scales": "per_tensor"}, "form must be qdq with scales 'per_tensor', got 'exact'"),
     (None, {"multiplier_bits": 17}, "multiplier_bits must be 4..16, got 17"),
 ])  # fmt: skip
 def test_bad_input_is_refused_in_one_line(make, options, message, trained, tmp_path):
