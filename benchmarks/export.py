@@ -4,8 +4,9 @@
 
 For each quantized checkpoint: mAP of torch and of the file in onnxruntime on the same pictures; the states and raw outputs of
 `oscillab.export.agreement` on some of them; bytes against the FP32 file of the same network; the second way out (one scale
-per tensor); and torch once more with its other convolution kernels, which round differently too: the measure of how much
-of a difference rounding alone makes. Times are wall-clock medians of one batch.
+per tensor); and torch and onnxruntime without the exact form (the network as it was trained, the file of form "qdq"), each of
+which rounds in its own order: the measure of how much of a difference rounding alone makes. Times are wall-clock medians of one
+batch.
 """
 
 import copy
@@ -19,11 +20,12 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab import files
-from oscillab.accuracy import evaluate
+from oscillab import accuracy, files
+from oscillab.coco import evaluate as judging
 from oscillab.coco.dataset import open_dataset
 from oscillab.coco.places import pictures
 from oscillab.export.agreement import compare
+from oscillab.export.exact import exact
 from oscillab.export.predictor import load_onnx
 from oscillab.export.write import export_float, export_onnx
 from oscillab.quant import quant_layers
@@ -46,7 +48,7 @@ class Options:
     compared: int = 16
     """pictures whose states and raw outputs are compared"""
     others: bool = True
-    """measure the second way out and torch's other kernels as well"""
+    """measure the second way out, and what is not of exact form, as well"""
     timed: int = 7
     """batches of 8 that are timed; 0: none"""
     run: RunOptions = field(default_factory=RunOptions)
@@ -89,11 +91,11 @@ def to_float(model):
     return model
 
 
-def maps(model, dataset, size):
+def maps(model, dataset, size, *, judge=accuracy.evaluate):
     """mAP of boxes, and of masks where the data set has them and the network gives them; None where classes differ."""
     if model.classes != len(dataset.names):
         return None, None
-    found = evaluate(model, dataset, size=size)
+    found = judge(model, dataset, size=size)
     return found.map, found.mask_map
 
 
@@ -134,14 +136,14 @@ def speeds(networks, options):
 def measure(path, dataset, folder, options):
     """What is measured of one checkpoint, a mapping."""
     model = files.load(path)
-    small = export_onnx(model, folder / "small.onnx")
+    small, other = export_onnx(model, folder / "small.onnx"), export_onnx(model, folder / "other.onnx", form="qdq")
     whole = export_float(to_float(model), folder / "float.onnx")
     predictor = load_onnx(small.path)
     row = {"checkpoint": path.parent.name + "/" + path.name, "network": model.name, "bits": model.quant_spec.bits}
     row |= {
         "bytes": small.byte_count,
         "of FP32": small.byte_count / whole.byte_count,
-        "batch norms kept": len(small.kept),
+        "batch norms kept, qdq": len(other.kept),
     }
     row["mAP torch"], row["mask mAP torch"] = maps(model, dataset, options.size)
     row["mAP onnx"], row["mask mAP onnx"] = maps(predictor, dataset, options.size)
@@ -150,10 +152,11 @@ def measure(path, dataset, folder, options):
         second = export_onnx(model, folder / "second.onnx", scales="per_tensor")
         row["multiplier error"] = max(layer.multiplier_error for layer in second.fixed_point)
         row["mAP per tensor"], row["mask mAP per tensor"] = maps(load_onnx(second.path), dataset, options.size)
-        with torch.backends.mkldnn.flags(enabled=False):
-            row["mAP torch, other kernels"], _ = maps(model, dataset, options.size)
+        row["mAP torch, as trained"], _ = maps(model, dataset, options.size, judge=judging.evaluate)
+        row["mAP onnx, qdq"], _ = maps(load_onnx(other.path), dataset, options.size)
     if options.timed:
-        networks = {"torch": model, "onnx": predictor, "onnx FP32": load_onnx(whole.path)}
+        networks = {"torch": exact(model), "torch, as trained": model}
+        networks |= {"onnx": predictor, "onnx, qdq": load_onnx(other.path), "onnx FP32": load_onnx(whole.path)}
         row |= speeds(networks, options)
     return {name: value for name, value in row.items() if value is not None}
 
