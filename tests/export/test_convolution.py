@@ -6,7 +6,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from oscillab.export.convolution import PerChannel, PerTensor, quantized_input
+from oscillab.export.convolution import PerChannel, PerTensor
+from oscillab.export.integers import quantized_input
 from oscillab.quant import QuantConv2d, QuantSpec
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}  # sums of 27 products in single precision, in another order
