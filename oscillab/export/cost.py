@@ -18,7 +18,8 @@ from .storage import STORED_BITS, byte_count
 RUNTIME = """\
 onnxruntime's CPU provider has no convolution of 4-bit numbers: it turns the states back into floats and convolves those.
 There the file is smaller and not faster, in the exact form less so than in qdq (`python -m benchmarks.export` measures it).
-Speed is for hardware, or a compiler, that multiplies the integers themselves; activation functions, shortcuts and decoding stay in floats there too."""
+Speed is for hardware, or a compiler, that multiplies the integers themselves; activation functions, shortcuts and decoding
+stay in floats there too."""
 
 
 class LayerCost(NamedTuple):
