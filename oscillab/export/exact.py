@@ -7,11 +7,12 @@ up to 2^24. One multiplication and one addition per value follow, and those ever
 """
 
 import copy
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
-from oscillab.qat.correct import corrections, fold, following_bn
+from oscillab.qat.correct import fold, following_bn
 from oscillab.quant import QuantConv2d, integer_state, is_quantized
 
 from .channels import channel_map, double
@@ -75,19 +76,19 @@ class ExactSiLU(nn.Module):
 
 @torch.no_grad()
 def exact(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, QC folded, that computes with integer states: the same bits in every program, batch and thread count.
+    """A copy in eval mode that computes with integer states: the same bits in every program, batch and thread count.
 
-    Every `QuantConv2d`, and the BatchNorm behind it, becomes an `ExactConv2d`, every SiLU an `ExactSiLU`; what has no exact
-    form (`has_exact_form`) and what is not quantized stays. Outputs are those of `model` but for rounding, which next to a
-    bin edge can be a step. Holds on the CPU; on a GPU a library may choose transforms (Winograd) that round. Raises
-    ValueError for a float network.
+    QC is folded where it can be. Every `QuantConv2d`, and the BatchNorm behind it, becomes an `ExactConv2d`, every SiLU an
+    `ExactSiLU`; what has no exact form (`has_exact_form`) and what is not quantized stays. Outputs are those of `model` but
+    for rounding, which next to a bin edge can be a step. Holds on the CPU; on a GPU a library may choose transforms
+    (Winograd) that round. Raises ValueError for a float network.
     """
     if not is_quantized(model):
         raise ValueError(
             f"only a quantized network has an exact form, got a float {type(model).__name__}: quantize it first"
         )
     network = copy.deepcopy(model).eval()
-    if corrections(network):
+    with suppress(ValueError):  # a factor that has no BatchNorm to go to is not positive: QC stays where it is
         network = fold(network)
     places = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
     for parent, name, child in places:

@@ -130,6 +130,15 @@ def test_the_model_stays_as_it_is_and_qc_is_folded_in_the_copy(trained, images):
     assert all(torch.equal(a, b) for a, b in zip(raw(network, images), raw(exact(fold(model)), images), strict=True))
 
 
+def test_qc_that_cannot_be_folded_stays(trained, images):
+    """Oracle: the network as it is, whose head has a negative factor and no BatchNorm to take it, but for states at an edge."""
+    model = insert(copy.deepcopy(trained(4).recorded))
+    model.head.m[0].correction_scale.data.fill_(-0.5)
+    with torch.no_grad():
+        apart = [(a - b).abs() > 1e-3 for a, b in zip(raw(exact(model), images), raw(model, images), strict=True)]
+    assert torch.cat([each.flatten() for each in apart]).float().mean() < 0.05
+
+
 def off(conv):
     conv.input_quantizer.enabled = False
     return conv
