@@ -29,12 +29,25 @@ def continue_from(path, trainer, **parts):
     state = archive.read(path)
     if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
+    _check_network(path, state["model"], trainer.model.state_dict())
     trainer.model.load_state_dict(state["model"])
     trainer.load_state_dict(state["trainer"])
     for kind, each in parts.items():
         for name, one in each.items():
             one.load_state_dict(state[kind][name])
     return trainer.step
+
+
+def _check_network(path, given, wanted):
+    """Nothing; raises ValueError, before anything is changed, where a state_dict is that of another network."""
+    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    shaped = [key for key in wanted.keys() & given.keys() if given[key].shape != wanted[key].shape]
+    if missing or unknown or shaped:
+        kinds = (missing, "lacks"), (unknown, "has besides"), (sorted(shaped), "has in another shape")
+        found = "; ".join(f"{word} {len(keys)} tensors ({keys[0]})" for keys, word in kinds if keys)
+        raise ValueError(
+            f"{path} is of another network: it {found}; resume with the options of its run, or start without"
+        )
 
 
 class LossLog(Callback):

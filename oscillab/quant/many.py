@@ -24,10 +24,6 @@ class ReadMany:
     def __init__(self, layers: Sequence, strides: Sequence[tuple[int, ...]]):
         self.layers, self._stack, self._limits = list(layers), Stack(strides), None
 
-    def weight_step_sizes(self) -> Tensor:
-        """`weight_step_size()` of each layer, one after the other (step sizes,)."""
-        return _flat(_in_use(self._grids()))
-
     def step_places(self) -> list[tuple[int, torch.device]]:
         """How many step sizes each layer has, and where."""
         steps = [layer._modules["weight_quantizer"]._parameters["step_size"] for layer in self.layers]
@@ -35,9 +31,10 @@ class ReadMany:
 
     @torch.no_grad()
     def read(self, outs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """For each layer a number that is finite where all its weights are, (layers,), and `weight_step_sizes()`.
+        """For each layer a number that is finite where all its weights are, (layers,), and the step sizes of all.
 
-        Writes `integer_state()` of each into its tensor of `outs` (int8, of the weight's shape).
+        The latter are `weight_step_size()` of each, one after the other (step sizes,). Writes `integer_state()` of each into its
+        tensor of `outs` (int8, of the weight's shape).
         """
         grids, weights = self._grids(), [layer._parameters["weight"] for layer in self.layers]
         limits = [(grid.low, grid.high) for grid in grids]

@@ -218,6 +218,20 @@ def test_bad_options(options, sentence):
         TrainSpec(**options)
 
 
+def test_resuming_another_network_says_so(quantized, batches, tmp_path):
+    """Oracle: the sentence a user reads; no weight of the network that was given has changed."""
+    trainer, _ = new_run(quantized, batches)
+    save_run(tmp_path / "last.pt", trainer)
+    other = copy.deepcopy(trainer)
+    other.model = torch.nn.Sequential(*trainer.model.children(), torch.nn.Linear(2, 3))
+    before = copy.deepcopy(other.model.state_dict())
+    with pytest.raises(
+        ValueError, match=r"last.pt is of another network: it lacks \d+ tensors .*; resume with the options"
+    ):
+        continue_from(tmp_path / "last.pt", other)
+    assert all(torch.equal(before[key], value) for key, value in other.model.state_dict().items())
+
+
 def test_resuming_without_a_checkpoint_says_so(quantized, batches, tmp_path):
     """Oracle: the sentence a user reads."""
     trainer, ema = new_run(quantized, batches)
