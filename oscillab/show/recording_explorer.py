@@ -203,7 +203,7 @@ class RecordingExplorer(PictureBox):
 
     def _detections_figure(self):
         if self.sightings is None:
-            return sentence("no detections were recorded for these runs", height=0.6)
+            return sentence("no detections were recorded for these runs")
         missing = [name for name in self.recording().layer_names if name not in self.sightings.layers]
         if missing:
             raise ValueError(
