@@ -53,6 +53,5 @@ def sentence_of(gains):
     """One sentence: of how many differences all seeds agree that they are gains, losses, or do not agree."""
     values = [one for of in gains.values() for one in of.values() if len(one)]
     up, down = sum((one > 0).all() for one in values), sum((one < 0).all() for one in values)
-    return (
-        f"{len(values)} differences: every seed gains in {up}, every seed loses in {down}, seeds disagree in the rest"
-    )
+    rest = ", seeds disagree in the rest" if up + down < len(values) else ""
+    return f"{len(values)} differences: every seed gains in {up}, every seed loses in {down}{rest}"

@@ -11,10 +11,11 @@ from oscillab.record import oscillation
 from .layer import add_positions, add_trajectory
 from .plots import same_layers
 from .ranges import add_range, observed
-from .style import MAP, METHODS, QUIET, blank_mosaic, finding, label, look
+from .style import ABOVE, MAP, METHODS, QUIET, blank_mosaic, finding, label, look
 
 AROUND = 75  # steps before and after the marked one that a trajectory shows
 PANELS = ("map", "course", "positions", "sizes", "range")
+SMALL = {"frameon": False, "fontsize": 7.5, "handlelength": 1.3, "columnspacing": 1.0} | ABOVE  # a legend
 PICKED = METHODS["ema+qc"].color
 
 
@@ -54,7 +55,7 @@ def add_all(panels, recording, style, layer, weight, step):
         raise ValueError(f"the latent weights of layer '{layer}' were not recorded")
     add_positions(panels["positions"], recording, layer, style)
     label(panels["positions"], x="latent weight / step size (dotted: bin edges)", y="density")
-    panels["positions"].legend(frameon=False, fontsize=7)
+    panels["positions"].legend(**SMALL)
     sizes = panels["sizes"]
     sizes.plot(recording.steps, recording["step_size"][:, recording.index(layer)], **style.line(label=None))
     label(sizes, x="optimizer step", y="step size s")
@@ -71,6 +72,7 @@ def add_inputs(axes, recording, layer, step):
         axes.text(0.5, 0.5, "no inputs were observed:\nno training forward came by", ha="center", color=QUIET)
         return axes
     add_range(axes, table)
+    axes.legend(**SMALL)
     axes.axvline(step, color=PICKED, linewidth=1.0)
     return label(axes, x="optimizer step", y="input")
 

@@ -1,10 +1,12 @@
 """How does a widget keep its picture where no kernel runs?"""
 
 from base64 import b64encode
+from io import BytesIO
 
 import ipywidgets
+from PIL import Image
 
-from .style import sentence
+from .style import of_256_colors, sentence
 
 
 class PictureBox(ipywidgets.VBox):
@@ -41,3 +43,15 @@ class PictureBox(ipywidgets.VBox):
 def empty_picture():
     """An Image that keeps its proportions in a narrow window."""
     return ipywidgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
+
+
+def stacked(pictures):
+    """One picture (PNG bytes) of several, one above the other, at four fifths of their size."""
+    images = [Image.open(BytesIO(one)) for one in pictures]
+    whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
+    for number, image in enumerate(images):
+        whole.paste(image, (0, sum(above.height for above in images[:number])))
+    whole = whole.resize((whole.width * 4 // 5, whole.height * 4 // 5), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    of_256_colors(whole).save(file, "png", optimize=True)
+    return file.getvalue()

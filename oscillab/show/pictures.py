@@ -50,8 +50,19 @@ def add_picture(axes, image, boxes, names, scores=None, masks=()):
         x1, y1, x2, y2 = box
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.4))
         text = name if scores is None else f"{name} {scores[number]:.2f}"
-        axes.text(x1, max(y1 - 1.5, 5), text, color="black", fontsize=5.5, va="bottom", clip_on=True,
-                  bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6})  # fmt: skip
+        add_name(axes, box, text, color, image.shape[1])
+    return axes
+
+
+def add_name(axes, box, text, color, width, *, fontsize=5.5):
+    """The same axes with a name above a box (x1 y1 x2 y2) of a picture `width` pixels wide: it stays within the picture.
+
+    A box in the left half has its name from its left edge on, one in the right half up to its right edge.
+    """
+    x1, y1, x2, _ = box
+    place, side = (max(x1, 0), "left") if x1 + x2 < width else (min(x2, width - 1), "right")
+    patch = {"facecolor": color, "edgecolor": "none", "pad": 0.5}
+    axes.text(place, max(y1 - 1.5, 6), text, fontsize=fontsize, ha=side, va="bottom", clip_on=True, bbox=patch)
     return axes
 
 

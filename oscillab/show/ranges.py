@@ -4,7 +4,7 @@ import numpy as np
 
 from oscillab.record import oscillation
 
-from .style import INK, METHODS, blank, finding, label, look
+from .style import ABOVE, INK, METHODS, blank, finding, label, look
 
 
 def draw_step_sizes(recordings, layer, *, last=None):
@@ -46,6 +46,7 @@ def draw_ranges(recording, layer):
     figure, axes = blank(7.6, 4.8, rows=2, sharex=True, height_ratios=(2, 1))
     panel, below = axes[:, 0]
     add_range(panel, table)
+    panel.legend(frameon=False, fontsize=9, **ABOVE)
     label(panel, x="", y="input of the layer")
     below.plot(table["step"], 100 * table["clipped_share"], color=INK, linewidth=1.0)
     below.set_ylim(bottom=0)
@@ -68,5 +69,4 @@ def add_range(axes, table):
     style = METHODS["lsq"].line(label="clipping range")
     axes.plot(table["step"], table["clip_low"], **style)
     axes.plot(table["step"], table["clip_high"], **style | {"label": None})
-    axes.legend(frameon=False, fontsize=9, loc="best")
     return axes

@@ -4,22 +4,19 @@ One widget over recordings. The network is a map of buttons coloured by flips at
 a click on one of its sampled weights picks a weight. Whatever cannot be drawn leaves its sentence in the picture's place.
 """
 
-import io
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import ipywidgets
-from PIL import Image
 
-from oscillab.record.oscillation import LOW_BITS, chosen_layers
 from oscillab.record.recording import Recording
 
-from .button_map import ButtonMap, stages
-from .layer_view import draw_layer_view, flip_rates_at, sampled_weights
-from .picture_box import PictureBox, empty_picture
+from .layer_view import draw_layer_view
+from .picking import LayerMap, WeightMap
+from .picture_box import PictureBox, empty_picture, stacked
 from .sightings import draw_sightings
-from .style import look, of_256_colors, sentence
+from .style import look, sentence
 
 ALONE = "nothing"  # what to show beside a run
 METHOD = {(False, False): "lsq", (True, False): "ema", (False, True): "lsq+qc", (True, True): "ema+qc"}
@@ -91,14 +88,7 @@ class RecordingExplorer(PictureBox):
 
     def png(self):
         """Both pictures, one above the other, a little smaller."""
-        images = [Image.open(io.BytesIO(one.value)) for one in self.pictures]
-        whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
-        whole.paste(images[0])
-        whole.paste(images[1], (0, images[0].height))
-        whole = whole.resize((whole.width * 4 // 5, whole.height * 4 // 5), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        of_256_colors(whole).save(file, "png", optimize=True)
-        return file.getvalue()
+        return stacked(one.value for one in self.pictures)
 
     def _make_controls(self):
         wide = {"style": {"description_width": "initial"}}
@@ -112,10 +102,7 @@ class RecordingExplorer(PictureBox):
         self.step = ipywidgets.IntSlider(description="step", max=1, continuous_update=False, layout=layout)
         numbers = self.sightings.pictures if self.sightings else []
         self.scene = ipywidgets.Dropdown(options=numbers, description="picture", **wide)
-        self.network, self.weights = (
-            ButtonMap("of a layer's weights flip in a step"),
-            ButtonMap("of the steps the weight flips in"),
-        )
+        self.network, self.weights = LayerMap(), WeightMap()
         self.path.observe(self._open_path, "value")
         for control in (self.run, self.beside, self.ema, self.step, self.network, self.weights):
             control.observe(self.refresh_layer, "value")
@@ -165,33 +152,8 @@ class RecordingExplorer(PictureBox):
             recording = self.recording()
         except ValueError:
             return
-        rates = flip_rates_at(recording, self.step.value)
-        self.network.lay_out(stages(recording.layer_names))
-        low = chosen_layers(recording, LOW_BITS) or recording.layer_names
-        top = max(rates[name] for name in low)
-        self.network.note = "8-bit layers flip more: they are off the scale." if max(rates.values()) > top else ""
-        self.network.paint(rates, top=top)
-        if self.network.value is None:
-            self.network.value = max(low, key=rates.get)
-        self._fill_weights(recording, self.network.value)
-
-    def _fill_weights(self, recording, layer):
-        try:
-            weights = sampled_weights(recording, layer)
-        except ValueError:
-            self.weights.note = f"No weight of {layer} can be picked: none has a recorded course."
-            return self.weights.lay_out({})
-        total = recording.weight_counts[recording.index(layer)]
-        self.weights.note = f"Of {total:,} weights these {len(weights)} have a recorded course and can be picked."
-        flips, ticks = recording["flip_count"][recording.weights_of(layer)], max(1, recording.meta["tick_count"])
-        if set(map(str, weights)) != set(self.weights.buttons):  # their order is that of the first method that is shown
-            self.weights.lay_out({f"weight {one}": {str(one): flip_words(flips[one])} for one in weights})
-        for one in weights:
-            self.weights.buttons[str(one)].description = flip_words(flips[one])
-        self.weights.paint({str(one): flips[one] / ticks for one in weights})
-        if self.weights.value is None:
-            self.weights.value = str(weights[0])
-        return None
+        self.network.fill(recording, self.step.value)
+        self.weights.fill(recording, self.network.value)
 
     def _layer_figure(self):
         kind = "ema" if self.ema.value else "lsq"
@@ -203,7 +165,7 @@ class RecordingExplorer(PictureBox):
 
     def _detections_figure(self):
         if self.sightings is None:
-            return sentence("no detections were recorded for these runs", height=0.6)
+            return sentence("no detections were recorded for these runs")
         missing = [name for name in self.recording().layer_names if name not in self.sightings.layers]
         if missing:
             raise ValueError(
@@ -213,12 +175,3 @@ class RecordingExplorer(PictureBox):
         image = self.image_of(int(self.scene.value))
         shown = dict.fromkeys(("fp32", "lsq", "ema", self.method if self.qc.value else "ema+qc"))
         return draw_sightings(self.sightings, self.scene.value, image, methods=shown, chosen=self.method)
-
-
-def flip_words(count):
-    """A number of flips in words.
-
-    >>> flip_words(1), flip_words(2)
-    ('1 flip', '2 flips')
-    """
-    return f"{count} flip{'s' if count != 1 else ''}"

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageFilter
 
+from .pictures import add_name
 from .style import INK, METHODS, blank, finding, look
 
 FORMAT = "oscillab detections"
@@ -87,7 +88,7 @@ def draw_sightings(sightings, picture, image, *, methods=("fp32", "lsq", "ema", 
 
     `image`: uint8 (H, W, 3). `chosen`: the method whose panel is framed.
     """
-    figure, axes = blank(9.6, 3.0, columns=len(methods))
+    figure, axes = blank(9.6, 2.9, columns=len(methods))
     counts = {method: draw_one(panel, sightings, picture, image, method)
               for panel, method in zip(axes[0], methods, strict=True)}  # fmt: skip
     for panel, method in zip(axes[0], methods, strict=True):
@@ -111,14 +112,13 @@ def draw_one(axes, sightings, picture, image, method):
     """How many objects the method finds, and how many of its boxes are wrong, in words; both drawn into the axes."""
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
-    axes.imshow(calm(image))
+    axes.imshow(calm(image), interpolation="nearest")
     boxes, scores, labels = sightings.seen(picture, method)
     found = matches(boxes, labels, *sightings.truth(picture))
     for box, score, label, hit in zip(boxes, scores, labels, found, strict=True):
         color, dash = (FOUND, "solid") if hit >= 0 else (WRONG, "dashed")
         corner, side = box[:2], box[2:] - box[:2]
         axes.add_patch(Rectangle(corner, *side, fill=False, edgecolor=color, linewidth=1.3, linestyle=dash))
-        axes.text(corner[0], max(corner[1] - 1, 6), f"{sightings.names[label]} {score:.2f}", fontsize=5, va="bottom",
-                  color="black", clip_on=True, bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5})  # fmt: skip
+        add_name(axes, box, f"{sightings.names[label]} {score:.2f}", color, image.shape[1], fontsize=5)
     hits = sum(hit >= 0 for hit in found)
     return f"{hits} found, {len(found) - hits} wrong"

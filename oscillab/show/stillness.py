@@ -4,12 +4,7 @@ from .ladder import panels
 from .multiples import multiples, outer, places_of
 from .style import finding, label, look
 
-SHOWN = {  # where a mark's name stands; QC leaves integer states alone, so it has no share of its own
-    "lsq": (8, 0, "left"),
-    "dampening": (-8, 0, "right"),
-    "freezing": (8, 0, "left"),
-    "ema": (3, 7, "right"),
-}
+SHOWN = ("lsq", "dampening", "freezing", "ema")  # QC leaves integer states alone, so it has no share of its own
 
 
 def draw_stillness(table):
@@ -31,22 +26,20 @@ def draw_stillness(table):
         first, last = outer(axes, found)
         title = f"{group.network}, {group.width} bit"
         label(axes, x="oscillating weights (%)" * last, y="COCO mAP" * first, title=title)
+    marks = {mark.get_label(): mark for axes in found.values() for mark in axes.lines}
+    figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(SHOWN), frameon=False)
     where = f"{sum(best)} of {len(best)} panel{'s' if len(best) > 1 else ''}"
     return finding(figure, f"The calmest weights belong to the best detector in {where}")
 
 
 def add_methods(axes, rows):
-    """The same axes with a mark for each seed of each method, on a logarithmic scale of shares, the mean named."""
+    """The same axes with a mark for each seed of each method, on a logarithmic scale of shares."""
     axes.set_xscale("log")
     for method in SHOWN:
         values = rows[rows["method"] == method]
         if len(values):
-            style = look(method)
-            axes.plot(100 * values["oscillating_share"], values["map"], **style.points(markerfacecolor="none"))
-            *offset, side = SHOWN[method]
-            at = 100 * values["oscillating_share"].mean(), values["map"].max()
-            text = {"textcoords": "offset points", "ha": side, "fontsize": 8, "color": style.color}
-            axes.annotate(style.label, at, offset, **text)
+            drawn = look(method).points(markerfacecolor="none", label=look(method).label)
+            axes.plot(100 * values["oscillating_share"], values["map"], **drawn)
     axes.set_xlim(0.1, 100)
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axes.margins(y=0.25)

@@ -6,7 +6,7 @@ the figures are drawn on. Figures are made without pyplot, so that drawing chang
 
 from dataclasses import dataclass
 from io import BytesIO
-from textwrap import fill
+from textwrap import wrap
 
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops
@@ -64,6 +64,7 @@ INK = "#333333"
 QUIET = "#8a8a8a"  # reference lines and what is not the point
 MAP = "cividis"
 DPI = 96
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2, "borderaxespad": 0.2}  # a legend over no curve
 
 
 class Picture(Figure):
@@ -151,14 +152,25 @@ def label(axes, *, x, y, title=None):
 
 def finding(figure, text):
     """The same figure under one sentence that states what is seen, in as many lines as its width asks for."""
-    text = fill(text, int(11 * figure.get_figwidth()))
-    figure.suptitle(text, x=0.01, ha="left", color=INK, fontsize=11.5, fontweight="bold")
+    lines = lines_of(text, int(11 * figure.get_figwidth()))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", color=INK, fontsize=11.5, fontweight="bold")
     return figure
 
 
-def sentence(text, *, width=7.0, height=3.6):
-    """A figure that holds only a sentence: what a widget shows where it cannot draw."""
-    figure, axes = blank(width, height)
+def lines_of(text, most):
+    """The text in as few lines as `most` characters a line allow, none much shorter than the others.
+
+    >>> lines_of("one two three four", 14)
+    ['one two', 'three four']
+    """
+    count = len(wrap(text, most))
+    return next(lines for width in range(1, most + 1) if len(lines := wrap(text, width)) == count)
+
+
+def sentence(text, *, width=7.0):
+    """A figure as high as the sentence that it holds: what a widget shows where it cannot draw."""
+    lines = lines_of(text, int(9 * width))
+    figure, axes = blank(width, 0.4 + 0.2 * len(lines))
     axes[0, 0].axis("off")
-    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=INK, fontsize=12)
+    axes[0, 0].text(0, 0.5, "\n".join(lines), va="center", color=INK, fontsize=12)
     return figure

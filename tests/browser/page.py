@@ -93,12 +93,12 @@ class Page:
             self.page.wait_for_timeout(100)
         assert self.shown_count() == count, f"{self.shown_count()} pictures are shown, not {count}"
 
-    def wait_for_change(self, before, seconds=QUICK):
-        """The pictures once they differ from `before`; raises TimeoutError where they stay."""
+    def wait_for_change(self, before, seconds=QUICK, *, places=()):
+        """The pictures once they differ from `before`, at each of `places` where some are named; TimeoutError else."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             now = self.pictures()
-            if now != before and now:
+            if now and now != before and all(now[place] != before[place] for place in places):
                 return now
             self.page.wait_for_timeout(100)
         raise TimeoutError(f"no picture changed within {seconds} s")

@@ -18,6 +18,18 @@ def test_every_box_and_name_is_drawn():
     assert not second.patches and len(second.images) == 1
 
 
+@pytest.mark.parametrize("x", [(-3, 12), (0, 30), (80, 110), (130, 160), (140, 170)])
+def test_a_name_stays_within_its_picture(x):
+    """Oracle: the text's own extent beside that of the axes, both in pixels, for boxes at and beyond both sides."""
+    boxes = np.array([[x[0], 30, x[1], 60]], float)
+    picture = np.zeros((160, 160, 3), np.uint8), boxes, ["six-pointed star"], [0.53]
+    figure = draw_pictures([picture] * 4)
+    figure.png()
+    for axes in figure.axes:
+        text, frame = axes.texts[0].get_window_extent(), axes.get_window_extent()
+        assert frame.x0 - 1 <= text.x0 and text.x1 <= frame.x1 + 1
+
+
 def test_one_colour_a_name_and_a_grid_that_fits():
     """Oracle: an invariant; equal names share a colour, others do not; five pictures in rows of two leave one place empty."""
     boxes = np.array([[0, 0, 5, 5]] * 3, float)

@@ -5,6 +5,8 @@ sends for a click.
 """
 
 import asyncio
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -107,6 +109,13 @@ def test_the_last_picture_says_how_it_ended(live):
     before = live.picture.value
     live._finish()
     assert live.moving.sentence.get_text().startswith("After 1 steps.") and live.picture.value != before
+
+
+def test_it_is_reached_by_its_name_alone(root):
+    """Oracle: the README's `oscillab.show.live` in a Python that has imported nothing else."""
+    code = "import oscillab; print(oscillab.show.live.__name__)"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, env=environment(root)).stdout == "live\n"
 
 
 @pytest.mark.slow

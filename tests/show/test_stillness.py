@@ -14,7 +14,7 @@ def test_a_mark_for_each_seed_and_the_count(table):
     assert "in 1 of 2 panels" in figure.get_suptitle()
     first = [line for line in figure.axes[0].lines if line.get_marker() == "s"][0]
     assert list(first.get_xdata()) == [2.0, 2.0] and list(first.get_ydata()) == pytest.approx([0.40, 0.41])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["LSQ", "EMA"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["LSQ", "EMA"]
 
 
 def test_without_shares(table):

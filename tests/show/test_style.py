@@ -72,6 +72,20 @@ def test_a_long_finding_is_broken_into_lines():
     assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * figure.dpi
 
 
-def test_a_sentence_is_a_figure():
-    """Oracle: its only text."""
-    assert [text.get_text() for text in sentence("no such layer").axes[0].texts] == ["no such layer"]
+def test_a_broken_finding_has_lines_of_like_length():
+    """Oracle: by hand, 24 words of 4 letters in 55 characters a line are 3 lines, and 8 words fill each of them."""
+    figure, _ = blank(5, 3)
+    finding(figure, " ".join(["four"] * 24))
+    assert [len(line.split()) for line in figure.get_suptitle().split("\n")] == [8, 8, 8]
+
+
+@pytest.mark.parametrize("text", ["no such layer", "a file with a long name cannot be read, and this says why " * 4])
+def test_a_sentence_is_a_figure(text):
+    """Oracle: its only text, word for word, within a figure that leaves less than 50 pixels of its height empty."""
+    figure = sentence(text)
+    (drawn,) = figure.axes[0].texts
+    assert drawn.get_text().split() == text.split()
+    figure.png()
+    box = drawn.get_window_extent()
+    assert min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+    assert figure.bbox.height < box.height + 50
