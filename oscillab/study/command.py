@@ -36,15 +36,23 @@ def study(options):
         started = time.perf_counter()
         failed = run_all(jobs, at_once=options.jobs)
         table = write_table(jobs, out / "table.csv")
+        if table.empty:
+            raise ValueError(f"each of {len(jobs)} runs failed: {reasons(failed)}")
         page = report.write(out)
         seconds = time.perf_counter() - started
         write_json(out / "study.json", provenance(options, seconds=round(seconds, 1)))
     text = f"{report.table_text(table)}\n\n{seconds:.0f} s; report: {page}"
     if failed:
-        names = "; ".join(f"{job.folder.name} ({error})" for job, error in failed)
         log.warning("%s", text)
-        raise ValueError(f"{len(failed)} of {len(jobs)} runs failed, the others are in {page}; failed: {names}")
+        raise ValueError(
+            f"{len(failed)} of {len(jobs)} runs failed, the others are in {page}; failed: {reasons(failed)}"
+        )
     return {"text": text, "table": json.loads(table.to_json(orient="records")), "seconds": seconds, "report": str(page)}
+
+
+def reasons(failed):
+    """Which jobs failed and why, in one line."""
+    return "; ".join(f"{job.folder.name} ({error})" for job, error in failed)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,10 @@ def measure_method(job, method, start, control):
     """Nothing; the method's row is in the table, and its network in a file where that is kept."""
     prepare(job.qat.run)
     started = time.perf_counter()
-    model = placed(files.load(job.folder / f"{start}.pt"), job.qat.run.device)
+    trained = job.folder / f"{start}.pt"
+    if not trained.is_file():
+        raise ValueError(f"{trained}, which {method} is measured from, was removed after the run: give another --out")
+    model = placed(files.load(trained), job.qat.run.device)
     if control == "soft_rounding":
         context = soft_rounding(model)
     else:
@@ -99,10 +102,12 @@ def asked_for(job):
 
 
 def write_table(jobs, path):
-    """The table of what the jobs were asked to measure and have so far, FP32 once, also written to `path`."""
+    """The table of what the jobs were asked to measure and have so far, FP32 once, also written to `path` where it has a row."""
     table = pd.DataFrame([row for job in jobs for row in asked_for(job)], columns=COLUMNS)
     once = ~((table.method == "fp32") & table.duplicated(["network", "method"]))
     table = table[once].reset_index(drop=True)
+    if table.empty:
+        return table
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     return table

@@ -44,6 +44,8 @@ def claim(job):
             changed = ", ".join(changed)
             raise Clash(f"{job.folder} holds a run of another configuration ({changed} differ): give another --out")
         return
+    if (job.folder / "run.json").is_file():
+        raise Clash(f"{job.folder} holds a run that no job of a study made (it has no job.json): give another --out")
     write_json(path, {"hash": job.hash(), "configuration": mine})
 
 

@@ -39,6 +39,9 @@ def test_ten_kills_at_random_moments_leave_the_same_table(tiny, tmp_path, proces
         process = processes.Process(target=command.study, args=(options,))
         process.start()
         process.join(moment)
+        if process.exitcode is not None:  # on a machine that others slowed down at first, it may come to its end
+            assert process.exitcode == 0
+            break
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     command.study(options)
@@ -81,6 +84,18 @@ def test_a_failed_run_takes_no_other_along(tiny, monkeypatch):
     monkeypatch.undo()
     command.study(options)
     assert set(table_of(options)[lambda table: table.method == "lsq"].seed) == {0, 1}
+
+
+def test_a_network_that_was_removed_is_named_and_the_table_stays(tiny):
+    """Oracle: the sentence; table.csv byte for byte, although more was asked for than can be measured."""
+    options = tiny(averages=(), controls=("none",))
+    command.study(options)
+    folder, table = options.folder / "yolov5n-3bit-seed0", (options.folder / "table.csv").read_bytes()
+    (folder / "lsq.pt").unlink()
+    (folder / "rows.csv").unlink()
+    with pytest.raises(ValueError, match=r"each of 1 runs failed: .*lsq.pt, which lsq is measured from, was removed"):
+        command.study(options)
+    assert (options.folder / "table.csv").read_bytes() == table
 
 
 def test_a_process_that_was_killed_is_a_failed_run(tiny):

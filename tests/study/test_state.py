@@ -20,6 +20,16 @@ def test_a_folder_of_another_configuration_is_refused(tiny):
         state.claim(other)
 
 
+def test_a_folder_that_no_job_made_is_refused(tiny):
+    """Oracle: a run of the command `qat`, or of a study before there were jobs; nothing is written beside it."""
+    job = grid(tiny())[0]
+    job.folder.mkdir(parents=True)
+    (job.folder / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a run that no job of a study made .*: give another --out"):
+        state.claim(job)
+    assert [path.name for path in job.folder.iterdir()] == ["run.json"]
+
+
 def test_status_follows_what_is_measured(tiny):
     """Oracle: the life of a job by hand: planned, running, failed with its error, done; more asked for, running again."""
     job = grid(tiny())[0]
