@@ -69,7 +69,7 @@ def page(notebook):
 
 def style():
     """The style of a page: page.css, and the colours of code on light and on dark paper."""
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
     css = (FOLDER / "page.css").read_text(encoding="utf-8")
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n{css}"
 

@@ -44,6 +44,30 @@ def test_pages_link_to_pages(pages, path):
     assert wanted and all(f'href="{name}.html"' in page for name in wanted) and not re.search(r'href="[^"]*ipynb', page)
 
 
+def test_code_can_be_read_on_light_and_on_dark_paper(pages):
+    """Oracle: WCAG 2's contrast of at least 4.5 (level AA) between code's paper and the colour of every word in it."""
+    light, dark = pages.style().split("@media screen", 1)
+    papers = re.findall(r"--code: (#\w{6})", pages.style())
+    used = set()
+    for path in NOTEBOOKS:
+        used |= set(re.findall(r'<span class="(\w{1,2})">', pages.page(nbformat.read(path, as_version=4))))
+    assert {"c1", "kn", "mi", "s2"} <= used and len(papers) == 2
+    for style, paper in zip((light, dark), papers, strict=True):
+        colors = dict(re.findall(r"\.highlight \.(\w+) \{ color: (#\w{6})", style))
+        faint = {name: colors[name] for name in used & set(colors) - {"w"} if contrast(colors[name], paper) < 4.5}
+        assert not faint, f"on {paper}: {faint}"
+
+
+def contrast(one, other):
+    """WCAG 2's ratio of two colours' relative luminances, 1 to 21."""
+    light = []
+    for color in (one, other):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        light.append(sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)))
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
 def test_a_page_that_is_too_large_is_named(pages, tmp_path, capsys):
     """Oracle: a notebook with 600 KB of output fails, one of a few lines does not."""
     small = [new_markdown_cell("# A title & more"), new_code_cell("1", outputs=[new_output("stream", text="1\n")])]
