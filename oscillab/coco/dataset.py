@@ -51,7 +51,10 @@ class CocoFolder:
         return len(self._images)
 
     def sample(self, index):
-        """The Sample number `index`, with boxes cut to the picture; raises ValueError when its file cannot be read."""
+        """The Sample number `index`, with boxes cut to the picture; raises ValueError when its file cannot be read.
+
+        Its pixels are kept for the next call and cannot be written to: copy them first (`sample.image.copy()`).
+        """
         image = self._images[index]
         pixels = self._pixels(index, image)
         objects = self._objects[image["id"]]
