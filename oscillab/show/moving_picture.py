@@ -63,8 +63,8 @@ class MovingPicture:
     def _line(self, panel, **style):
         return self.axes[panel].plot([], [], animated=True, **style)[0]
 
-    def update(self, curves):
-        """Take the present values of `curves` (a `Curves`)."""
+    def update(self, curves, *, last=False):
+        """Take the present values of `curves` (a `Curves`); the `last` picture of a run does not depend on those before it."""
         self.lines["loss", None, 0].set_data(*thinned(*curves.loss))
         for method in curves.recorders:
             steps, shares = thinned(*curves.flips[method])
@@ -73,22 +73,23 @@ class MovingPicture:
             for place in range(len(SPREAD)):
                 self.lines["step sizes", method, place].set_data(steps, spread[:, place])
         for name in self.axes:
-            self._make_room(name)
+            self._make_room(name, last)
 
-    def _make_room(self, panel):
-        """Widen a panel, with some room to spare, where a line leaves it; in height what the first steps did is cut."""
+    def _make_room(self, panel, last):
+        """Widen a panel, with some room to spare, where a line leaves it; the last time it gets the room that it needs."""
         axes, lines = self.axes[panel], [line for (name, *_), line in self.lines.items() if name == panel]
         steps, values = (np.concatenate([line.get_data()[i] for line in lines]) for i in (0, 1))
         if not len(values) or not np.isfinite(values).any():
             return
         right, (low, high) = axes.get_xlim()[1], axes.get_ylim()
-        if steps.max() > right:
-            axes.set_xlim(0, 1.5 * steps.max())
+        if last or steps.max() > right:
+            axes.set_xlim(0, max(1, steps.max()) * (1 if last else 1.5))
             self.paper.changed(panel)
         least, most = np.nanmin(values), np.nanmax(values)
-        if not axes.get_autoscaley_on() and low <= least and most <= high:
+        if not last and not axes.get_autoscaley_on() and low <= least and most <= high:
             return
-        spare = max(0.4 * (most - least), 0.05 * abs(most)) or 1  # room that the next steps will not leave at once
+        share = 0.1 if last else 0.4  # room that the next steps will not leave at once
+        spare = max(share * (most - least), 0.05 * abs(most)) or 1
         axes.set_ylim(min(0, least) if panel != "step sizes" else least - spare, most + spare)
         self.paper.changed(panel)
 

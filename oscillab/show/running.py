@@ -114,16 +114,16 @@ class Live(PictureBox):
         seconds = time.perf_counter() - self._started
         return f"step {steps[-1]}{of}, {seconds:.0f} s, loss {losses[-1]:.3f}; flips in a step: {', '.join(flips)}"
 
-    def _refresh(self):
+    def _refresh(self, *, last=False):
         self.curves.read()
-        self.moving.update(self.curves)
+        self.moving.update(self.curves, last=last)
         self.picture.value = self.moving.png()
         self.status.value = self.sentence()
 
     def _finish(self):
         self.button.disabled = True
         self.moving.say(f"{'Stopped after' if self.stopping else 'After'} {len(self.curves.loss[0])} steps.")
-        self._refresh()
+        self._refresh(last=True)
         self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence()}"
         if self._shown:
             self._shown.update(self)  # so that the notebook stores the last picture

@@ -52,6 +52,21 @@ def test_a_line_that_leaves_its_panel_widens_it(curves):
     assert moving.png() != before
 
 
+def test_the_last_picture_does_not_depend_on_those_before_it(curves):
+    """Oracle: the picture of a run that was drawn once, byte for byte; and a panel as wide as the run was long."""
+    once, often = MovingPicture(["lsq"]), MovingPicture(["lsq"])
+    often.expect(20)
+    for share in (0.4, 3.0):
+        early = SimpleNamespace(**vars(curves))
+        early.loss = curves.loss[0][:4], [share * value for value in curves.loss[1][:4]]
+        often.update(early)
+        often.png()
+    for moving in (once, often):
+        moving.update(curves, last=True)
+    assert once.png() == often.png()
+    assert often.axes["loss"].get_xlim()[1] == max(curves.loss[0])
+
+
 def test_the_first_row_is_no_step(curves):
     """Oracle: row 0 is the model before the first step: flips are drawn from step 1 on, in percent."""
     moving = MovingPicture(["lsq"])
