@@ -104,15 +104,15 @@ class Live(PictureBox):
         self.curves.add_loss(step, loss)
         self.pace.draw(self._refresh)
 
-    def sentence(self):
-        """Where the run is, in one line."""
+    def sentence(self, *, clock=True):
+        """Where the run is, in one line; without the clock it is the same in every such run."""
         steps, losses = self.curves.loss
         if not steps:
             return "no step yet"
         of = f" of {self._total}" if self._total else ""
         flips = [f"{method} {100 * shares[-1]:.2g} %" for method, (_, shares) in self.curves.flips.items() if shares]
-        seconds = time.perf_counter() - self._started
-        return f"step {steps[-1]}{of}, {seconds:.0f} s, loss {losses[-1]:.3f}; flips in a step: {', '.join(flips)}"
+        seconds = f", {time.perf_counter() - self._started:.0f} s" if clock else ""
+        return f"step {steps[-1]}{of}{seconds}, loss {losses[-1]:.3f}; flips in a step: {', '.join(flips)}"
 
     def _refresh(self, *, last=False):
         self.curves.read()
@@ -124,7 +124,7 @@ class Live(PictureBox):
         self.button.disabled = True
         self.moving.say(f"{'Stopped after' if self.stopping else 'After'} {len(self.curves.loss[0])} steps.")
         self._refresh(last=True)
-        self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence()}"
+        self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence(clock=False)}"
         if self._shown:
             self._shown.update(self)  # so that the notebook stores the last picture
 
