@@ -31,11 +31,11 @@ browser-test: $(STAMP)
 	sh tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
 
-# with widgets' pictures kept in notebooks that are saved
+# with widgets' pictures kept in notebooks that are saved; in a container one is often root, which jupyter wants to be told
 lab: $(STAMP)
 	mkdir -p .venv/share/jupyter/lab/settings
 	cp notebooks/lab_settings.json .venv/share/jupyter/lab/settings/overrides.json
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 notebooks: $(STAMP)
 	$(BIN)/python notebooks/settle.py notebooks/*.ipynb

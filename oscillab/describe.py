@@ -49,6 +49,9 @@ class Inspect:
     run: RunOptions = field(default_factory=RunOptions)
 
 
+SHOWN = ("bits", "ends_bits", "weight_granularity", "activation")  # of how a network is quantized
+
+
 def inspect(options):
     """What a checkpoint holds, also where it is none of the zoo's; bytes and costs of an exported file."""
     if options.file.suffix == ".onnx":
@@ -70,4 +73,5 @@ def inspect(options):
         "parameters": parameters,
         "epoch": found.epoch,
         "quantized": found.quant is not None,
+        **{name.replace("_", " "): found.quant[name] for name in SHOWN if found.quant},
     }

@@ -102,6 +102,10 @@ def augmentation(data):
 
 def prepare(options):
     """Threads and seeds as the options say; call it first in every command."""
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device {options.device} needs a GPU that this torch can use, and there is none; allowed here: cpu"
+        )
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(0)
     seed_everything(options.seed)

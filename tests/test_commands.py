@@ -124,6 +124,13 @@ def test_models_and_inspect(capsys):
     assert "model       yolov5n\n" in shown and "classes     10\n" in shown and "parameters  1777447\n" in shown
 
 
+def test_inspect_says_how_a_network_is_quantized(trained, capsys):
+    """Oracle: the options of the run that made it."""
+    assert main(["inspect", str(trained / "lsq.pt")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "quantized True bits 3 ends bits 8 weight granularity per_tensor" in shown
+
+
 def foreign(path):
     class Evil:
         def __reduce__(self):
@@ -131,6 +138,9 @@ def foreign(path):
 
     torch.save({"model": Evil()}, path, pickle_protocol=2)
     return path
+
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -144,6 +154,10 @@ def foreign(path):
     (["evaluate", "--size", "100"], "100"),
     (["study", "--seeds", "1", "1"], "each seed may be given once, got 1 1"),
     (["study", "--bits", "4", "9"], "bits must be 2..8, got 9"),
+    (["study", "--model", "yolov8n"], "unknown model 'yolov8n', allowed are yolov5n"),
+    (["correct", "--weights", "{shipped}"], "is a float network: QC corrects a quantized one"),
+    (["evaluate", "--weights", "{folder}"], "is a folder; give a checkpoint in it"),
+    pytest.param(["evaluate", "--device", "cuda"], "needs a GPU that this torch can use", marks=WITHOUT_GPU),
     (["report", "--folder", "nowhere"], "no table.csv in nowhere"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(arguments, sentence, trained, tmp_path, capsys):
@@ -154,11 +168,15 @@ def test_bad_input_is_one_line(arguments, sentence, trained, tmp_path, capsys):
         "quantized": trained / "lsq.pt",
         "foreign": foreign(tmp_path / "f.pt"),
         "other": other,
+        "folder": trained,
     }
     command = [word.format(**places) for word in arguments]
     try:
         status = main(
-            [*command, *(["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain") else [])]
+            [
+                *command,
+                *(["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain", "correct") else []),
+            ]
         )
     except ValueError as error:  # the dataclass refuses before a command starts
         status, message = 2, str(error)

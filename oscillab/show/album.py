@@ -25,7 +25,12 @@ def figures(table, runs):
     `table`: a study's rows. `runs`: run name -> method -> Recording. Of the seeds of one network and bit width, the
     first is drawn in detail.
     """
-    album = {"ladder": (plots.draw_ladder(table), "COCO mAP by method. A point is a seed, a bar the mean.")}
+    album = {
+        "ladder": (
+            plots.draw_ladder(table),
+            "mAP by method, COCO's measure, on the pictures of this study. A point is a seed, a bar the mean.",
+        )
+    }
     for group in panels(table):
         rows = group.rows(table)
         if set(rows["method"]) - set(RUNGS):
@@ -54,7 +59,8 @@ def of_run(table, recordings):
         "layers": (plots.draw_layers(recordings), "Oscillating weights of each convolution, in the network's order."),
         "edges": (
             plots.draw_boundary_distance(live),
-            "Where latent weights lie in their bins; the paper's Fig. 2a shows a layer whose weights peak at the edges.",
+            "Where latent weights lie in their bins. The paper's Fig. 2a shows a layer whose weights peak at the edges after 100 "
+            "epochs; the title says whether these do.",
         ),
         "histogram": (
             plots.draw_boundary_distance(live, layer),
@@ -62,11 +68,15 @@ def of_run(table, recordings):
         ),
         "trajectories": (
             plots.draw_trajectories(recordings, layer),
-            "The sampled weights of that layer that flip most: the latent weight in step sizes over the last steps.",
+            "The sampled weights of that layer that flip most: the latent weight in step sizes over the last steps. Curves that "
+            "move together do so because the step size moves, by which all are divided.",
         ),
         "step-sizes": (plots.draw_step_sizes(recordings, layer), "The weight step size of that layer."),
         **input_range(live, layer),
-        "map": (plots.draw_layer_map(live, layer), "How often each weight of that layer flips."),
+        "map": (
+            plots.draw_layer_map(live, layer),
+            "How often each weight of that layer flips: a row is an output channel. Where the grain is even, none stands out.",
+        ),
     }
 
 

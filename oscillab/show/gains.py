@@ -79,7 +79,7 @@ def draw_gains(table):
         draw_family(panel, heading, gains, least=LOWEST)
     low = min(values.min() for _, gains in found for _, values in gains)
     axes[-1, 0].set_xlim(left=LOWEST if low < LOWEST else None)
-    label(axes[-1, 0], x="difference in COCO mAP (points, 0..100)", y="")
+    label(axes[-1, 0], x="difference in mAP (points, 0..100)", y="")
     best, values = max((pair for _, gains in found for pair in gains), key=lambda pair: pair[1].mean())
     where = f"{groups[0].network} at {groups[0].width} bit"
     seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"

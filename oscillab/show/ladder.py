@@ -80,7 +80,7 @@ def draw_rungs(axes, table, group):
     draw_float_line(axes, rows.loc[rows["method"] == "fp32", "map"], len(methods))
     axes.set_xticks(range(len(methods)), [look(method).label for method in methods])
     axes.set_ylim(bottom=0)
-    return label(axes, x="", y="COCO mAP (0.50:0.95)", title=f"{group.network}, {group.width} bit")
+    return label(axes, x="", y="mAP (0.50:0.95)", title=f"{group.network}, {group.width} bit")
 
 
 def draw_float_line(axes, values, width):

@@ -54,7 +54,7 @@ def finish(axes, rows, title, x):
 
 def named(score):
     """The name of a score at an axis."""
-    return {"map": "COCO mAP (0.50:0.95)", "map50": "AP50", "mask_map": "mask mAP (0.50:0.95)"}[score]
+    return {"map": "mAP (0.50:0.95)", "map50": "AP50", "mask_map": "mask mAP (0.50:0.95)"}[score]
 
 
 def sentence_of(table, groups, score):

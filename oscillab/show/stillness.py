@@ -25,7 +25,7 @@ def draw_stillness(table):
         add_methods(axes, group.rows(rows))
         first, last = outer(axes, found)
         title = f"{group.network}, {group.width} bit"
-        label(axes, x="oscillating weights (%)" * last, y="COCO mAP" * first, title=title)
+        label(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=title)
     marks = {mark.get_label(): mark for axes in found.values() for mark in axes.lines}
     figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(SHOWN), frameon=False)
     where = f"{sum(best)} of {len(best)} panel{'s' if len(best) > 1 else ''}"

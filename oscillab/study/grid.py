@@ -162,6 +162,8 @@ def checkpoints(options):
         return {held: options.weights}
     found = {name: checkpoint_of(name, options.weights) for name in options.model or ("yolov5n",)}
     for name, path in found.items():
+        if name not in zoo.MODELS:
+            raise ValueError(f"unknown model {name!r}, allowed are {', '.join(zoo.MODELS)}")
         if not path.is_file():
             raise ValueError(f"no checkpoint of {name} at {path}: give --weights, or make one with `oscillab pretrain`")
         if (held := zoo.inspect(path).name) != name:

@@ -43,6 +43,8 @@ def read(path):
             return Machine(storages.tensor, DTYPES).run(storages.pickle())
     except FileNotFoundError:
         reason = "no such file"
+    except IsADirectoryError:
+        reason = "is a folder; give a checkpoint in it, such as ema+qc.pt of a study's run"
     except zipfile.BadZipFile as error:
         reason = f"not a complete zip archive as torch >= 1.6 writes it ({error})"
     except ValueError as error:

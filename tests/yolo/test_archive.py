@@ -102,7 +102,7 @@ def test_files_that_are_no_archive_are_refused_in_one_line(tmp_path):
         "text.pt": "not a complete zip archive as torch >= 1.6 writes it",
         "empty.pt": "not a complete zip archive",
         "other.pt": "holds one data.pkl, this one holds 0",
-        ".": "damaged, or no PyTorch checkpoint",
+        ".": "is a folder; give a checkpoint in it",
     }.items():
         with pytest.raises(ValueError, match=message) as error:
             archive.read(tmp_path / name)
