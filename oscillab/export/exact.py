@@ -37,7 +37,7 @@ class ExactConv2d(nn.Conv2d):
 
     `weight`: integer states as floats, (C_out, C_in / groups, k, k); `ratio` and `shift`: (C_out, 1, 1). Both step sizes and
     the BatchNorm's slope are in the ratio, rounded once; divided by the next layer's step size it is the multiplier M of
-    1712.05877, Eq. 4.
+    1712.05877, Eq. 5.
     """
 
     def __init__(self, conv: QuantConv2d, bn: nn.BatchNorm2d | None = None):
