@@ -213,12 +213,12 @@ def correct_file(options):
     """What a QC run measured; the folded detector is written to `options.out`."""
     prepare(options.run)
     model = files.load(options.weights)
+    batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
+    check_classes(model, batches.dataset, options.weights)
     if not is_quantized(model):
         raise ValueError(
             f"{options.weights} is a float network: QC corrects a quantized one, which `oscillab qat` trains"
         )
-    batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
-    check_classes(model, batches.dataset, options.weights)
     members = group()
     progress = options.run.progress and members.leader
     model, batches = placed(model, options.run.device), members.share(batches)
