@@ -94,11 +94,14 @@ class Page:
         assert self.shown_count() == count, f"{self.shown_count()} pictures are shown, not {count}"
 
     def wait_for_change(self, before, seconds=QUICK, *, places=()):
-        """The pictures once they differ from `before`, at each of `places` where some are named; TimeoutError else."""
+        """The pictures once they differ from `before`, at each of `places` where some are named; TimeoutError else.
+
+        One that is being loaded is not among them for a moment, so there must be as many as before.
+        """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             now = self.pictures()
-            if now and now != before and all(now[place] != before[place] for place in places):
+            if now and len(now) >= len(before) and now != before and all(now[place] != before[place] for place in places):
                 return now
             self.page.wait_for_timeout(100)
         raise TimeoutError(f"no picture changed within {seconds} s")
