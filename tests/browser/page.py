@@ -101,7 +101,8 @@ class Page:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             now = self.pictures()
-            if now and len(now) >= len(before) and now != before and all(now[place] != before[place] for place in places):
+            whole = now and len(now) >= len(before)
+            if whole and now != before and all(now[place] != before[place] for place in places):
                 return now
             self.page.wait_for_timeout(100)
         raise TimeoutError(f"no picture changed within {seconds} s")
