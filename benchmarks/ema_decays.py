@@ -11,15 +11,15 @@ from pathlib import Path
 
 import tyro
 
-from oscillab.commands import Qat, measure, start_qat
-from oscillab.qat.callbacks import MoveEma
-from oscillab.qat.ema import Ema, ramp_for
-from oscillab.qat.spec import TrainSpec
-from oscillab.qat.train import Trainer
+from oscillab.cli.commands import Qat, measure, start_qat
+from oscillab.cli.options import SHIPPED, DataOptions, RunOptions, held_out
 from oscillab.quant import QuantSpec
-from oscillab.record.oscillation import flip_rate, oscillating_share
-from oscillab.record.recorder import record
-from oscillab.runs import SHIPPED, DataOptions, RunOptions, held_out
+from oscillab.recording.oscillation import flip_rate, oscillating_share
+from oscillab.recording.recorder import record
+from oscillab.train.callbacks import MoveEma
+from oscillab.train.ema import Ema, ramp_for
+from oscillab.train.spec import TrainSpec
+from oscillab.train.trainer import Trainer
 from oscillab.yolo.loss import DetectionLoss
 
 

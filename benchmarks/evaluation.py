@@ -15,10 +15,10 @@ import torch
 import tyro
 
 from benchmarks.interleaved import clock_for
-from oscillab.coco import evaluate
-from oscillab.coco.dataset import CocoFolder
-from oscillab.coco.scenes import Scenes
-from oscillab.runs import SHIPPED, hardware, placed
+from oscillab.cli.options import SHIPPED, hardware, placed
+from oscillab.data import evaluate
+from oscillab.data.dataset import CocoFolder
+from oscillab.data.scenes import Scenes
 from oscillab.yolo import zoo
 
 

@@ -20,16 +20,17 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab import accuracy, files
-from oscillab.coco import evaluate as judging
-from oscillab.coco.dataset import open_dataset
-from oscillab.coco.places import pictures
+from oscillab.cli.options import DataOptions, RunOptions, hardware, held_out, prepare, write_json
+from oscillab.data import evaluate as judging
+from oscillab.data.dataset import open_dataset
+from oscillab.data.places import pictures
 from oscillab.export.agreement import compare
-from oscillab.export.exact import exact
 from oscillab.export.predictor import load_onnx
 from oscillab.export.write import export_float, export_onnx
 from oscillab.quant import quant_layers
-from oscillab.runs import DataOptions, RunOptions, hardware, held_out, prepare, write_json
+from oscillab.quant.exact import exact
+from oscillab.train import accuracy
+from oscillab.yolo import files
 
 
 @dataclass(frozen=True)

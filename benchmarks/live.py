@@ -27,10 +27,10 @@ import tyro
 from nbclient import NotebookClient
 
 import oscillab
-import oscillab.show
-from oscillab.runs import ROOT, SHIPPED, calibration_batches, hardware
-from oscillab.show.pace import Pace
-from oscillab.show.running import Live
+import oscillab.plot
+from oscillab.cli.options import ROOT, SHIPPED, calibration_batches, hardware
+from oscillab.plot.pace import Pace
+from oscillab.plot.running import Live
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ async def measure(options):
 async def warm_up(model):
     """Show a widget once, so that fonts and caches are loaded, as in any notebook that has drawn before."""
     with oscillab.record(model, torch.optim.SGD(model.parameters(), lr=0.0)) as recorder:
-        await oscillab.show.live(recorder).run(lambda: None)
+        await oscillab.plot.live(recorder).run(lambda: None)
 
 
 def main(options):

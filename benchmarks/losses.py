@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab.qat.train import parameter_groups, to_pixels
-from oscillab.runs import hardware, placed
+from oscillab.cli.options import hardware, placed
+from oscillab.train.trainer import parameter_groups, to_pixels
 from oscillab.yolo import zoo
 from oscillab.yolo.objective import loss_for
 

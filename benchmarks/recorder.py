@@ -17,14 +17,14 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab.coco.batches import Batches
-from oscillab.coco.scenes import Scenes
-from oscillab.qat.spec import TrainSpec
-from oscillab.qat.train import Trainer, to_pixels
+from oscillab.cli.options import hardware, placed
+from oscillab.data.batches import Batches
+from oscillab.data.scenes import Scenes
 from oscillab.quant import QuantSpec, quantize
-from oscillab.record.ranges import RangeObserver
-from oscillab.record.recorder import record
-from oscillab.runs import hardware, placed
+from oscillab.recording.ranges import RangeObserver
+from oscillab.recording.recorder import record
+from oscillab.train.spec import TrainSpec
+from oscillab.train.trainer import Trainer, to_pixels
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
 

@@ -12,7 +12,7 @@ import tyro
 
 from benchmarks import steps
 from benchmarks.interleaved import interleave, ratios
-from oscillab.runs import hardware
+from oscillab.cli.options import hardware
 
 
 @dataclass(frozen=True)

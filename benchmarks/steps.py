@@ -15,16 +15,16 @@ import tyro
 
 from benchmarks.interleaved import interleave, print_table
 from benchmarks.peers import PEERS
-from oscillab.coco.batches import Batches
-from oscillab.coco.scenes import Scenes
-from oscillab.kernel import kernel_off
-from oscillab.qat.dampen import Dampening
-from oscillab.qat.freeze import Freezing
-from oscillab.qat.spec import TrainSpec
-from oscillab.qat.train import Trainer, to_pixels
+from oscillab.cli.options import hardware, placed
+from oscillab.data.batches import Batches
+from oscillab.data.scenes import Scenes
 from oscillab.quant import QuantSpec, quantize
-from oscillab.record.recorder import record
-from oscillab.runs import hardware, placed
+from oscillab.quant.kernel import kernel_off
+from oscillab.recording.recorder import record
+from oscillab.train.dampen import Dampening
+from oscillab.train.freeze import Freezing
+from oscillab.train.spec import TrainSpec
+from oscillab.train.trainer import Trainer, to_pixels
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
 

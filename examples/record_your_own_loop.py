@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from oscillab.record.adapters import adapt  # 1 of 4
-from oscillab.record.recorder import record  # 2 of 4
+from oscillab.recording.adapters import adapt
+from oscillab.recording.recorder import record
 
 
 class Rounding(nn.Module):
@@ -80,7 +80,7 @@ def train(model, path, *, steps=200):
 
 def report(recording):
     """The text of a report: one line per layer."""
-    from oscillab.record.oscillation import layers
+    from oscillab.recording.oscillation import layers
 
     columns = ["layer", "bits", "weight_count", "flip_rate", "oscillating_share", "near_edge_share", "saturated_share"]
     return layers(recording)[columns].to_string(index=False, float_format="{:.3f}".format)

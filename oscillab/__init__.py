@@ -9,28 +9,28 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "build": "oscillab.yolo.zoo",
-    "load": "oscillab.files",
-    "save": "oscillab.files",
+    "load": "oscillab.yolo.files",
+    "save": "oscillab.yolo.files",
     "QuantSpec": "oscillab.quant",
     "quantize": "oscillab.quant",
-    "record": "oscillab.record.recorder",
-    "Recording": "oscillab.record.recording",
-    "count_oscillations": "oscillab.record.oscillation",
-    "Ema": "oscillab.qat.ema",
-    "Trainer": "oscillab.qat.train",
-    "TrainSpec": "oscillab.qat.spec",
-    "MoveEma": "oscillab.qat.callbacks",
+    "record": "oscillab.recording.recorder",
+    "Recording": "oscillab.recording.recording",
+    "count_oscillations": "oscillab.recording.oscillation",
+    "Ema": "oscillab.train.ema",
+    "Trainer": "oscillab.train.trainer",
+    "TrainSpec": "oscillab.train.spec",
+    "MoveEma": "oscillab.train.callbacks",
     "DetectionLoss": "oscillab.yolo.loss",
-    "Batches": "oscillab.coco.batches",
-    "correct": "oscillab.qat.correct",
-    "fold": "oscillab.qat.correct",
-    "evaluate": "oscillab.accuracy",
-    "exact": "oscillab.export.exact",
-    "Scenes": "oscillab.coco.scenes",
-    "CocoFolder": "oscillab.coco.dataset",
+    "Batches": "oscillab.data.batches",
+    "correct": "oscillab.train.correct",
+    "fold": "oscillab.train.correct",
+    "evaluate": "oscillab.train.accuracy",
+    "exact": "oscillab.quant.exact",
+    "Scenes": "oscillab.data.scenes",
+    "CocoFolder": "oscillab.data.dataset",
     "export_onnx": "oscillab.export.write",
     "load_onnx": "oscillab.export.predictor",
-    "seed_everything": "oscillab.qat.train",
+    "seed_everything": "oscillab.train.trainer",
 }
 __all__ = ["__version__", *_HOMES]
 
@@ -38,7 +38,7 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name):
     """The public object of that name, imported from its room on first use."""
     if name == "show":  # the one room that is reached by its name: `oscillab.show.live`
-        return import_module("oscillab.show")
+        return import_module("oscillab.plot")
     if name not in _HOMES:
         raise AttributeError(f"module 'oscillab' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")
     return getattr(import_module(_HOMES[name]), name)

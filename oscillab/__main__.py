@@ -12,11 +12,13 @@ from typing import Annotated
 
 import tyro
 
-from oscillab import commands, deliver, describe, download, predict
-from oscillab.qat.distributed import joined
-from oscillab.show import report
-from oscillab.study import command
+from oscillab.cli import commands, download, predict
+from oscillab.cli import export as deliver
+from oscillab.cli import inspect as describe
+from oscillab.cli import study as command
+from oscillab.study import report
 from oscillab.study.options import Study, preset_in
+from oscillab.train.distributed import joined
 
 
 def command_line(arguments):
@@ -91,7 +93,7 @@ def show(measured, path, *, quiet=False):
     if not quiet:
         sys.stdout.write(f"{text}\n")
     if path:
-        from oscillab.runs import write_json
+        from oscillab.cli.options import write_json
 
         write_json(path, measured)
     return 130 if measured.get("interrupted") else 0

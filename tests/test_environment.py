@@ -42,7 +42,7 @@ def test_every_dependency_is_pinned_once(root):
 
 
 @pytest.mark.parametrize(
-    "statement", ["import oscillab", "import oscillab; oscillab.Recording", "import oscillab.show.plots"]
+    "statement", ["import oscillab", "import oscillab; oscillab.Recording", "import oscillab.plot.plots"]
 )
 def test_light_imports_need_no_torch(statement):
     """Oracle: a Python in which importing torch fails still runs the statement."""

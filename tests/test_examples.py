@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from oscillab.record.recording import Recording
+from oscillab.recording.recording import Recording
 
 
 @pytest.fixture

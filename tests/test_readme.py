@@ -1,6 +1,6 @@
 """Does the README say what the recorded results say?"""
 
-from oscillab.show import readme
+from oscillab.study import readme
 
 
 def test_tables_are_those_of_the_recorded_results(root):

@@ -15,8 +15,8 @@ import torch
 from onnx import TensorProto, helper
 
 from oscillab.quant import evaluating, quant_layers
+from oscillab.quant.exact import ExactConv2d, States, exact
 
-from .exact import ExactConv2d, States, exact
 from .predictor import open_session
 from .reading import facts_of, read
 

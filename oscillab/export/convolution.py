@@ -8,9 +8,9 @@ share that; they differ in where the `ChannelMap` after it goes (`exact_convolut
 import numpy as np
 
 from oscillab.quant import QuantConv2d
+from oscillab.quant.channels import channel_map, double, folded_scale
+from oscillab.quant.exact import ExactConv2d
 
-from .channels import channel_map, double, folded_scale
-from .exact import ExactConv2d
 from .integers import integer_input, quantized_input, quantized_weight, stored_weight, whole_numbers
 from .requantize import fixed_point
 

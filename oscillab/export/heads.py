@@ -6,7 +6,8 @@ map, so that one file serves every size, and a runtime that knows the size works
 
 import numpy as np
 
-from .channels import double
+from oscillab.quant.channels import double
+
 from .convolution import emit_convolution
 from .layers import emit_layer
 

@@ -12,10 +12,10 @@ from onnx import TensorProto
 from torch import fx, nn
 
 from oscillab.quant import QuantConv2d
+from oscillab.quant.exact import ExactSiLU
 from oscillab.yolo.blocks import Pool, Upsample
 
 from .convolution import batch_norm, emit_convolution
-from .exact import ExactSiLU
 
 
 def max_pool(graph, layer, x):

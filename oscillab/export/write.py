@@ -13,13 +13,13 @@ import onnx
 from onnx import TensorProto, helper
 
 import oscillab
-from oscillab.atomic import replacing
-from oscillab.qat.correct import corrections, fold
+from oscillab.io import replacing
 from oscillab.quant import is_quantized, quant_layers, quantizers
+from oscillab.quant.exact import exact
+from oscillab.train.correct import corrections, fold
 from oscillab.yolo.graph import Detector
 
 from .convolution import PerChannel, PerTensor
-from .exact import exact
 from .facts import FORMS, OPSETS, SCALES, Facts, storage_in_words
 from .graph import Graph
 from .heads import emit_head

@@ -4,15 +4,7 @@ The quantizing function itself is `oscillab.quant.lsq.lsq`; exported here, it wo
 """
 
 from .calibrate import calibrate, evaluating, quantizers, quantizers_off
-from .layers import (
-    QuantConv2d,
-    QuantSpec,
-    held_step_sizes,
-    is_quantized,
-    quant_layers,
-    quantize,
-    step_sizes,
-)
+from .layers import QuantConv2d, QuantSpec, held_step_sizes, is_quantized, quant_layers, quantize, step_sizes
 from .lsq import bin_limits, integer_state
 from .quantizer import Quantizer
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from oscillab.kernel import kernel_for
+from oscillab.quant.kernel import kernel_for
 
 from .fused import FusedLsq
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oscillab.kernel.many import Stack, gathered
+from oscillab.quant.kernel.many import Stack, gathered
 
 from .weights import state_bytes
 
 
 class ReadMany:
-    """The protocol of `oscillab.record.watched` over a list of layers, which stay what they are.
+    """The protocol of `oscillab.recording.watched` over a list of layers, which stay what they are.
 
     `strides`: how each layer's part of the flat buffer of integer states lies in memory.
     """

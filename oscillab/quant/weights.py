@@ -7,7 +7,7 @@ Each question is one pass over memory where the kernel takes it, and else a few 
 import torch
 from torch import Tensor
 
-from oscillab.kernel import kernel_for
+from oscillab.quant.kernel import kernel_for
 
 from .lsq import along_channels, integer_state
 

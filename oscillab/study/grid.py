@@ -10,13 +10,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from oscillab.commands import Qat
-from oscillab.qat.correct import Choices
-from oscillab.qat.remedies import QUANTIZERS, REMEDIES
-from oscillab.qat.spec import TrainSpec
+from oscillab.cli.commands import Qat
+from oscillab.cli.options import ROOT, plain
 from oscillab.quant import QuantSpec
-from oscillab.runs import ROOT, plain
-from oscillab.show.album import run_name
+from oscillab.study.figures.album import run_name
+from oscillab.train.correct import Choices
+from oscillab.train.remedies import QUANTIZERS, REMEDIES
+from oscillab.train.spec import TrainSpec
 from oscillab.yolo import zoo
 
 SLOW_STEP_SIZES = 0.1  # the step sizes' share of the weights' learning rate in the arm "slow_step_sizes"

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from oscillab import files
-from oscillab.atomic import replacing
-from oscillab.commands import measure, qat, start_qat
-from oscillab.qat.remedies import CONTROLS
-from oscillab.qat.soft_round import soft_rounding
-from oscillab.record.oscillation import flip_rate, oscillating_share
-from oscillab.record.recording import Recording
-from oscillab.runs import held_out, placed, prepare, training_batches
-from oscillab.show.ladder import COLUMNS
+from oscillab.cli.commands import measure, qat, start_qat
+from oscillab.cli.options import held_out, placed, prepare, training_batches
+from oscillab.io import replacing
+from oscillab.recording.oscillation import flip_rate, oscillating_share
+from oscillab.recording.recording import Recording
 from oscillab.study import state
+from oscillab.study.figures.ladder import COLUMNS
+from oscillab.train.remedies import CONTROLS
+from oscillab.train.soft_round import soft_rounding
+from oscillab.yolo import files
 
 UNTRAINED = ("fp32", "ptq")  # measured beside the arm "lsq", before its first step
 KEPT = ("qc",)  # controls whose network is kept, for export and for the notebooks

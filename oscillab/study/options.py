@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from oscillab.qat.correct import Choices
-from oscillab.qat.spec import TrainSpec
-from oscillab.runs import DataOptions, RunOptions
+from oscillab.cli.options import DataOptions, RunOptions
+from oscillab.train.correct import Choices
+from oscillab.train.spec import TrainSpec
 
 ArmName = Literal[
     *("lsq", "dampening", "freezing", "scale_freezing", "q_ema"),

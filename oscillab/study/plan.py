@@ -10,12 +10,12 @@ from collections import Counter
 
 import torch
 
-from oscillab.coco.batches import Batch
-from oscillab.qat.train import Trainer
+from oscillab.cli.options import check_classes, held_out, placed, prepare, training_batches
+from oscillab.data.batches import Batch
+from oscillab.plot.text import width
 from oscillab.quant import quantize
-from oscillab.runs import check_classes, held_out, placed, prepare, training_batches
-from oscillab.show.text import width
 from oscillab.study import state
+from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
 from oscillab.yolo.objective import loss_for
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from oscillab.atomic import replacing
-from oscillab.runs import write_json
-from oscillab.show.ladder import COLUMNS
+from oscillab.cli.options import write_json
+from oscillab.io import replacing
+from oscillab.study.figures.ladder import COLUMNS
 
 PATIENCE = 20.0  # seconds that a dying process may take to let go of its lock
 STATUSES = ("planned", "running", "failed", "done")

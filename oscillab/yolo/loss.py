@@ -61,7 +61,7 @@ class DetectionLoss:
         `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
         index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
         longer side in pixels; `masks` are for the losses of networks that segment; `portion` (see
-        `oscillab.qat.portions`) says what this is a portion of: the totals of all portions then add up to the whole
+        `oscillab.train.portions`) says what this is a portion of: the totals of all portions then add up to the whole
         batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
         """
         self._check(outputs, targets)

@@ -9,19 +9,18 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from oscillab import files
-from oscillab.coco.batches import Batches
-from oscillab.coco.scenes import Scenes
+from oscillab.cli.options import SHIPPED
+from oscillab.data.batches import Batches
+from oscillab.data.scenes import Scenes
 from oscillab.export.graph import Graph
 from oscillab.export.predictor import open_session
 from oscillab.export.write import export_onnx
-from oscillab.qat.correct import correct, fold
-from oscillab.qat.spec import TrainSpec
-from oscillab.qat.train import Trainer, seed_everything, to_pixels
 from oscillab.quant import QuantSpec, quantize
-from oscillab.record.recorder import record
-from oscillab.runs import SHIPPED
-from oscillab.yolo import zoo
+from oscillab.recording.recorder import record
+from oscillab.train.correct import correct, fold
+from oscillab.train.spec import TrainSpec
+from oscillab.train.trainer import Trainer, seed_everything, to_pixels
+from oscillab.yolo import files, zoo
 from oscillab.yolo.objective import loss_for
 
 STEPS = {4: 24, 3: 64}  # of training; 3 bits need more of it before anything is found

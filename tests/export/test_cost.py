@@ -2,11 +2,10 @@
 
 import pytest
 
-from oscillab import files
+from oscillab.cli.options import SHIPPED
 from oscillab.export.cost import cost
 from oscillab.export.write import export_float, export_onnx
-from oscillab.runs import SHIPPED
-from oscillab.yolo import zoo
+from oscillab.yolo import files, zoo
 
 
 def test_hand_worked_layers(trained):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from oscillab import files
+from oscillab.cli.options import SHIPPED
 from oscillab.export.write import export_float
-from oscillab.runs import SHIPPED
+from oscillab.yolo import files
 
 
 def test_decoded_outputs_are_the_official_ones(shared, tmp_path, outputs_of):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from oscillab.accuracy import evaluate
-from oscillab.coco.scenes import Scenes
-from oscillab.export.exact import exact
+from oscillab.data.scenes import Scenes
 from oscillab.export.predictor import load_onnx
 from oscillab.export.write import export_onnx
+from oscillab.quant.exact import exact
+from oscillab.train.accuracy import evaluate
 
 
 def test_same_attributes_and_outputs_as_the_torch_model(trained, images):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from oscillab.export.channels import ChannelMap
 from oscillab.export.requantize import fixed_point, widest_shift
+from oscillab.quant.channels import ChannelMap
 
 
 def test_hand_worked_layer():

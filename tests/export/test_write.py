@@ -9,14 +9,13 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from oscillab import files
+from oscillab.cli.options import SHIPPED
 from oscillab.export.facts import OPSETS
 from oscillab.export.reading import integer_states
 from oscillab.export.write import export_float, export_onnx
-from oscillab.qat.correct import fold, insert
 from oscillab.quant import QuantSpec, quantize
-from oscillab.runs import SHIPPED
-from oscillab.yolo import zoo
+from oscillab.train.correct import fold, insert
+from oscillab.yolo import files, zoo
 
 
 @pytest.mark.parametrize("bits", [4, 3])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from oscillab.kernel import kernel_off
+from oscillab.quant.kernel import kernel_off
 from oscillab.quant.lsq import lsq
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from oscillab.kernel import kernel_off, loaded
 from oscillab.quant import QuantConv2d, QuantSpec, quant_layers, quantize
 from oscillab.quant.fused import recomputed
+from oscillab.quant.kernel import kernel_off, loaded
 from oscillab.quant.lsq import lsq
 
 pytestmark = pytest.mark.skipif(loaded() is None, reason="no kernel: there is no C compiler, or OSCILLAB_KERNEL is 0")

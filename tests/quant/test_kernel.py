@@ -6,8 +6,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from oscillab.kernel import kernel_for, kernel_off, loaded
 from oscillab.quant import QuantSpec, quantize
+from oscillab.quant.kernel import kernel_for, kernel_off, loaded
 from oscillab.quant.lsq import bin_limits, integer_state, lsq
 
 pytestmark = pytest.mark.skipif(loaded() is None, reason="no kernel: there is no C compiler, or OSCILLAB_KERNEL is 0")

@@ -112,7 +112,7 @@ def test_copies_files_and_calibration(shared, fresh, batches):
 
 def test_the_recorder_copes(shared, batches):
     """Oracle: both layers show the one range, and a recording has a row of it for each."""
-    from oscillab.record.recorder import record
+    from oscillab.recording.recorder import record
 
     shared.train()
     optimizer = torch.optim.SGD(shared.parameters(), lr=0.1)

@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from oscillab.kernel import kernel_off
 from oscillab.quant import QuantSpec, quant_layers, quantize
+from oscillab.quant.kernel import kernel_off
 from oscillab.quant.many import ReadMany
 from oscillab.quant.weights import bin_distances, place_frozen, release_frozen, state_bytes
 

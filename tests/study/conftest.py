@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from oscillab.qat.spec import TrainSpec
-from oscillab.runs import DataOptions, RunOptions
+from oscillab.cli.options import DataOptions, RunOptions
 from oscillab.study.options import Study
+from oscillab.train.spec import TrainSpec
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oscillab.study import command, pool, state
+from oscillab.cli import study as command
+from oscillab.study import pool, state
 from oscillab.study.grid import grid
 
 KILLS = 10
@@ -24,7 +25,7 @@ def table_of(options):
 def processes():
     """Processes that begin with everything imported, and without the threads of this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["oscillab.study.command"])
+    context.set_forkserver_preload(["oscillab.cli.study"])
     return context
 
 

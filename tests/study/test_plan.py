@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 import oscillab
-from oscillab.qat.spec import TrainSpec
-from oscillab.runs import DataOptions
-from oscillab.study import command, plan, state
+from oscillab.cli import study as command
+from oscillab.cli.options import DataOptions
+from oscillab.study import plan, state
 from oscillab.study.grid import grid
+from oscillab.train.spec import TrainSpec
 
 
 def test_a_dry_run_runs_nothing(tiny):

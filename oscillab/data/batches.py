@@ -1,0 +1,166 @@
+"""In which batches does a data set reach the network, and how do two runs see the very same ones?
+
+A batch is a pure function of (seed, epoch, position): the order comes from (seed, epoch), each picture's augmentation
+from (seed, epoch, index). Hence a run that resumes in the middle of an epoch sees what it would have seen, with or
+without worker processes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from oscillab.data.letterbox import letterbox_sample
+
+STRIDE = 32  # of the detectors' coarsest grid: the size of a picture is a multiple of it
+
+
+class Batch(NamedTuple):
+    """Pictures of one size, and their objects."""
+
+    images: torch.Tensor  # (N, 3, size, size) uint8, RGB
+    targets: torch.Tensor  # (n, 6) float32: picture in the batch, class, cx, cy, w, h as fractions of size
+    masks: list | None  # N tensors (objects, size, size) uint8, in the order of targets; None unless asked for
+    image_ids: list  # N ids of the data set's ground truth
+
+
+class Batches:
+    """All batches of a data set, epoch by epoch.
+
+    `augment` is called as augment(dataset, index, size, generator, pool=indices) and gives a Sample of (size, size);
+    without it pictures are letterboxed. A `fresh` data set gives new pictures in every epoch. `pinned`: pictures lie in
+    memory that a GPU copies from while it computes; by default where there is a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        *,
+        size,
+        batch_size,
+        seed=0,
+        augment=None,
+        shuffle=True,
+        drop_last=False,
+        workers=0,
+        masks=False,
+        pinned=None,
+    ):
+        _check(dataset, size=size, batch_size=batch_size, workers=workers, seed=seed)
+        self.dataset, self.size, self.batch_size, self.seed = dataset, size, batch_size, seed
+        self.augment, self.shuffle, self.workers, self.masks = augment, shuffle, workers, masks
+        self.pinned = torch.cuda.is_available() if pinned is None else pinned
+        whole, rest = divmod(len(dataset), batch_size)
+        self._length = whole if drop_last else whole + bool(rest)
+        if self._length == 0:
+            raise ValueError(f"batch_size must be 1..{len(dataset)} with drop_last on this data set, got {batch_size}")
+        self._rank, self._count = 0, 1
+
+    def __len__(self):
+        """The number of batches in an epoch."""
+        return self._length
+
+    def part(self, rank, count):
+        """These batches for process `rank` of `count`: its own pictures of each, which together are the whole batch.
+
+        Raises ValueError where a batch cannot be shared equally, or the last one has too few pictures.
+        """
+        if self.batch_size % count:
+            raise ValueError(
+                f"batch_size must be a multiple of the {count} processes that share it, got {self.batch_size}"
+            )
+        last = min(len(self.dataset) - (len(self) - 1) * self.batch_size, self.batch_size)
+        if last < count:
+            raise ValueError(
+                f"the last of {len(self)} batches has {last} pictures for {count} processes, each needs one: choose another "
+                "batch_size, or leave that batch out with drop_last"
+            )
+        part = copy.copy(self)
+        part._rank, part._count = rank, count
+        return part
+
+    def epoch(self, index, start=0):
+        """An iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
+        chunks = _Chunks(self, index, range(start, len(self)))
+        if not self.workers:
+            return (self._pin(chunks[position]) for position in range(len(chunks)))
+        loader = DataLoader(
+            chunks, batch_size=None, num_workers=self.workers, worker_init_fn=_one_thread, pin_memory=self.pinned
+        )
+        return iter(loader)
+
+    def batch(self, epoch, position):
+        """The Batch number `position` of an epoch, or this process's part of it."""
+        first = epoch * len(self.dataset) if self.dataset.fresh else 0
+        pool = range(first, first + len(self.dataset))
+        order = np.arange(len(pool))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
+        chosen = np.array_split(chosen, self._count)[self._rank]
+        return self._collate([self._sample(epoch, pool[number], pool) for number in chosen])
+
+    def _pin(self, batch):
+        if not self.pinned:
+            return batch
+        return batch._replace(images=batch.images.pin_memory(), targets=batch.targets.pin_memory())
+
+    def _sample(self, epoch, index, pool):
+        if self.augment is None:
+            return letterbox_sample(self.dataset.sample(index), self.size)
+        generator = np.random.default_rng((self.seed, epoch, index))
+        return self.augment(self.dataset, index, self.size, generator, pool=pool)
+
+    def _collate(self, samples):
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
+        targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
+        masks = None
+        if self.masks:
+            if any(sample.masks is None for sample in samples):
+                raise ValueError("masks=True needs a data set with masks: open it with masks=True")
+            masks = [torch.from_numpy(np.ascontiguousarray(sample.masks)) for sample in samples]
+        images = images.permute(0, 3, 1, 2).contiguous()  # (N, 3, size, size)
+        return Batch(images, torch.from_numpy(targets), masks, [sample.image_id for sample in samples])
+
+
+class _Chunks:
+    """The batches of one epoch as a map from position to Batch, which a DataLoader can hand to its workers."""
+
+    def __init__(self, batches, epoch, positions):
+        self.batches, self.epoch, self.positions = batches, epoch, positions
+
+    def __len__(self):
+        return len(self.positions)
+
+    def __getitem__(self, number):
+        return self.batches.batch(self.epoch, self.positions[number])
+
+
+def _targets(number, sample, size):
+    """The rows (n, 6) float32 of one Sample: picture number, class, cx, cy, w, h."""
+    rows = np.empty((len(sample.labels), 6), dtype=np.float32)
+    rows[:, 0], rows[:, 1] = number, sample.labels
+    low, high = np.clip(sample.boxes[:, :2], 0, size), np.clip(sample.boxes[:, 2:], 0, size)
+    rows[:, 2:4], rows[:, 4:6] = (low + high) / 2 / size, (high - low) / size
+    return rows
+
+
+def _check(dataset, *, size, batch_size, workers, seed):
+    if len(dataset) == 0:
+        raise ValueError(f"the data set {dataset.name} is empty: it must hold one picture or more")
+    if size < STRIDE or size % STRIDE:
+        raise ValueError(f"size must be a multiple of {STRIDE} pixels, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    if workers < 0 or seed < 0:
+        raise ValueError(f"workers and seed must be 0 or more, got {workers} and {seed}")
+
+
+def _one_thread(_worker):
+    """None; keeps OpenCV's own threads from fighting over the cores inside a worker process."""
+    cv2.setNumThreads(0)

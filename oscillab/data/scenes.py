@@ -1,0 +1,167 @@
+"""What is the embedded data set, and how is picture number i of it drawn?
+
+`Scenes` needs no download: picture i is a pure function of (seed, split, i, size), drawn when it is asked for and never
+stored. Coloured shapes lie on clouds of noise, some behind others, some behind clutter. A shape is annotated by what is
+seen of it: its box is tight around its visible pixels, and every shape that is drawn is annotated.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from oscillab.data import paint
+from oscillab.data.sample import Sample, annotations_of, coverage, tight_box
+from oscillab.data.shapes import LEVELS, NAMES, area, outline
+
+SPLITS = ("train", "val", "test")
+LEAST_VISIBLE = 0.4  # a shape that shows less of its area is left out of the picture
+LEAST_SIDE = 0.03  # … as is one whose visible box has a side below this share of the picture (5 of 160 pixels)
+SMALLEST, LARGEST = 0.055, 0.22  # longest radius of a shape, in pictures (9 to 35 of 160 pixels)
+
+
+class Piece(NamedTuple):
+    """A shape or a piece of clutter, where it lies in the picture."""
+
+    label: int  # class index, -1 for clutter
+    area: float  # pixels, were nothing of it hidden; 0 for clutter
+    alpha: np.ndarray  # (h, w) uint8, how much of each pixel it covers
+    x: int  # of alpha's upper left pixel
+    y: int
+
+
+class Scenes:
+    """A COCO-like data set of `count` drawn pictures; indices beyond count give further new pictures (`fresh`)."""
+
+    fresh = True
+
+    def __init__(self, count=500, *, split="val", seed=0, size=160, masks=True):
+        if count < 1:
+            raise ValueError(f"scenes is empty: count must be 1 or more, got {count}")
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if not 64 <= size <= 640:
+            raise ValueError(f"size must be 64..640 pixels, got {size}")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed}")
+        self.count, self.split, self.seed, self.size, self.masks = count, split, seed, size, masks
+        self.name = "scenes"
+        self.names = list(NAMES)
+        self.category_ids = list(range(1, len(NAMES) + 1))
+
+    def __len__(self):
+        return self.count
+
+    def sample(self, index):
+        """The Sample number `index` (0 or more), the same in any process and in any order."""
+        if index < 0:
+            raise ValueError(f"index must be 0 or more, got {index}")
+        random = Random(f"{self.seed}/{self.split}/{index}")
+        fields = paint.bank(self.seed, self.size)
+        pieces, owner = _visible(_layout(random, self.size), self.size)
+        image = _paint(random, fields, pieces, self.size)
+        shown = [number for number, piece in enumerate(pieces, start=1) if piece.label >= 0]
+        boxes = np.array([_seen(owner, pieces[number - 1], number)[1] for number in shown], dtype=np.float32)
+        labels = np.array([pieces[number - 1].label for number in shown], dtype=np.int64)
+        masks = np.stack([owner == number for number in shown]).view(np.uint8) if self.masks else None
+        return Sample(image, boxes.reshape(-1, 4), labels, masks, index)
+
+    def ground_truth(self):
+        """The first `count` pictures in COCO's format: a dictionary of images, annotations and categories."""
+        images, annotations = [], []
+        for index in range(self.count):
+            sample = self.sample(index)
+            images.append({"id": index, "width": self.size, "height": self.size, "file_name": f"{index:06d}.png"})
+            annotations += annotations_of(sample, self.category_ids, len(annotations) + 1)
+        pairs = zip(self.category_ids, self.names, strict=True)
+        return {
+            "info": {"description": f"scenes, split {self.split}, seed {self.seed}, {self.size} pixels"},
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for number, name in pairs],
+        }
+
+
+def _layout(random, size):
+    """The pieces of a picture from the farthest to the nearest, a shape last, so that one is always seen."""
+    crowding, circles, pieces = random.uniform(0.6, 1.1), [], []
+    for _ in range(random.randint(1, 8)):
+        circle = _place(random, circles, crowding)
+        if circle is not None:
+            circles.append(circle)
+            pieces.append(_shape(random, circle, size))
+    for _ in range(random.randint(0, 5)):
+        contours = paint.clutter(random, size)
+        covered = coverage(contours, size, size)
+        if covered is not None:
+            pieces.insert(random.randrange(len(pieces)), Piece(-1, 0.0, *covered))
+    return pieces
+
+
+def _place(random, circles, crowding):
+    """A free circle (x, y, radius), in pictures, or None after six tries; neighbours overlap by 1 - crowding."""
+    for _ in range(6):
+        radius = SMALLEST * (LARGEST / SMALLEST) ** random.random()
+        x, y = (random.uniform(0.5 * radius, 1 - 0.5 * radius) for _ in "xy")
+        if all(math.hypot(x - a, y - b) > crowding * (radius + c) for a, b, c in circles):
+            return x, y, radius
+    return None
+
+
+def _shape(random, circle, size):
+    """A Piece of a random class in a circle, squeezed along one axis and then turned."""
+    label, angle = random.randrange(len(NAMES)), random.uniform(0, 2 * math.pi)
+    squeeze, level = random.uniform(0.65, 1), random.randrange(LEVELS)
+    x, y, radius = (size * part for part in circle)
+    cosine, sine = radius * math.cos(angle), radius * math.sin(angle)
+    turn = np.array([[cosine, sine], [-sine * squeeze, cosine * squeeze]])
+    contours = tuple(contour @ turn + (x, y) for contour in outline(NAMES[label], level))
+    pixels = area(NAMES[label], level) * squeeze * radius**2
+    return Piece(label, pixels, *coverage(contours, size, size))
+
+
+def _visible(pieces, size):
+    """The pieces left when shapes that are mostly hidden are taken away, and who owns each pixel (1, 2, …; 0 = none).
+
+    Taking one away only shows more of the others, hence one pass is enough.
+    """
+    owner = _owners(pieces, size)
+    kept = [piece for number, piece in enumerate(pieces, start=1) if _is_shown(owner, piece, number)]
+    return (pieces, owner) if len(kept) == len(pieces) else (kept, _owners(kept, size))
+
+
+def _owners(pieces, size):
+    owner = np.zeros((size, size), dtype=np.uint8)
+    for number, piece in enumerate(pieces, start=1):
+        height, width = piece.alpha.shape
+        np.putmask(owner[piece.y : piece.y + height, piece.x : piece.x + width], piece.alpha > 127, number)
+    return owner
+
+
+def _is_shown(owner, piece, number):
+    if piece.label < 0:
+        return True
+    count, (left, top, right, bottom) = _seen(owner, piece, number)
+    least = LEAST_SIDE * owner.shape[0]
+    return count >= LEAST_VISIBLE * piece.area and min(right - left, bottom - top) >= least
+
+
+def _seen(owner, piece, number):
+    """How many pixels of a piece are seen, and the tight box around them."""
+    height, width = piece.alpha.shape
+    mask = (owner[piece.y : piece.y + height, piece.x : piece.x + width] == number).view(np.uint8)
+    left, top, right, bottom = tight_box(mask)
+    return cv2.countNonZero(mask), (left + piece.x, top + piece.y, right + piece.x, bottom + piece.y)
+
+
+def _paint(random, fields, pieces, size):
+    image, ground = paint.background(random, fields, size)
+    for piece in pieces:
+        colours = paint.contrasting(random, ground)
+        fill = paint.texture(random, fields, piece.alpha.shape, size, colours)
+        paint.blend(image, fill, piece.alpha, piece.x, piece.y)
+    return paint.develop(random, fields, image)

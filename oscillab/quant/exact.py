@@ -1,0 +1,116 @@
+"""In which order must a network be computed so that every program gives the same bits?
+
+Two programs add a convolution's products in different orders and differ in the last digit. Next to a bin edge that is
+enough to give a value another state, which is a whole step, and every later layer sees it. The sums of a quantized
+convolution need no rounding, though: they are sums of products of integer states, which single precision holds exactly
+up to 2^24. One multiplication and one addition per value follow, and those every program rounds alike.
+"""
+
+import copy
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from oscillab.quant import QuantConv2d, integer_state, is_quantized
+from oscillab.train.correct import fold, following_bn
+
+from .channels import channel_map, double
+
+WHOLE = {torch.float32: 2**24, torch.float64: 2**53}  # up to here a type holds every whole number
+
+
+class States(nn.Module):
+    """The integer states of a map on the grid of a `Quantizer` without offset, as floats, (N, C, H, W) to the same."""
+
+    def __init__(self, grid):
+        super().__init__()
+        self.low, self.high = grid.low, grid.high
+        self.register_buffer("step_size", grid.positive_step_size().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return integer_state(x, self.step_size, self.low, self.high)
+
+
+class ExactConv2d(nn.Conv2d):
+    """ratio · (sum of products of integer states) + shift: a `QuantConv2d`, and the BatchNorm of fixed statistics behind it.
+
+    `weight`: integer states as floats, (C_out, C_in / groups, k, k); `ratio` and `shift`: (C_out, 1, 1). Both step sizes and
+    the BatchNorm's slope are in the ratio, rounded once; divided by the next layer's step size it is the multiplier M of
+    1712.05877, Eq. 5.
+    """
+
+    def __init__(self, conv: QuantConv2d, bn: nn.BatchNorm2d | None = None):
+        places = (
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+        )
+        super().__init__(*places, bias=False, device="meta")
+        self.bits = conv.bits
+        self.states = States(conv.input_quantizer)
+        self.weight = nn.Parameter(conv.integer_state().to(conv.weight), requires_grad=False)
+        channels = channel_map(conv, bn)
+        ratio = channels.ratio * double(conv.weight_step_size()) * double(self.states.step_size)
+        for name, values in (("ratio", ratio), ("shift", channels.shift)):
+            self.register_buffer(name, torch.from_numpy(values).to(conv.weight).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = self._conv_forward(self.states(x), self.weight, None)
+        return sums.mul_(self.ratio).add_(self.shift)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.bits}"
+
+
+class ExactSiLU(nn.Module):
+    """x / (1 + e^-x), e^-x worked out in double precision and rounded once: programs agree on it where they do not on σ(x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / x.neg().double().exp_().to(x.dtype).add_(1)
+
+
+@torch.no_grad()
+def exact(model: nn.Module) -> nn.Module:
+    """A copy in eval mode that computes with integer states: the same bits in every program, batch and thread count.
+
+    QC is folded where it can be. Every `QuantConv2d`, and the BatchNorm behind it, becomes an `ExactConv2d`, every SiLU an
+    `ExactSiLU`; what has no exact form (`has_exact_form`) and what is not quantized stays. Outputs are those of `model` but
+    for rounding, which next to a bin edge can be a step. Holds on the CPU; on a GPU a library may choose transforms
+    (Winograd) that round. Raises ValueError for a float network.
+    """
+    if not is_quantized(model):
+        raise ValueError(
+            f"only a quantized network has an exact form, got a float {type(model).__name__}: quantize it first"
+        )
+    network = copy.deepcopy(model).eval()
+    with suppress(ValueError):  # a factor that has no BatchNorm to go to is not positive: QC stays where it is
+        network = fold(network)
+    places = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
+    for parent, name, child in places:
+        if isinstance(child, QuantConv2d) and has_exact_form(child):
+            bn = following_bn(network, child)
+            setattr(parent, name, ExactConv2d(child, bn).eval())
+            for key in [key for key, value in parent.named_children() if value is bn]:
+                setattr(parent, key, nn.Identity())
+        elif type(child) is nn.SiLU:
+            setattr(parent, name, ExactSiLU().eval())
+    return network
+
+
+def has_exact_form(conv: QuantConv2d) -> bool:
+    """Whether the sums of a quantized convolution are whole numbers that its type holds, in whatever order they are added.
+
+    Not so with an offset (activation="affine"), a quantizer that is off or not calibrated, half precision, or so many inputs
+    that a sum could pass the type's largest whole number.
+    """
+    weight, given = conv.weight_quantizer, conv.input_quantizer
+    plain = conv.padding_mode == "zeros" and conv.weight.dtype in WHOLE and given.offset is None
+    if not plain or not all(grid.enabled and grid.calibrated for grid in (weight, given)):
+        return False
+    largest = conv.integer_state().int().abs().flatten(1).sum(1).max() * max(-given.low, given.high)
+    return int(largest) <= WHOLE[conv.weight.dtype]

@@ -1,0 +1,116 @@
+"""By how much does each layer's output miss the float network's, and which part of that is a constant?
+
+An error's mean over a channel can be subtracted (bias correction, QC's shift); its variance cannot.
+"""
+
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from oscillab.quant import evaluating, quantizers_off
+from oscillab.train.correct import CorrectedConv2d, following_bn
+
+PLACES = ("convolution", "batch_norm")
+
+
+@torch.no_grad()
+def output_errors(float_model, model, images, *, at="convolution"):
+    """Rows for a DataFrame, one per layer and channel: how the quantized network's outputs differ from the float one's.
+
+    `float_model`: the float network, with the same layer names; None is `model` itself with its quantizers off.
+    `images`: float tensors (N, 3, H, W), pixels in 0..1. Errors are those of the whole network, so that they include
+    what earlier layers passed on. `at`: the output of each "convolution" (with an unfolded correction), or of the
+    "batch_norm" behind it where there is one, which sees a folded correction and new statistics too.
+    Columns: `layer`, `channel`, `error_mean`, `error_variance` (quantized - float), `float_mean`, `float_variance`,
+    in units of the output. Both models run in eval mode. Raises ValueError when a layer is missing or nothing came.
+    """
+    if at not in PLACES:
+        raise ValueError(f"at must be one of {', '.join(PLACES)}, got {at}")
+    reference = model if float_model is None else float_model
+    theirs, ours = watched_outputs(reference, at=at), watched_outputs(model, at=at)
+    if missing := sorted(set(ours) - set(theirs)):
+        raise ValueError(f"the float model must have the quantized one's layers, it lacks {missing[0]}")
+    sums = dict.fromkeys(ours, 0)
+    for batch in images:
+        with evaluating(reference), quantizers_off(reference) if float_model is None else nullcontext():
+            expected = outputs_of(reference, {name: theirs[name] for name in ours}, batch)
+        with evaluating(model):
+            given = outputs_of(model, ours, batch)
+        for name in given:
+            sums[name] = sums[name] + moments(expected[name], given[name])
+    if all(isinstance(total, int) for total in sums.values()):
+        raise ValueError("images is empty: at least one float tensor (N, 3, H, W) is needed")
+    return [row for name, total in sums.items() for row in channel_rows(name, total)]
+
+
+def layer_errors(rows):
+    """`output_errors` summed up, one row per layer.
+
+    Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
+    what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
+    """
+    by_layer = {}
+    for row in rows:
+        by_layer.setdefault(row["layer"], []).append(row)
+    return [{"layer": name} | _summed(channels) for name, channels in by_layer.items()]
+
+
+def _summed(channels):
+    column = {k: torch.tensor([row[k] for row in channels], dtype=torch.float64) for k in channels[0] if k != "layer"}
+    mean, squares = column["error_mean"], column["error_mean"].square() + column["error_variance"]
+    signal = (column["float_variance"] + column["float_mean"].square()).mean() - column["float_mean"].mean().square()
+    return {
+        "error_mean": float(mean.mean()),
+        "error_variance": float(squares.mean() - mean.mean().square()),
+        "mean_share": float(mean.square().sum() / squares.sum()) if squares.any() else 0.0,
+        "signal_to_noise": float(10 * torch.log10(signal / squares.mean())),
+    }
+
+
+def watched_outputs(model, *, at):
+    """The module whose output is looked at, by the name of the convolution that it belongs to."""
+    found = {}
+    for name, module in model.named_modules():
+        corrected = isinstance(found.get(name.rpartition(".")[0]), CorrectedConv2d)  # then its convolution is within
+        if isinstance(module, (nn.Conv2d, CorrectedConv2d)) and not corrected:
+            found[name] = module
+    if at == "convolution":
+        return found
+    return {name: following_bn(model, module) or module for name, module in found.items()}
+
+
+def outputs_of(model, modules, batch):
+    """The outputs of `modules` (by name) for one batch of images."""
+    seen = {}
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: seen.__setitem__(name, output.detach()))
+        for name, module in modules.items()
+    ]
+    try:
+        model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def moments(expected, given):
+    """Count and per-channel sums of error, error squared, output and output squared, (5, C) float64."""
+    error, each = given - expected, (0, *range(2, given.ndim))
+    count = torch.full((given.shape[1],), given.numel() / given.shape[1], dtype=torch.float64, device=given.device)
+    sums = [x.sum(each, dtype=torch.float64) for x in (error, error.square(), expected, expected.square())]
+    return torch.stack([count, *sums])
+
+
+def channel_rows(name, total):
+    """The rows of one layer, from its summed `moments`."""
+    error, error_square, output, output_square = total[1:] / total[0]
+    columns = {
+        "error_mean": error,
+        "error_variance": (error_square - error.square()).clamp(min=0),
+        "float_mean": output,
+        "float_variance": (output_square - output.square()).clamp(min=0),
+    }
+    values = {key: column.tolist() for key, column in columns.items()}
+    return [{"layer": name, "channel": i} | {k: v[i] for k, v in values.items()} for i in range(total.shape[1])]

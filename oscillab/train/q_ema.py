@@ -1,0 +1,116 @@
+"""What if the average of a weight decided how it is rounded, and training felt it?
+
+Q-EMA (TetraJet, 2502.20853): a latent weight is rounded to that one of its two neighbours on the grid that is nearer to
+the weight's moving average. Unlike the paper's average, which is passive, this one feeds back into training; unlike
+freezing, it lets a weight go that truly moves.
+"""
+
+import torch
+
+from oscillab.quant import QuantConv2d
+from oscillab.quant.lsq import along_channels, integer_state
+from oscillab.train.ema import decay_for
+from oscillab.train.remedy import Remedy
+
+
+class QEmaConv2d(QuantConv2d):
+    """A QuantConv2d whose weights are rounded as their average says; the buffer `weight_average` holds it.
+
+    The recorder, an `Ema` and evaluation see the states that this decides, since `integer_state` is one of its methods.
+    """
+
+    @classmethod
+    def from_quantized(cls, conv):
+        """`conv` itself, a QuantConv2d, turned into one of these, its average at its weight."""
+        conv.__class__ = cls
+        conv.register_buffer("weight_average", conv.weight.detach().clone())
+        return conv
+
+    def to_quantized(self):
+        """This module itself, turned back, with each weight moved into the bin that was decided for it."""
+        with torch.no_grad():
+            decided, plain = self._decided(), self._plain()
+            step = along_channels(self.weight_step_size(), self.weight)
+            self.weight.copy_(torch.where(decided == plain, self.weight, decided * step))
+        del self.weight_average
+        self.__class__ = QuantConv2d
+        return self
+
+    def forward(self, x):
+        """The convolution of the quantized input with the weights as rounded by their average."""
+        return self._conv_forward(self.input_quantizer(x), self._quantized_weight(), self.bias)
+
+    def integer_state(self):
+        """The integer state of every weight as the forward pass uses it, int8, of the weight's shape."""
+        return self._decided().to(torch.int8)
+
+    def _quantized_weight(self):
+        """s * state; straight through to w as LSQ has it, and to s the state minus w / s."""
+        grid = self.weight_quantizer
+        if not grid.enabled:
+            return self.weight
+        decided, step_size = self._decided(), torch.maximum(grid.step_size, grid.floor)
+        slow = step_size * grid._gradient_scale(self.weight)
+        step = along_channels(slow + (step_size - slow).detach(), self.weight)  # the step size, LSQ's scaled gradient
+        straight = grid(self.weight) + step * (decided - self._plain())
+        return _Instead.apply(straight, decided * along_channels(grid.positive_step_size(), self.weight))
+
+    @torch.no_grad()
+    def _decided(self):
+        """clip(round(average / s), floor(w / s), ceil(w / s)), within the grid: the neighbour nearer to the average."""
+        grid = self.weight_quantizer
+        position = self.weight / along_channels(grid.positive_step_size(), self.weight)
+        average = integer_state(self.weight_average, grid.positive_step_size(), grid.low, grid.high)
+        return average.clamp_(position.floor(), position.ceil()).clamp_(grid.low, grid.high)
+
+    def _plain(self):
+        """The states of the latent weights themselves."""
+        grid = self.weight_quantizer
+        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high)
+
+
+class _Instead(torch.autograd.Function):
+    """`value` in the forward pass, `x` in the backward pass: x + (value - x) loses the last digit."""
+
+    @staticmethod
+    def forward(ctx, x, value):
+        return value
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, None
+
+
+class QEma(Remedy):
+    """Rounds every weight as its moving average says.
+
+    `decay`: of the average, 0.998 in the paper's runs of some 100,000 steps; None takes the share of the run that
+    `decay_for` takes. Build it before an `Ema` (which must have the averages too). `settle` the model, and the average,
+    before anything that comes after training: saving, correcting, soft rounding.
+    """
+
+    def __init__(self, model, optimizer, total_steps, *, decay=None):
+        decay = decay_for(total_steps) if decay is None else decay
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in 0 <= decay < 1, got {decay}")
+        super().__init__(model, optimizer, total_steps)
+        self.decay = decay
+        for layer in self.layers:
+            QEmaConv2d.from_quantized(layer)
+
+    def after_step(self):
+        """One update of every average."""
+        averages = [layer.weight_average for layer in self.layers]
+        torch._foreach_lerp_(averages, [layer.weight for layer in self.layers], 1 - self.decay)
+
+    def settle(self, model):
+        """The model, or a copy or an average of it, in plain layers with the same integer states (in place)."""
+        return settle(model)
+
+
+def settle(model):
+    """`model` in place, its QEmaConv2d turned back into QuantConv2d of the same integer states."""
+    for module in list(model.modules()):
+        if isinstance(module, QEmaConv2d):
+            module.to_quantized()
+    return model

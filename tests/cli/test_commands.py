@@ -1,0 +1,218 @@
+"""The command line as a user calls it: files that appear, tables that are printed, errors of one line."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import oscillab
+from oscillab.__main__ import main
+from oscillab.cli.options import SHIPPED
+
+SMALL = ["--size", "64", "--count", "32", "--held-out", "8", "--batch-size", "8", "--no-progress", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a tiny QAT run from the shipped detector, made through the command line."""
+    folder = tmp_path_factory.mktemp("qat")
+    assert main(["qat", "--weights", str(SHIPPED), "--out", str(folder), "--bits", "3", *SMALL]) == 0
+    return folder
+
+
+def test_qat_writes_models_recordings_and_provenance(trained):
+    """Oracle: the folder's contents as the help promises them."""
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"lsq.pt", "ema.pt", "lsq.npz", "ema.npz", "log.csv", "run.json"}
+    run = json.loads((trained / "run.json").read_text())
+    assert run["config"]["quant"]["bits"] == 3 and run["config"]["run"]["seed"] == 0 and run["steps"] == 4
+    assert {"versions", "hardware", "seconds"} <= set(run)
+    assert oscillab.Recording.open(trained / "lsq.npz")
+
+
+def test_correct_and_evaluate_follow(trained, capsys):
+    """Oracle: the folded file is an ordinary quantized detector, and --json holds what was printed."""
+    out, measured = trained / "ema+qc.pt", trained / "measured.json"
+    assert main(["correct", "--weights", str(trained / "ema.pt"), "--out", str(out), *SMALL[:8], "--no-progress"]) == 0
+    assert oscillab.load(out).state_dict().keys() == oscillab.load(trained / "ema.pt").state_dict().keys()
+    assert main(["evaluate", "--weights", str(out), "--size", "64", "--held-out", "8", "--json", str(measured)]) == 0
+    values = json.loads(measured.read_text())
+    assert values["images"] == 8 and 0 <= values["map"] <= values["map50"] <= 1
+    assert f"{values['map']:.3f}"[:4] in capsys.readouterr().out
+    for path in (out, measured):
+        path.unlink()
+
+
+def test_interrupted_run_resumes_to_the_same_files(trained, tmp_path, monkeypatch):
+    """Oracle: the uninterrupted run's weights and recordings, bit for bit."""
+    from oscillab.train.trainer import Trainer
+
+    step = Trainer._run_step
+
+    def stop_at_two(self, batch):
+        step(self, batch)
+        if self.step == 2:
+            self.stop()
+
+    arguments = ["qat", "--weights", str(SHIPPED), "--out", str(tmp_path), "--bits", "3", *SMALL]
+    monkeypatch.setattr(Trainer, "_run_step", stop_at_two)
+    assert main(arguments) == 130 and (tmp_path / "last.pt").is_file() and not (tmp_path / "lsq.pt").exists()
+    monkeypatch.undo()
+    assert main([*arguments, "--resume"]) == 0
+    for method in ("lsq", "ema"):
+        mine, theirs = (oscillab.load(folder / f"{method}.pt").state_dict() for folder in (tmp_path, trained))
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+        assert (tmp_path / f"{method}.npz").read_bytes() == (trained / f"{method}.npz").read_bytes()
+
+
+def test_study_writes_its_table_and_report(tmp_path, capsys):
+    """Oracle: the columns and methods that the issue of a study promises, FP32 once, files for every run."""
+    arguments = ["study", "--out", str(tmp_path), "--jobs", "1", *SMALL]
+    assert main(arguments) == 0
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table.columns) == [
+        "network",
+        "task",
+        "bits",
+        "ends_bits",
+        "method",
+        "seed",
+        "map",
+        "map50",
+        "mask_map",
+        "oscillating_share",
+        "flip_rate",
+        "seconds",
+    ]
+    ladder = ["ptq", "lsq", "ema", "lsq+qc", "ema+qc"]
+    assert list(table[table.bits == 4].method) == list(table[table.bits == 3].method) == ladder
+    assert list(table[table.bits == 32].method) == ["fp32"]
+    assert np.isfinite(table[["map", "map50", "seconds"]].to_numpy()).all()
+    for bits in (4, 3):
+        assert (tmp_path / f"yolov5n-{bits}bit-seed0" / "ema+qc.pt").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/png;base64," in page and "http" not in page.split("<body")[1].replace("https://arxiv.org", "")
+    assert "lsq+qc" in capsys.readouterr().out
+    (tmp_path / "report.html").unlink()
+    assert main(["report", "--folder", str(tmp_path)]) == 0 and (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name, measured", [("yolov5n-seg", "mask_map"), ("yolov7-tiny", "map")])
+def test_other_detectors_take_the_whole_path(name, measured, tmp_path):
+    """Oracle: the files of pretraining, QAT and QC, and a measured mAP in 0..1, masks too where there are any."""
+    weights, out = tmp_path / "float.pt", tmp_path / "qat"
+    values = tmp_path / "measured.json"
+    small = [*SMALL[:2], "--count", "8", "--held-out", "4", "--batch-size", "4", *SMALL[-3:]]
+    assert main(["pretrain", "--model", name, "--out", str(weights), *small, "--no-autocast"]) == 0
+    assert main(["qat", "--weights", str(weights), "--out", str(out), *small]) == 0
+    corrected = ["correct", "--weights", str(out / "ema.pt"), "--out", str(out / "ema+qc.pt"), *small[:4]]
+    assert main([*corrected, "--batch-size", "4", "--no-progress"]) == 0
+    arguments = ["--size", "64", "--held-out", "4", "--no-progress", "--json", str(values)]
+    assert main(["evaluate", "--weights", str(out / "ema+qc.pt"), *arguments]) == 0
+    assert 0 <= json.loads(values.read_text())[measured] <= 1
+
+
+def test_models_and_inspect(capsys):
+    """Oracle: the parameter counts of the published table, and what the shipped file says of itself."""
+    assert main(["models"]) == 0
+    assert "yolov7-tiny         detect      6228762    13.9" in capsys.readouterr().out
+    assert main(["inspect", str(SHIPPED)]) == 0
+    shown = capsys.readouterr().out
+    assert "model       yolov5n\n" in shown and "classes     10\n" in shown and "parameters  1777447\n" in shown
+
+
+def test_inspect_says_how_a_network_is_quantized(trained, capsys):
+    """Oracle: the options of the run that made it."""
+    assert main(["inspect", str(trained / "lsq.pt")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "quantized True bits 3 ends bits 8 weight granularity per_tensor" in shown
+
+
+def foreign(path):
+    class Evil:
+        def __reduce__(self):
+            return print, ("this must never be printed",)
+
+    torch.save({"model": Evil()}, path, pickle_protocol=2)
+    return path
+
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["qat", "--weights", "{shipped}", "--bits", "1"], "bits must be 2..8, got 1"),
+    (["qat", "--weights", "missing.pt"], "missing.pt"),
+    (["qat", "--weights", "{quantized}"], "already quantized"),
+    (["qat", "--data", "nowhere"], "no data set 'nowhere'"),
+    (["pretrain", "--model", "yolov9z"], "unknown model 'yolov9z', allowed are yolov5n"),
+    (["evaluate", "--weights", "{foreign}"], "print"),
+    (["evaluate", "--weights", "{other}"], "detects 3 classes, scenes has 10"),
+    (["evaluate", "--size", "100"], "100"),
+    (["study", "--seeds", "1", "1"], "each seed may be given once, got 1 1"),
+    (["study", "--bits", "4", "9"], "bits must be 2..8, got 9"),
+    (["study", "--model", "yolov8n"], "unknown model 'yolov8n', allowed are yolov5n"),
+    (["correct", "--weights", "{shipped}"], "is a float network: QC corrects a quantized one"),
+    (["evaluate", "--weights", "{folder}"], "is a folder; give a checkpoint in it"),
+    pytest.param(["evaluate", "--device", "cuda"], "needs a GPU that this torch can use", marks=WITHOUT_GPU),
+    (["report", "--folder", "nowhere"], "no table.csv in nowhere"),
+])  # fmt: skip
+def test_bad_input_is_one_line(arguments, sentence, trained, tmp_path, capsys):
+    """Oracle: exit status 2 and one line that names what was wrong, for each bad input a user can give."""
+    other = oscillab.save(oscillab.build("yolov5n", classes=3), tmp_path / "other.pt", half=True)
+    places = {
+        "shipped": SHIPPED,
+        "quantized": trained / "lsq.pt",
+        "foreign": foreign(tmp_path / "f.pt"),
+        "other": other,
+        "folder": trained,
+    }
+    command = [word.format(**places) for word in arguments]
+    try:
+        status = main(
+            [
+                *command,
+                *(["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain", "correct") else []),
+            ]
+        )
+    except ValueError as error:  # the dataclass refuses before a command starts
+        status, message = 2, str(error)
+    except SystemExit as stop:
+        status, message = stop.code, capsys.readouterr().err
+    else:
+        message = capsys.readouterr().err
+    assert status == 2 and sentence in message
+    assert "Traceback" not in message and "must never be printed" not in message
+
+
+def test_full_disk_keeps_the_former_file(tmp_path, monkeypatch):
+    """Oracle: the former file's bytes, and a sentence, when the disk is full in the middle of writing."""
+    path = tmp_path / "model.pt"
+    oscillab.save(oscillab.build("yolov5n", classes=3), path)
+    before = path.read_bytes()
+
+    def full(entries, file):
+        file.write_bytes(b"half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="could not write .*model.pt: No space left on device; .* unchanged"):
+        oscillab.save(oscillab.build("yolov5n", classes=3), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_own_files_round_trip(tmp_path):
+    """Oracle: save then load is the same: names, quantizers, outputs; pickle gives the same model as the file."""
+    names = ["cat", "dog"]
+    model = oscillab.build("yolov5n", classes=2).eval()
+    model.names = names
+    oscillab.quantize(model, oscillab.QuantSpec(bits=3, weight_granularity="per_channel"), [torch.rand(1, 3, 64, 64)])
+    loaded = oscillab.load(oscillab.save(model, tmp_path / "model.pt"))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert loaded.names == names
+        assert torch.equal(loaded(x), model(x))
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))

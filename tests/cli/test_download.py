@@ -1,0 +1,238 @@
+"""COCO 2017 from a server of this machine that cuts connections, ignores ranges and serves broken archives."""
+
+import hashlib
+import importlib.util
+import io
+import shutil
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from oscillab.__main__ import main
+from oscillab.cli import transfer
+from oscillab.cli.download import ANNOTATIONS, BASE_URL, PICTURES
+from oscillab.data.dataset import CocoFolder
+
+spec = importlib.util.spec_from_file_location("mirror", Path(__file__).resolve().parents[1] / "mirror.py")
+mirror_module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(mirror_module)
+
+TRAIN, VAL = "/zips/train2017.zip", "/zips/val2017.zip"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Tries follow each other at once, and no proxy stands between the test and its server."""
+    monkeypatch.setattr(transfer, "PAUSE", 0.0)
+    monkeypatch.setattr(transfer, "CHUNK", 1000)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def mirror():
+    with mirror_module.served(mirror_module.coco_archives()) as mirror:
+        yield mirror
+
+
+def download(mirror, folder, *arguments):
+    return main(["download", "coco2017", str(folder), "--base-url", mirror.url, "--no-progress", *arguments])
+
+
+def tree(folder):
+    """Every file below a folder and its bytes."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def expected(mirror):
+    """What must lie in the folder at the end: the archives' members, read by zipfile, and each archive's SHA-256."""
+    files = {}
+    for path, content in mirror.files.items():
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            files |= {name: archive.read(name) for name in archive.namelist()}
+        name = path.rsplit("/", 1)[-1]
+        files[f"{name}.sha256"] = f"{hashlib.sha256(content).hexdigest()}  {name}\n".encode()
+    return files
+
+
+def test_the_addresses_are_cocos():
+    """Oracle: the links on cocodataset.org's download page."""
+    assert [f"{BASE_URL}/{archive.path}" for archive in (*PICTURES.values(), ANNOTATIONS)] == [
+        "http://images.cocodataset.org/zips/val2017.zip",
+        "http://images.cocodataset.org/zips/train2017.zip",
+        "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+    ]
+
+
+def test_downloads_what_a_coco_folder_reads_and_then_leaves_it_alone(mirror, tmp_path, capsys):
+    """Oracle: the archives' members byte for byte; hashlib's SHA-256; no request at all for a complete folder."""
+    assert download(mirror, tmp_path) == 0
+    assert tree(tmp_path) == expected(mirror)
+    assert (
+        len(CocoFolder(tmp_path, "train2017")) == 6 and CocoFolder(tmp_path, "val2017").sample(0).image.shape[0] == 48
+    )
+    assert hashlib.sha256(mirror.files[TRAIN]).hexdigest() in capsys.readouterr().out
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    mirror.requests.clear()
+    assert download(mirror, tmp_path) == 0 and mirror.requests == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert "nothing, it was complete" in capsys.readouterr().out
+
+
+def test_a_folder_in_the_other_layout_is_complete_too(mirror, tmp_path):
+    """Oracle: no request is made where images/<split> holds every picture that the annotations list."""
+    assert download(mirror, tmp_path) == 0
+    (tmp_path / "images").mkdir()
+    for split in PICTURES:
+        (tmp_path / split).rename(tmp_path / "images" / split)
+    mirror.requests.clear()
+    assert download(mirror, tmp_path) == 0 and mirror.requests == []
+    next((tmp_path / "images" / "val2017").iterdir()).unlink()
+    assert download(mirror, tmp_path, "--splits", "val2017") == 0
+    assert [path for method, path, *_ in mirror.requests if method == "GET"] == [VAL]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_cut_connection_goes_on(mirror, tmp_path, ranges):
+    """Oracle: the same files as over a whole connection; with ranges no byte before the cut is asked for again.
+
+    Without ranges every try begins at 0 and the connection, cut at 3/4, can never bring it all: an error says so, and the
+    part stays; over a connection that is whole again the next run ends well.
+    """
+    mirror.ranges = ranges
+    size = len(mirror.files[TRAIN])
+    mirror.cut_after = size * 3 // 4
+    assert download(mirror, tmp_path) == (0 if ranges else 2)
+    asked = [wanted for method, path, wanted, _ in mirror.requests if (method, path) == ("GET", TRAIN)]
+    if ranges:
+        assert asked == [None, f"bytes={mirror.cut_after}-"]
+    else:
+        assert (tmp_path / "train2017.zip.part").stat().st_size == mirror.cut_after and len(asked) == 1 + transfer.TRIES
+        mirror.cut_after = None
+        assert download(mirror, tmp_path) == 0
+    assert tree(tmp_path) == expected(mirror)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(mirror, tmp_path, monkeypatch):
+    """Oracle: Ctrl-C in the middle of an archive leaves its bytes, and the next run asks for those that follow."""
+    append, half = transfer._append, len(mirror.files[TRAIN]) // 2
+
+    def interrupted(answer, part, begin, remote, bar):
+        if remote.url.endswith(TRAIN):
+            part.write_bytes(answer.read(half))
+            raise KeyboardInterrupt
+        append(answer, part, begin, remote, bar)
+
+    monkeypatch.setattr(transfer, "_append", interrupted)
+    assert download(mirror, tmp_path) == 130
+    monkeypatch.undo()
+    mirror.requests.clear()
+    assert download(mirror, tmp_path) == 0
+    assert [request[1:] for request in mirror.requests if request[0] == "GET"] == [(TRAIN, f"bytes={half}-", 206)]
+    assert tree(tmp_path) == expected(mirror)
+
+
+def test_another_file_of_the_same_name_begins_again(mirror, tmp_path):
+    """Oracle: the new file's bytes, although the first half of the old one had arrived (another tag, the same size)."""
+    part = tmp_path / "val2017.zip.part"
+    remote = transfer.ask(mirror.url + VAL)
+    transfer._keep_only_of(remote, tmp_path / "val2017.zip")
+    part.write_bytes(b"?" * (remote.size // 2))
+    mirror.tag = '"2"'
+    transfer.fetch(transfer.ask(mirror.url + VAL), tmp_path / "val2017.zip", progress=False)
+    assert (tmp_path / "val2017.zip").read_bytes() == mirror.files[VAL]
+
+
+def test_sha256_that_was_demanded(mirror, tmp_path, capsys):
+    """Oracle: hashlib's digest passes, another one ends with both named, and the archive does not stay."""
+    right = hashlib.sha256(mirror.files[VAL]).hexdigest()
+    wrong = right[::-1]
+    assert download(mirror, tmp_path, "--splits", "val2017", "--sha256", "val2017.zip", wrong) == 2
+    assert f"val2017.zip has the SHA-256 {right}, {wrong} was demanded" in capsys.readouterr().err
+    assert not list(tmp_path.glob("val2017*"))
+    assert download(mirror, tmp_path, "--splits", "val2017", "--sha256", "val2017.zip", right.upper()) == 0
+    assert not (tmp_path / "train2017").exists()
+
+
+def test_a_broken_archive_leaves_no_folder(mirror, tmp_path, capsys):
+    """Oracle: one changed byte of a stored picture; the zip's CRC-32 finds it, the next run fetches the archive anew."""
+    good = mirror.files[VAL]
+    middle = len(good) // 2
+    mirror.files[VAL] = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+    assert download(mirror, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "val2017.zip is damaged: Bad CRC-32" in error and "run the command again" in error
+    assert not list(tmp_path.glob("*val2017")) and not (tmp_path / "val2017.zip").exists()
+    mirror.files[VAL] = good
+    assert download(mirror, tmp_path) == 0 and tree(tmp_path) == expected(mirror)
+
+
+def a_link():
+    info = zipfile.ZipInfo("val2017/link")
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+@pytest.mark.parametrize("member, sentence", [
+    ("../outside.txt", "holds '../outside.txt', which does not belong in val2017/"),
+    ("val2017/../../outside.txt", "which does not belong in val2017/"),
+    ("/outside.txt", "which does not belong in val2017/"),
+    ("annotations/instances_val2017.json", "which does not belong in val2017/"),
+    ("val2017\\..\\..\\outside.txt", "which does not belong in val2017/"),
+    (a_link(), "holds the link 'val2017/link'"),
+])  # fmt: skip
+def test_an_archive_cannot_write_elsewhere(mirror, tmp_path, capsys, member, sentence):
+    """Oracle: nothing but the folder's own part, as it was, exists after an archive with such a member was refused."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("val2017/a.jpg", b"a")
+        archive.writestr(member, b"evil")
+    mirror.files[VAL] = buffer.getvalue()
+    folder = tmp_path / "deep" / "coco"
+    assert download(mirror, folder) == 2 and sentence in capsys.readouterr().err
+    assert {path.split("/")[0] for path in tree(folder)} == {
+        "annotations",
+        "annotations_trainval2017.zip.sha256",
+        "val2017.zip.sha256",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"] and len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_disk_space_is_looked_at_first(mirror, tmp_path, monkeypatch, capsys):
+    """Oracle: by hand: all archives' bytes for what comes out, and the largest once more; one byte less is too little."""
+    sizes = [len(content) for content in mirror.files.values()]
+    needed = sum(sizes) + max(sizes)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed - 1))
+    assert download(mirror, tmp_path / "coco") == 2
+    assert "coco2017 needs" in capsys.readouterr().err and not (tmp_path / "coco").exists()
+    assert all(method == "HEAD" for method, *_ in mirror.requests)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, needed))
+    assert download(mirror, tmp_path / "coco") == 0
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["--base-url", "ftp://here"], "base_url must begin with http:// or https://, got ftp://here"),
+    (["--sha256", "val2017.zip", "12"], "sha256 of val2017.zip must be 64 hexadecimal digits, got 12"),
+    (["--sha256", "test2017.zip", "0" * 64], "sha256 must be of one of annotations_trainval2017.zip, val2017.zip"),
+    (["--base-url", "http://127.0.0.1:9"], "cannot download http://127.0.0.1:9/annotations/annotations_trainval2017.zip"),
+])  # fmt: skip
+def test_bad_options(mirror, tmp_path, capsys, arguments, sentence):
+    """Oracle: exit status 2 and the sentence a user reads; no request was made of the good server."""
+    assert download(mirror, tmp_path, *arguments) == 2
+    assert sentence in capsys.readouterr().err and mirror.requests == [] and list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_archive_is_named(mirror, tmp_path, capsys):
+    """Oracle: HTTP's own words, and the way out."""
+    del mirror.files[TRAIN]
+    assert download(mirror, tmp_path) == 2
+    assert "/zips/train2017.zip: HTTP 404 Not Found; another server can be given" in capsys.readouterr().err
+
+
+def test_a_file_of_another_size_is_not_touched(mirror, tmp_path, capsys):
+    """Oracle: the user's own file, byte for byte, and a sentence."""
+    (tmp_path / "val2017.zip").write_bytes(b"mine")
+    assert download(mirror, tmp_path) == 2 and "has 4 bytes" in capsys.readouterr().err
+    assert (tmp_path / "val2017.zip").read_bytes() == b"mine"

@@ -1,0 +1,79 @@
+"""The commands `export`, `inspect` and `evaluate` of an ONNX file, as a user calls them."""
+
+import json
+
+import pytest
+import torch
+
+import oscillab
+from oscillab.__main__ import main
+from oscillab.cli.options import SHIPPED
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder with two quantized networks, lsq.pt and ema.pt, calibrated alone."""
+    folder = tmp_path_factory.mktemp("run")
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for name, bits in (("lsq", 4), ("ema", 3)):
+        model = oscillab.quantize(oscillab.load(SHIPPED), oscillab.QuantSpec(bits=bits), [pictures])
+        oscillab.save(model, folder / f"{name}.pt")
+    return folder
+
+
+def test_a_folder_gives_its_best_network(run, tmp_path, capsys):
+    """Oracle: ema.pt comes before lsq.pt, and is the one of 3 bits; what was measured is in the JSON file."""
+    out, values = tmp_path / "model.onnx", tmp_path / "values.json"
+    assert main(["export", str(run), str(out), "--json", str(values)]) == 0
+    measured = json.loads(values.read_text())
+    assert measured["network"].endswith("ema.pt") and measured["bytes"] == out.stat().st_size
+    assert "batch norms kept" in capsys.readouterr().out
+    assert set(oscillab.load_onnx(out).facts.bits.values()) == {3, 8}
+
+
+def test_inspect_says_what_the_file_saves(run, tmp_path, capsys):
+    """Oracle: the network's table: 60 convolutions, a first one of 8 bits, and a plain sentence on speed."""
+    out = tmp_path / "model.onnx"
+    assert main(["export", str(run / "lsq.pt"), str(out), "--size", "160"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "image size    160" in shown and "4-bit states are stored in 4-bit integers" in shown
+    assert "model.0.conv              1728     8          8" in shown and "smaller and not faster" in shown
+
+
+def test_evaluate_takes_an_exported_file(run, tmp_path, capsys):
+    """Oracle: mAP of the float file is that of the float checkpoint, to three places."""
+    out, found = tmp_path / "float.onnx", []
+    assert main(["export", str(SHIPPED), str(out), "--fp32"]) == 0
+    for weights in (SHIPPED, out):
+        capsys.readouterr()
+        assert main(["evaluate", "--weights", str(weights), "--held-out", "16", "--no-progress"]) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0].split()[:2] == ["map", found[1].split()[1]] and float(found[0].split()[1]) > 0.5
+
+
+def test_the_second_way_out_reports_its_errors(run, tmp_path, capsys):
+    """Oracle: 8-bit multipliers are off by 2^-8 at most, and by more than 16-bit ones."""
+    arguments = ["export", str(run / "lsq.pt"), str(tmp_path / "model.onnx"), "--scales", "per_tensor"]
+    assert main([*arguments, "--multiplier-bits", "8"]) == 0
+    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert 2**-16 < float(shown["largest multiplier error"]) <= 2**-7 and int(shown["bits of the largest sum"]) < 40
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["export", "{shipped}", "{out}/a.onnx"], "is a float network: quantize and train it first"),
+    (["export", "{run}/lsq.pt", "{out}/a.onnx", "--fp32"], "export_float takes a float detector"),
+    (["export", "{run}/lsq.pt", "{out}/a.onnx", "--size", "100"], "size must be a multiple of the largest stride 32"),
+    (["export", "{run}/lsq.pt", "{out}/a.onnx", "--opset", "20"], "opset must be 21..27, got 20"),
+    (["export", "{run}/lsq.pt", "{out}/a.pt"], "the file to write must end in .onnx"),
+    (["export", "{out}", "{out}/a.onnx"], "holds none of ema+qc.pt, ema.pt, lsq+qc.pt, lsq.pt"),
+    (["inspect", "{out}/nowhere.onnx"], "nowhere.onnx: no such file"),
+    (["evaluate", "--weights", "{out}/nowhere.onnx"], "nowhere.onnx: no such file"),
+    (["correct", "--weights", "{out}/nowhere.onnx", "--out", "{out}/b.pt"], "is opened with oscillab.load_onnx(path)"),
+])  # fmt: skip
+def test_bad_input_is_one_line(arguments, sentence, run, tmp_path, capsys):
+    """Oracle: exit status 2, one line that names what was wrong, and no file."""
+    assert main([word.format(shipped=SHIPPED, run=run, out=tmp_path) for word in arguments]) == 2
+    message = capsys.readouterr().err
+    assert sentence in message and message.count("\n") == 1 and not list(tmp_path.glob("*.onnx"))

@@ -1,0 +1,48 @@
+"""Does a result say which code it came from?"""
+
+import shutil
+import subprocess
+
+import pytest
+
+from oscillab.cli import options as runs
+
+AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with one commit, in the place of the project's own; a function that runs git in it."""
+    if shutil.which("git") is None:
+        pytest.skip("this machine has no git")
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "oscillab").mkdir()
+    (tmp_path / "oscillab" / "code.py").write_text("1\n")
+    git("init", "--quiet"), git("add", "."), git(*AUTHOR, "commit", "--quiet", "--message", "one")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    return git
+
+
+def test_a_plus_means_changed_code(checkout, tmp_path):
+    """Oracle: git's own hash; results beside the code change nothing, code that is changed or new does."""
+    plain = checkout("rev-parse", "HEAD")[:12]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table.csv").write_text("map\n")
+    assert runs.commit() == plain
+    (tmp_path / "oscillab" / "more.py").write_text("2\n")
+    assert runs.commit() == f"{plain}+"
+    (tmp_path / "oscillab" / "more.py").unlink()
+    (tmp_path / "oscillab" / "code.py").write_text("3\n")
+    assert runs.commit() == f"{plain}+"
+
+
+def test_outside_a_checkout(tmp_path, monkeypatch):
+    """Oracle: None, where git knows of no commit or there is no git."""
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert runs.commit() is None
+    monkeypatch.setenv("PATH", "")
+    assert runs.commit() is None

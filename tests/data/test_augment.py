@@ -1,0 +1,198 @@
+"""The augmentations, against OpenCV's own operations, hand-worked boxes, and pictures whose objects are found again."""
+
+import cv2
+import numpy as np
+import pytest
+
+from oscillab.data.augment import Augment, box_candidates, mirror, mosaic, shift_colours, transform
+from oscillab.data.sample import Sample
+from oscillab.data.scenes import Scenes
+
+STILL = {"mosaic": 0, "translate": 0, "scale": 0, "hsv": (0, 0, 0), "flip": 0}
+
+
+def generator(seed=0):
+    return np.random.default_rng(seed)
+
+
+def white_on_black(height=96, width=96, box=(20, 30, 60, 50)):
+    """A black picture with one white rectangle, its box and its mask."""
+    x1, y1, x2, y2 = box
+    mask = np.zeros((1, height, width), np.uint8)
+    mask[0, y1:y2, x1:x2] = 1
+    image = np.repeat(mask[0][..., None] * np.uint8(255), 3, axis=2)
+    return Sample(image, np.float32([box]), np.array([3]), mask, 11)
+
+
+class One:
+    """A data set of the same sample again and again."""
+
+    fresh = False
+
+    def __init__(self, sample):
+        self.only = sample
+
+    def __len__(self):
+        return 5
+
+    def sample(self, _index):
+        return self.only
+
+
+def found(plane):
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+def test_all_switched_off_is_the_identity():
+    """Invariant: no mosaic, move, colour or flip leaves picture, boxes and masks as they were."""
+    sample = Scenes().sample(4)
+    still = Augment(**STILL)(One(sample), 0, 160, generator())
+    assert np.array_equal(still.image, sample.image)
+    assert np.array_equal(still.boxes, sample.boxes)
+    assert np.array_equal(still.masks, sample.masks)
+
+
+def test_the_matrix_is_opencvs():
+    """Oracle: cv2.getRotationMatrix2D around the canvas' centre, which lands in the middle of the square."""
+    augment = Augment(degrees=30, translate=0, scale=0.5)
+    matrix, gain = augment.draw_matrix((200, 300), 100, generator(1))
+    draws = generator(1)
+    angle, scale = draws.uniform(-30, 30), draws.uniform(0.5, 1.5)
+    expected = cv2.getRotationMatrix2D((150, 100), angle, scale)
+    expected[:, 2] += (50 - 150, 50 - 100)
+    assert gain == scale
+    assert np.allclose(matrix, expected)
+
+
+def test_a_whole_pixel_shift_by_hand():
+    """Oracle: by hand; everything moves by (12, -7), grey 114 comes in, and the box is cut by nothing."""
+    sample = white_on_black()._replace(masks=None)
+    moved = transform(sample, np.array([[1, 0, 12.0], [0, 1, -7.0]]), 96, gain=1.0)
+    assert moved.boxes.tolist() == [[32, 23, 72, 43]]
+    assert found(moved.image[:, :, 0] == 255) == [32, 23, 72, 43]
+    assert np.all(moved.image[:, :12] == 114)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_boxes_stay_on_their_objects(masks):
+    """Oracle: the white pixels after mosaic, scale, shift and flip; an object cut by nothing is found at its box."""
+    sample = white_on_black(box=(38, 42, 58, 52))
+    augment = Augment(hsv=(0, 0, 0), mosaic=0.5)
+    data, checked = One(sample if masks else sample._replace(masks=None)), 0
+    for seed in range(60):
+        varied = augment(data, 0, 96, generator(seed))
+        assert varied.image.shape == (96, 96, 3)
+        for number, box in enumerate(varied.boxes):
+            x1, y1, x2, y2 = (int(round(float(edge))) for edge in box)
+            inside = varied.image[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2]
+            assert not inside.size or inside.min() > 250  # white all over
+            if min(x1, y1) > 4 and max(x2, y2) < 92:  # cut by nothing
+                around = varied.image[y1 - 4 : y2 + 4, x1 - 4 : x2 + 4, 0] > 185
+                assert found(around) == pytest.approx([4, 4, 4 + x2 - x1, 4 + y2 - y1], abs=2)
+                checked += 1
+            if masks:
+                assert found(varied.masks[number]) == box.tolist()
+    assert checked > 40
+
+
+def test_a_mosaic_lays_four_pictures_around_a_point():
+    """Oracle: by hand; four colours meet in one point of the middle half, each box lies on its own colour."""
+    samples = []
+    for level in (10, 60, 180, 250):
+        image = np.full((64, 48, 3), level, np.uint8)
+        samples.append(Sample(image, np.float32([[4, 6, 44, 60]]), np.array([level]), None, level))
+    for seed in range(10):
+        canvas, boxes, labels, _, _ = mosaic(samples, 64, generator(seed))
+        assert canvas.shape == (128, 128, 3) and labels.tolist() == [10, 60, 180, 250]
+        for box, label in zip(boxes.astype(int), labels, strict=True):
+            assert np.all(canvas[box[1] : box[3], box[0] : box[2]] == label)
+        right, below = found(canvas[..., 0] == 10)[2:]
+        assert 32 <= right <= 96 and 32 <= below <= 96
+        assert found(canvas[..., 0] == 250)[:2] == [right, below]
+
+
+def test_a_mosaics_pictures_come_from_the_pool():
+    """Invariant: with a pool of one picture, all four are that picture; the sample keeps its own id."""
+
+    class Numbered(One):
+        def sample(self, index):
+            return self.only._replace(labels=np.array([index]))
+
+    varied = Augment(**(STILL | {"mosaic": 1}))(Numbered(white_on_black()), 7, 96, generator(), pool=range(40, 41))
+    assert set(varied.labels.tolist()) <= {7, 40}
+    assert varied.image_id == 11
+
+
+def test_which_boxes_survive():
+    """Oracle: by hand, the official limits: sides above 2, above a tenth of the area, aspect below 100."""
+    before = np.float32([[0, 0, 20, 20]] * 4 + [[0, 0, 500, 3]])
+    after = np.float32([[0, 0, 20, 20], [0, 0, 2, 20], [0, 0, 6, 6], [0, 0, 7, 7], [0, 0, 500, 3]])
+    assert box_candidates(before, after).tolist() == [True, False, False, True, False]
+
+
+def test_mirror_by_hand():
+    """Oracle: by hand, x to 96 - x; twice is the identity."""
+    sample = white_on_black()
+    once = mirror(sample)
+    assert once.boxes.tolist() == [[36, 30, 76, 50]]
+    assert found(once.image[..., 0]) == found(once.masks[0]) == [36, 30, 76, 50]
+    twice = mirror(once)
+    assert np.array_equal(twice.image, sample.image) and np.array_equal(twice.boxes, sample.boxes)
+
+
+def test_colours_shift_within_their_gains():
+    """Oracle: the HSV definition; grey has no hue, its value moves by at most the gain; gain 0 is the identity."""
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    levels = [shift_colours(grey, (0.015, 0.7, 0.4), generator(seed)) for seed in range(200)]
+    assert all(np.ptp(level) == 0 for level in levels)
+    values = np.array([level[0, 0, 0] for level in levels])
+    assert 59 <= values.min() < 65 and 135 < values.max() <= 140
+    assert shift_colours(grey, (0, 0, 0), generator()) is grey
+
+
+def test_an_augmentation_follows_from_its_generator():
+    """Invariant: the same generator state gives the same bytes, another gives others."""
+    scenes = Scenes(8, split="train")
+    first, again, other = (Augment()(scenes, 2, 160, generator(seed)) for seed in (5, 5, 6))
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.masks, again.masks)
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_nothing_on_the_picture_is_no_trouble():
+    empty = Sample(np.zeros((50, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 0)
+    for probability in (0, 1):
+        varied = Augment(mosaic=probability)(One(empty), 0, 64, generator())
+        assert varied.boxes.shape == (0, 4) and varied.image.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mosaic": 1.5}, "mosaic must be 0..1, got 1.5"),
+        ({"hsv": (0.1, 0.2)}, "hsv must be three gains of 0..1"),
+        ({"shear": 90}, "degrees must be 0..180 and shear 0..90, got 0.0 and 90"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Augment(**settings)
+
+
+def test_a_mosaic_is_drawn_as_if_every_picture_was_resized_first():
+    """Oracle: cv2.resize to a picture of its own, pasted with plain slices, for pictures within and over the canvas' edge."""
+    pictures = np.random.default_rng(0)
+    for seed in range(12):
+        shapes = [(60, 80), (80, 60), (64, 64), (17, 90)]
+        images = [pictures.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+        samples = [Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 0) for image in images]
+        found = mosaic(samples, 64, generator(seed)).image
+        x, y = (int(part) for part in generator(seed).uniform(32, 96, size=2))
+        padded = np.full((64 + 128 + 64, 64 + 128 + 64, 3), 114, np.uint8)  # the canvas with 64 around it
+        for place, image in enumerate(images):
+            ratio = 64 / max(image.shape[:2])
+            small = cv2.resize(image, (int(image.shape[1] * ratio), int(image.shape[0] * ratio)))
+            height, width = small.shape[:2]
+            left, top = (x - width if place in (0, 2) else x) + 64, (y - height if place in (0, 1) else y) + 64
+            padded[top : top + height, left : left + width] = small
+        assert np.array_equal(found, padded[64:192, 64:192])

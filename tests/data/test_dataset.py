@@ -1,0 +1,166 @@
+"""COCO-format folders: a small one made here and read back, the real one, and everything that can be wrong with one."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as reference
+
+from oscillab.data.dataset import CocoFolder, open_dataset
+from oscillab.data.sample import encode_runs
+from oscillab.data.scenes import Scenes
+
+TRIANGLE = [[10, 5, 30, 5, 10, 25]]
+
+
+def content():
+    """A picture (40 rows, 50 columns) with a triangle, a crowd and an object in run lengths; one without anything."""
+    crowd = np.zeros((80, 100), np.uint8)  # twice the picture's size, as where pictures were shrunk and crowds were not
+    crowd[60:80, 0:40] = 1
+    small = np.zeros((40, 50), np.uint8)
+    small[30:34, 40:46] = 1
+    common = {"image_id": 5, "category_id": 9}
+    return {
+        "images": [
+            {"id": 5, "file_name": "a.png", "height": 40, "width": 50},
+            {"id": 8, "file_name": "b.png", "height": 16, "width": 16},
+        ],
+        "annotations": [
+            {**common, "id": 1, "bbox": [10, 5, 20, 20], "area": 200, "iscrowd": 0, "segmentation": TRIANGLE},
+            {**common, "id": 2, "bbox": [0, 30, 20, 10], "area": 200, "iscrowd": 1, "segmentation": encode_runs(crowd)},
+            {**common, "id": 3, "category_id": 4, "bbox": [40, 30, 6, 4], "segmentation": encode_runs(small)},
+        ],
+        "categories": [{"id": 9, "name": "kite"}, {"id": 4, "name": "cup"}],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes `content` (or another) as a COCO-format folder, split "val2017", and returns its path."""
+
+    def write(whole=None):
+        pictures = tmp_path / "images" / "val2017"
+        pictures.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(pictures / "a.png"), np.full((40, 50, 3), (10, 20, 30), np.uint8))  # blue, green, red
+        cv2.imwrite(str(pictures / "b.png"), np.zeros((16, 16, 3), np.uint8))
+        annotations = tmp_path / "annotations" / "instances_val2017.json"
+        annotations.parent.mkdir(exist_ok=True)
+        annotations.write_text(json.dumps(whole or content()))
+        return tmp_path
+
+    return write
+
+
+def test_a_folder_is_read_back(folder):
+    """Oracle: what was written; classes in the order of category ids, the crowd is no object to learn."""
+    data = CocoFolder(folder(), masks=True)
+    assert (len(data), data.names, data.category_ids, data.fresh) == (2, ["cup", "kite"], [4, 9], False)
+    sample = data.sample(0)
+    assert sample.image.shape == (40, 50, 3) and sample.image[0, 0].tolist() == [30, 20, 10]
+    assert sample.boxes.tolist() == [[10, 5, 30, 25], [40, 30, 46, 34]]
+    assert sample.labels.tolist() == [1, 0] and sample.image_id == 5
+    assert int(sample.masks[0].sum()) == pytest.approx(200, abs=15) and sample.masks[1].sum() == 24
+    empty = data.sample(1)
+    assert empty.boxes.shape == (0, 4) and empty.masks.shape == (0, 16, 16)
+
+
+def test_the_ground_truth_keeps_crowds_at_their_pictures_size(folder):
+    """Oracle: the crowd's rectangle of 20 x 40 at twice the size, hence 10 x 20 here, decoded by pycocotools."""
+    truth = CocoFolder(folder()).ground_truth()
+    assert [entry["iscrowd"] for entry in truth["annotations"]] == [0, 1, 0]
+    mask = reference.decode(reference.frPyObjects(truth["annotations"][1]["segmentation"], 40, 50))
+    assert mask.shape == (40, 50) and mask.sum() == mask[30:40, 0:20].sum() == 200
+    assert truth["annotations"][2]["area"] == 24  # from its box: the file gave none
+
+
+def test_the_real_folder(shared, caplog):
+    """Oracle: the counts of its README, and pycocotools' rasters of the same polygons."""
+    data = open_dataset(str(shared / "coco"), "val", masks=True)
+    assert (len(data), len(data.names), data.names[0], data.category_ids[-1]) == (188, 80, "person", 90)
+    assert not caplog.records
+    truth = data.ground_truth()
+    assert sum(entry["iscrowd"] for entry in truth["annotations"]) == 20
+    overlaps = []
+    for index in range(25):
+        sample = data.sample(index)
+        entries = [e for e in truth["annotations"] if e["image_id"] == sample.image_id and not e["iscrowd"]]
+        for mask, entry in zip(sample.masks, entries, strict=True):
+            expected = reference.decode(reference.merge(reference.frPyObjects(entry["segmentation"], *mask.shape)))
+            if expected.sum() > 400:
+                overlaps.append((mask & expected).sum() / (mask | expected).sum())
+    assert np.mean(overlaps) > 0.96  # outlines differ by a fraction of a pixel
+
+
+def changed(part, number, **fields):
+    """The content with fields of one entry changed."""
+    whole = content()
+    whole[part][number] |= fields
+    return whole
+
+
+def test_missing_pictures_are_counted(folder):
+    with pytest.raises(ValueError, match="lists 2 pictures, 1 of them are missing in .*, the first is c.png"):
+        CocoFolder(folder(changed("images", 1, file_name="c.png")))
+
+
+def test_a_box_over_the_edge_is_cut_in_sample_and_ground_truth(folder):
+    """Oracle: by hand; x from 45 to 65 in a picture of 50 columns."""
+    data = CocoFolder(folder(changed("annotations", 0, bbox=[45, 10, 20, 10])))
+    assert data.sample(0).boxes.tolist()[0] == [45, 10, 50, 20]
+    assert data.ground_truth()["annotations"][0]["bbox"] == [45, 10, 5, 10]
+
+
+def test_an_unreadable_picture_and_one_of_another_size_are_refused(folder):
+    root = folder()
+    (root / "images" / "val2017" / "a.png").write_bytes(b"no picture")
+    cv2.imwrite(str(root / "images" / "val2017" / "b.png"), np.zeros((20, 16, 3), np.uint8))
+    data = CocoFolder(root)
+    with pytest.raises(ValueError, match="a.png cannot be read"):
+        data.sample(0)
+    with pytest.raises(ValueError, match=r"b.png has \(20, 16\) rows and columns, its annotations say \(16, 16\)"):
+        data.sample(1)
+
+
+def test_objects_without_segmentation_are_refused_where_masks_are_asked_for(folder):
+    """Oracle: the message names the file, the key and the remedy; boxes alone open."""
+    root = folder(changed("annotations", 0, segmentation=[]))
+    message = r"instances_val2017.json: 1 objects have no 'segmentation', the first in image 5: give .* \(masks=False\)"
+    with pytest.raises(ValueError, match=message):
+        CocoFolder(root, masks=True)
+    assert len(CocoFolder(root).sample(0).boxes)
+
+
+def test_open_dataset_knows_scenes_and_folders(folder):
+    scenes = open_dataset("scenes", "val2017", size=96, count=7)
+    assert isinstance(scenes, Scenes) and (len(scenes), scenes.split, scenes.size) == (7, "val", 96)
+    root = folder()
+    assert open_dataset(str(root), "val").split == "val2017"
+    with pytest.raises(ValueError, match="has no split 'train'; it has val2017"):
+        open_dataset(str(root), "train")
+    with pytest.raises(ValueError, match="no data set 'nowhere': give 'scenes' or the path"):
+        open_dataset("nowhere")
+
+
+def test_pictures_are_kept_decoded_where_all_of_them_fit(folder, monkeypatch):
+    """Oracle: counted readings: one a picture where 3 * (40 * 50 + 16 * 16) bytes are allowed, one a call with a byte less."""
+    root = folder()
+    size, readings = 3 * (40 * 50 + 16 * 16), []
+    read = CocoFolder._read
+    monkeypatch.setattr(CocoFolder, "_read", lambda self, image: readings.append(image["id"]) or read(self, image))
+    kept, afresh = CocoFolder(root, cache_bytes=size), CocoFolder(root, cache_bytes=size - 1)
+    for index in (0, 1, 0, 0):
+        first, second = kept.sample(index), afresh.sample(index)
+        assert np.array_equal(first.image, second.image) and np.array_equal(first.boxes, second.boxes)
+    assert readings == [5, 5, 8, 8, 5, 5]
+    with pytest.raises(ValueError, match="read-only"):
+        kept.sample(0).image[:] = 0
+
+
+def test_a_worker_is_sent_no_pictures(folder):
+    """Oracle: the length of the pickle, which is shorter than one decoded picture's 6,000 bytes."""
+    data = CocoFolder(folder())
+    data.sample(0)
+    sent = pickle.dumps(data)
+    assert len(sent) < 6000 and np.array_equal(pickle.loads(sent).sample(0).image, data.sample(0).image)

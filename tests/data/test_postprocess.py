@@ -1,0 +1,153 @@
+"""The boxes that a detector reports, held to the official code's recorded output, to NMS written as its definition
+reads (a double loop over boxes), and to examples small enough to work out by hand."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from oscillab.data import postprocess
+from oscillab.data.postprocess import detections
+
+
+def rows(*boxes, width=7):
+    """Decoded output (1, n, width) from (x1, y1, x2, y2, objectness, probabilities …)."""
+    decoded = torch.zeros(1, len(boxes), width)
+    for row, (x1, y1, x2, y2, *rest) in zip(decoded[0], boxes, strict=True):
+        row[:4] = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+        row[4:] = torch.tensor(rest)
+    return decoded
+
+
+def test_official_boxes_of_a_real_picture(shared):
+    """Oracle: what the official code reports of the real yolov5n's output, after its own NMS."""
+    recorded = np.load(shared / "oracle" / "real-yolov5n.npz")
+    (found,) = detections(recorded["decoded"], conf=0.25, iou=0.45)
+    np.testing.assert_array_equal(found, recorded["detections"])
+
+
+def greedy(decoded, conf, iou, max_boxes):
+    """NMS as its definition reads: per class, the best box suppresses those that overlap it by more than `iou`."""
+    found = []
+    for label in range(decoded.shape[1] - 5):
+        left = [row for row in decoded if row[4] > conf and row[4] * row[5 + label] > conf]
+        left.sort(key=lambda row: -row[4] * row[5 + label])
+        while left:
+            best = left.pop(0)
+            found.append([*corners(best), best[4] * best[5 + label], label])
+            left = [row for row in left if overlap(corners(best), corners(row)) <= iou]
+    return np.array(sorted(found, key=lambda row: -row[4])[:max_boxes])
+
+
+def corners(row):
+    return row[0] - row[2] / 2, row[1] - row[3] / 2, row[0] + row[2] / 2, row[1] + row[3] / 2
+
+
+def overlap(a, b):
+    inner = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    return inner / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner)
+
+
+@pytest.mark.parametrize("max_boxes", [40, 300])
+def test_definition_of_nms(max_boxes):
+    """Oracle: a double loop in float64 over 120 crowded random boxes of 3 classes, for both images of a batch."""
+    random = np.random.default_rng(0)
+    decoded = np.concatenate(
+        [random.uniform(20, 60, (2, 120, 2)), random.uniform(10, 40, (2, 120, 2)), random.uniform(0, 1, (2, 120, 4))],
+        axis=2,
+    )
+    for found, image in zip(detections(decoded, conf=0.05, iou=0.5, max_boxes=max_boxes), decoded, strict=True):
+        expected = greedy(image, 0.05, 0.5, max_boxes)
+        assert found.shape == expected.shape and len(found) > 39
+        np.testing.assert_allclose(found, expected, atol=1e-4)  # float32 against float64, at 60 pixels
+
+
+def test_every_class_of_a_box():
+    """Worked by hand: a box above the threshold in both classes is reported twice; neither suppresses the other."""
+    (found,) = detections(rows((10, 20, 30, 60, 0.8, 0.5, 0.25)), conf=0.1)
+    np.testing.assert_allclose(found, [[10, 20, 30, 60, 0.4, 0], [10, 20, 30, 60, 0.2, 1]], rtol=1e-6)
+
+
+def test_thresholds_are_strict():
+    """Worked by hand: IoU 1/2 is not more than 1/2, a score of 1/4 does not exceed 1/4, nor does objectness 1/4."""
+    half = rows((0, 0, 2, 1, 1, 0.75, 0), (0, 0, 1, 1, 1, 0.5, 0))
+    assert len(detections(half, iou=0.5)[0]) == 2
+    assert len(detections(half, iou=0.49)[0]) == 1
+    assert len(detections(rows((0, 0, 2, 1, 0.5, 0.5, 0.75)), conf=0.25)[0]) == 1
+    assert len(detections(rows((0, 0, 2, 1, 0.25, 1, 1)), conf=0.25)[0]) == 0
+
+
+def test_limit_of_candidates(monkeypatch):
+    """Worked by hand: with room for three candidates, the three best pairs of box and class are left, of any class."""
+    apart = rows((0, 0, 9, 9, 1, 0.9, 0.2), (20, 0, 29, 9, 1, 0.3, 0.8), (40, 0, 49, 9, 1, 0.7, 0.1))
+    assert len(detections(apart)[0]) == 6
+    monkeypatch.setattr(postprocess, "CANDIDATE_LIMIT", 3)
+    np.testing.assert_allclose(detections(apart)[0][:, 4:], [[0.9, 0], [0.8, 1], [0.7, 0]], rtol=1e-6)
+
+
+def test_limit_of_candidates_among_equals():
+    """Invariant: more equal pairs than may enter NMS, from a network that says the same everywhere, give 300 boxes."""
+    decoded = torch.full((1, 8000, 9), 0.5)
+    decoded[0, :, 0] = torch.arange(8000) * 2.0  # far apart: nothing is suppressed
+    assert len(detections(decoded)[0]) == 300
+
+
+def test_mask_coefficients_stay_with_their_box():
+    """Worked by hand: the better box carries its own coefficients, the suppressed one's are gone."""
+    decoded = rows((0, 0, 10, 10, 0.5, 1, -1, -2), (0, 0, 10, 11, 0.9, 1, 3, 4), width=8)
+    (found,) = detections(decoded, classes=1)
+    np.testing.assert_allclose(found, [[0, 0, 10, 11, 0.9, 0, 3, 4]], rtol=1e-6)
+
+
+def test_nothing_found():
+    """Nothing above the threshold gives an array of no rows, of the same width, beside a picture that has some."""
+    decoded = torch.cat([rows((0, 0, 2, 2, 0, 1, 1)), rows((0, 0, 2, 2, 1, 1, 0))])
+    empty, one = detections(decoded)
+    assert empty.shape == (0, 6) and empty.dtype == np.float32 and one.shape == (1, 6)
+    assert detections(torch.zeros(1, 4, 39), classes=2)[0].shape == (0, 38)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_forked_process():
+    """Oracle: the parent's own answer, which a child forked after it must give too, and not hang."""
+    decoded = rows((0, 0, 10, 10, 0.5, 1, 0), (0, 0, 10, 11, 0.9, 1, 0)).numpy()
+    (expected,) = detections(decoded)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        (found,) = pool.apply_async(_in_child, [decoded]).get(timeout=60)
+    np.testing.assert_array_equal(found, expected)
+
+
+def _in_child(decoded):
+    torch.set_num_threads(1)
+    return detections(decoded)
+
+
+@pytest.mark.parametrize("column", [0, 4, 5])
+def test_output_that_is_not_finite(column):
+    """A NaN in a box, in an objectness or in a class is an error, and no empty picture."""
+    decoded = rows((0, 0, 10, 10, 0.5, 1, 0), (0, 0, 10, 11, 0.9, 1, 0))
+    decoded[0, 1, column] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        detections(decoded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"conf": 1.5}, "conf must be 0..1, got 1.5"),
+        ({"iou": -0.1}, "iou must be 0..1, got -0.1"),
+        ({"max_boxes": 0}, "max_boxes must be 1 or more, got 0"),
+        ({"classes": 3}, r"classes must be 1\.\.2 for rows of 7, got 3"),
+    ],
+)
+def test_arguments_out_of_range(arguments, says):
+    """Each error says what is allowed and what was given."""
+    with pytest.raises(ValueError, match=says):
+        detections(torch.zeros(1, 4, 7), **arguments)
+
+
+def test_shape_of_no_detector():
+    """A map of raw outputs is refused, with its shape."""
+    with pytest.raises(ValueError, match=r"\(images, boxes, 5 \+ classes\), got \(1, 3, 8, 8, 85\)"):
+        detections(torch.zeros(1, 3, 8, 8, 85))

@@ -1,0 +1,65 @@
+"""Does the view of a layer show the picked weight at the chosen step?"""
+
+import numpy as np
+import pytest
+
+from oscillab.plot.layer_view import coarse, draw_layer_view, flip_rates_at, sampled_weights
+
+
+def test_sampled_weights_come_by_flips(live):
+    """Oracle: the counts of the recording at the sampled places."""
+    where, chosen = live.weights_of("middle"), sampled_weights(live, "middle")
+    flips = live["flip_count"][where][chosen].tolist()
+    assert len(chosen) == 4 and flips == sorted(flips, reverse=True)
+    assert set(np.array(chosen) + where.start) <= set(live["sample_index"].tolist())
+
+
+def test_the_course_is_that_of_the_weight_around_the_step(live):
+    """Oracle: the recorded latent weight over the step size, from 75 steps before to 75 after; a line at the step."""
+    weight = sampled_weights(live, "middle")[1]
+    figure = draw_layer_view({"run": ("lsq", live)}, "middle", weight=weight, step=40)
+    course = next(axes for axes in figure.axes if axes.get_ylabel() == "w / s")
+    column = live["sample_index"].tolist().index(weight + live.weights_of("middle").start)
+    drawn = next(line for line in course.lines if line.get_linewidth() == 1.5)
+    np.testing.assert_allclose(drawn.get_xdata(), np.arange(0, 116))
+    np.testing.assert_allclose(drawn.get_ydata(), (live["latent_weight"] / live["sample_step_size"])[:116, column])
+    assert [40, 40] in [list(line.get_xdata()) for line in course.lines]
+
+
+def test_two_runs_have_two_columns(live, average):
+    """Oracle: each panel twice, titled by run and method."""
+    figure = draw_layer_view({"a": ("lsq", live), "b": ("ema", average)}, "middle")
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    assert titles == ["a, LSQ", "b, EMA"]
+    assert sum(axes.get_ylabel() == "w / s" for axes in figure.axes) == 2
+
+
+def test_what_cannot_be_drawn_is_a_sentence(live, make_recording):
+    """Oracle: the documented errors: no course, an unknown layer, unlike layers, a weight that was not sampled, no positions."""
+    with pytest.raises(ValueError, match="no weight of layer 'middle' has a recorded course"):
+        draw_layer_view({"a": ("lsq", live.thinned(trajectories=False))}, "middle")
+    with pytest.raises(ValueError, match="unknown layer 'centre'"):
+        draw_layer_view({"a": ("lsq", live)}, "centre")
+    with pytest.raises(ValueError, match="a and b cannot be compared: they record 3 and 2 unlike layers"):
+        draw_layer_view({"a": ("lsq", live), "b": ("lsq", make_recording(names=("first", "last")))}, "first")
+    with pytest.raises(ValueError, match="weight 99 of layer 'middle' has no recorded course"):
+        draw_layer_view({"a": ("lsq", live)}, "middle", weight=99)
+    with pytest.raises(ValueError, match="latent weights of layer 'middle' were not recorded"):
+        draw_layer_view({"a": ("lsq", make_recording(positions=False))}, "middle")
+
+
+def test_flip_rates_are_those_of_the_steps_before(live):
+    """Oracle: the mean of the recorded counts over steps 31 to 80, and over step 1 alone at the start."""
+    rates = flip_rates_at(live, 80)
+    expected = live["layer_flip_count"][31:81].mean(0) / live.weight_counts
+    np.testing.assert_allclose(list(rates.values()), expected)
+    first = live["layer_flip_count"][1] / live.weight_counts
+    np.testing.assert_allclose(list(flip_rates_at(live, 0).values()), first)
+
+
+def test_a_coarse_map_keeps_the_mean():
+    """Oracle: blocks of equal size have the mean of the whole; a small map stays as it is."""
+    values = np.arange(96.0 * 4).reshape(96, 4)
+    small = coarse(values)
+    assert small.shape == (48, 4) and small.mean() == values.mean()
+    assert (coarse(values[:10]) == values[:10]).all()

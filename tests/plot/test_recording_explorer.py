@@ -1,0 +1,144 @@
+"""The explorer of recordings as an object: what is set, what is drawn, and what it says where it cannot."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oscillab.plot import picture_box, recording_explorer
+from oscillab.plot.recording_explorer import RecordingExplorer
+from oscillab.plot.sightings import FORMAT, METHODS, Sightings
+
+
+def sightings_of(layers):
+    """Detections of a network with these layers: one picture, one object, each method another score."""
+    seen = {method: {"0": [[2.0, 2, 9, 9, 0.3 + 0.1 * i, 0]]} for i, method in enumerate(METHODS)}
+    content = {"format": FORMAT, "network": "yolov5n", "layers": list(layers), "names": ["disc"]}
+    return Sightings(content | {"truth": {"0": [[2.0, 2, 9, 9, 0]]}, "methods": seen})
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The arguments of every drawing: of a layer, of detections, and every sentence in their place."""
+    calls = {"layer": [], "detections": [], "sentence": []}
+    layer, detections = recording_explorer.draw_layer_view, recording_explorer.draw_sightings
+
+    def note(kind, draw):
+        def noted(*args, **kwargs):
+            calls[kind].append((args, kwargs))
+            return draw(*args, **kwargs)
+
+        return noted
+
+    monkeypatch.setattr(recording_explorer, "draw_layer_view", note("layer", layer))
+    monkeypatch.setattr(recording_explorer, "draw_sightings", note("detections", detections))
+    original = recording_explorer.sentence
+
+    def noted_sentence(text, **options):
+        calls["sentence"].append(text)
+        return original(text, **options)
+
+    for room in (picture_box, recording_explorer):
+        monkeypatch.setattr(room, "sentence", noted_sentence)
+    return calls
+
+
+@pytest.fixture
+def explorer(drawn, live, average):
+    """An explorer of one run, live and averaged, with detections of its network."""
+    sightings = sightings_of(live.layer_names)
+    return RecordingExplorer({"run": {"lsq": live, "ema": average}}, sightings=sightings, image_of=picture)
+
+
+def picture(number):
+    """A grey picture."""
+    return np.full((16, 16, 3), 90, np.uint8)
+
+
+def last(calls):
+    """The last call's positional and named arguments."""
+    return calls[-1]
+
+
+def test_a_click_on_a_layer_and_a_weight_reaches_the_drawing(explorer, drawn):
+    """Oracle: the arguments of the drawing: the clicked layer with its most flipping weight, then the clicked weight."""
+    explorer.network.buttons["last"].click()
+    (runs, layer), named = last(drawn["layer"])
+    assert layer == "last" and list(runs) == ["run"]
+    other = [key for key in explorer.weights.buttons if key != explorer.weights.value][0]
+    before = explorer.pictures[0].value
+    explorer.weights.buttons[other].click()
+    assert last(drawn["layer"])[1]["weight"] == int(other) != named["weight"]
+    assert explorer.pictures[0].value != before
+
+
+def test_the_switches_choose_recording_and_method(explorer, drawn, live, average):
+    """Oracle: EMA shows the average's recording; QC changes the method of the detections alone."""
+    assert last(drawn["layer"])[0][0]["run"] == ("lsq", live)
+    explorer.ema.value = True
+    assert last(drawn["layer"])[0][0]["run"] == ("ema", average)
+    count = len(drawn["layer"])
+    explorer.qc.value = True
+    assert last(drawn["detections"])[1]["chosen"] == "ema+qc" and len(drawn["layer"]) == count
+    explorer.ema.value = False
+    assert "lsq+qc" in last(drawn["detections"])[1]["methods"]
+
+
+def test_the_step_colours_the_network(explorer):
+    """Oracle: the tooltips tell each layer's rate over the fifty steps before; another step, another rate."""
+    before = {key: button.tooltip for key, button in explorer.network.buttons.items()}
+    explorer.step.value = 10
+    after = {key: button.tooltip for key, button in explorer.network.buttons.items()}
+    assert before != after and after["middle"].endswith("% of a layer's weights flip in a step")
+
+
+def test_a_file_of_ones_own(explorer, drawn, live, tmp_path):
+    """Oracle: it is shown under its name; a wrong one leaves its sentence and everything goes on working."""
+    explorer.path.value = str(live.save(tmp_path / "mine.npz"))
+    assert explorer.run.value == "mine" and set(last(drawn["layer"])[0][0]) == {"mine"}
+    explorer.path.value = str(tmp_path / "none.npz")
+    assert "none.npz: cannot be read" in drawn["sentence"][-1]
+    explorer.ema.value = True
+    assert drawn["sentence"][-1].startswith("mine holds no recording of EMA")
+    explorer.ema.value = False
+    count = len(drawn["sentence"])
+    explorer.beside.value = "run"
+    assert set(last(drawn["layer"])[0][0]) == {"mine", "run"} and len(drawn["sentence"]) == count
+
+
+def test_what_cannot_be_shown_is_said(drawn, live, make_recording):
+    """Oracle: the sentences of the documented cases: no recording, another network, unlike layers, no course."""
+    empty = RecordingExplorer({})
+    assert drawn["sentence"][0].startswith("no recording: open a file") and repr(empty).endswith("(no recording)")
+    RecordingExplorer({"run": live}, sightings=sightings_of(["other"]), image_of=picture)
+    assert "run records another network than the one whose detections these are" in drawn["sentence"][-1]
+    two = RecordingExplorer({"run": live, "part": make_recording(names=("first", "last"))})
+    two.beside.value = "part"
+    assert "run and part cannot be compared" in drawn["sentence"][-1]
+    RecordingExplorer({"run": live.thinned(trajectories=False)})
+    assert any("has a recorded course" in text for text in drawn["sentence"])
+
+
+def test_an_empty_explorer_opens_a_file(drawn, live, tmp_path):
+    """Oracle: the drawing of the file's recording."""
+    explorer = RecordingExplorer({})
+    explorer.path.value = str(live.save(tmp_path / "mine.npz"))
+    assert set(last(drawn["layer"])[0][0]) == {"mine"} and "middle" in explorer.network.buttons
+
+
+def test_it_shows_both_pictures_where_no_kernel_runs(explorer):
+    """Oracle: a stable text; a picture as high as both at four fifths."""
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["text/plain"] == "RecordingExplorer(run)"
+    heights = [Image.open(io.BytesIO(one.value)).height for one in explorer.pictures]
+    assert Image.open(io.BytesIO(explorer.png())).height == sum(heights) * 4 // 5
+
+
+def test_it_says_which_weights_can_be_picked(explorer, drawn, live):
+    """Oracle: the recording's own numbers of weights and of sampled ones; with no course, a sentence and no button."""
+    layer = explorer.network.value
+    total, sampled = live.weight_counts[live.index(layer)], len(explorer.weights.buttons)
+    assert f"Of {total:,} weights these {sampled} have a recorded course" in explorer.weights.legend.value
+    bare = RecordingExplorer({"bare": live.thinned(trajectories=False)})
+    assert "can be picked: none has a recorded course" in bare.weights.legend.value and not bare.weights.buttons

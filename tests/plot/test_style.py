@@ -1,0 +1,91 @@
+"""The style table and the figures' bytes."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import seaborn
+from PIL import Image
+
+from oscillab.plot.style import METHODS, blank, finding, look, sentence
+
+
+def rendered(figure):
+    """The pixels of a figure's PNG, (height, width, 3)."""
+    return np.asarray(Image.open(BytesIO(figure.png())).convert("RGB")).astype(int)
+
+
+def test_methods_keep_their_house_style():
+    """Oracle: the house style's words, and seaborn's colorblind palette."""
+    palette = seaborn.color_palette("colorblind").as_hex()
+    expected = {
+        "lsq": (0, "solid", "o"),
+        "ema": (1, "dashed", "s"),
+        "lsq+qc": (2, "dotted", "^"),
+        "ema+qc": (3, "dashdot", "D"),
+    }
+    for method, (index, dash, marker) in expected.items():
+        assert (METHODS[method].color, METHODS[method].dash, METHODS[method].marker) == (palette[index], dash, marker)
+    assert len({one.color for one in METHODS.values()}) == len(METHODS)
+
+
+def test_an_unknown_method_is_refused():
+    """Oracle: the documented error."""
+    with pytest.raises(ValueError, match="method must be one of fp32, .* got 'sgd'"):
+        look("sgd")
+
+
+def test_png_keeps_the_colour_of_a_small_mark():
+    """Oracle: one marker of each method is found in the pixels within 24 of its colour, beside much else."""
+    figure, axes = blank()
+    axes[0, 0].plot(np.random.default_rng(0).normal(size=(300, 6)).cumsum(0))
+    for place, one in enumerate(METHODS.values()):
+        axes[0, 0].plot([place], [0], "s", markersize=5, color=one.color, zorder=9)
+    pixels = rendered(figure)
+    for one in METHODS.values():
+        color = [int(one.color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert np.abs(pixels - color).max(2).min() < 24, f"{one.label} lost its colour"
+
+
+def test_png_keeps_a_photograph():
+    """Oracle: the same figure through matplotlib alone. Dithering keeps means: those of 8 x 8 pixels to 20 of 255."""
+    figure, axes = blank(4, 3)
+    generator = np.random.default_rng(0)
+    axes[0, 0].imshow(generator.integers(0, 255, (6, 8, 3), dtype=np.uint8), interpolation="bicubic", aspect="auto")
+    plain = BytesIO()
+    figure.savefig(plain, format="png", dpi=96)
+    expected = np.asarray(Image.open(plain).convert("RGB")).astype(int)
+    blocks = (rendered(figure) - expected)[:288, :384].reshape(36, 8, 48, 8, 3).mean((1, 3))
+    assert np.abs(blocks).max() < 20  # a wrong colour is off by more than 50
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    """Oracle: the PNG signature; IPython calls `_repr_png_`."""
+    assert blank()[0]._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_long_finding_is_broken_into_lines():
+    """Oracle: no line is wider than the figure: the text's own extent in pixels."""
+    figure, _ = blank(5, 3)
+    finding(figure, "a sentence of many words " * 6)
+    figure.png()
+    assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * figure.dpi
+
+
+def test_a_broken_finding_has_lines_of_like_length():
+    """Oracle: by hand, 24 words of 4 letters in 55 characters a line are 3 lines, and 8 words fill each of them."""
+    figure, _ = blank(5, 3)
+    finding(figure, " ".join(["four"] * 24))
+    assert [len(line.split()) for line in figure.get_suptitle().split("\n")] == [8, 8, 8]
+
+
+@pytest.mark.parametrize("text", ["no such layer", "a file with a long name cannot be read, and this says why " * 4])
+def test_a_sentence_is_a_figure(text):
+    """Oracle: its only text, word for word, within a figure that leaves less than 50 pixels of its height empty."""
+    figure = sentence(text)
+    (drawn,) = figure.axes[0].texts
+    assert drawn.get_text().split() == text.split()
+    figure.png()
+    box = drawn.get_window_extent()
+    assert min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+    assert figure.bbox.height < box.height + 50

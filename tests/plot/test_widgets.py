@@ -1,0 +1,98 @@
+"""The Explorer as an object: set a control, see what is drawn. The browser and nbval see the rest."""
+
+from base64 import b64decode
+
+import ipywidgets
+import pytest
+
+from oscillab import toy
+from oscillab.plot.style import blank
+from oscillab.plot.widgets import PICTURES, Explorer, LayerExplorer, ToyExplorer
+
+
+@pytest.fixture
+def drawn():
+    """What `draw` was called with."""
+    return []
+
+
+@pytest.fixture
+def explorer(drawn):
+    """An Explorer of one number that refuses negative ones."""
+
+    def draw(number):
+        drawn.append(number)
+        if number < 0:
+            raise ValueError("number must be 0 or more")
+        figure, axes = blank(3, 2)
+        axes[0, 0].plot([0, number])
+        return figure
+
+    return Explorer(draw, {"number": ipywidgets.IntSlider(1, -3, 3)})
+
+
+def test_a_control_draws_anew(explorer, drawn):
+    """Oracle: the calls of `draw`, and another picture."""
+    before = explorer.picture.value
+    explorer.controls["number"].value = 2
+    assert drawn == [1, 2] and explorer.picture.value != before
+
+
+def test_an_error_takes_the_place_of_the_picture_and_passes(explorer):
+    """Oracle: the picture changes to a sentence and back; the Explorer goes on working."""
+    before = explorer.picture.value
+    explorer.controls["number"].value = -1
+    assert bytes(explorer.picture.value).startswith(b"\x89PNG") and explorer.picture.value != before
+    explorer.controls["number"].value = 1
+    assert explorer.picture.value == before
+
+
+def test_it_shows_where_no_kernel_runs(explorer):
+    """Oracle: the bundle holds the widget, a stable text, and the very picture."""
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["text/plain"] == "Explorer(number=1)" == repr(explorer)
+    assert b64decode(bundle["image/png"]) == explorer.picture.value
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_two_explorers_do_not_share_a_picture(explorer, drawn):
+    """Oracle: one is moved, the other stays."""
+    other = Explorer(explorer.draw, {"number": ipywidgets.IntSlider(1, -3, 3)})
+    explorer.controls["number"].value = 3
+    assert other.values() == {"number": 1} and drawn == [1, 1, 3]
+
+
+def test_toy_explorer_runs_the_toy_with_its_knobs():
+    """Oracle: the arguments that reach the simulation."""
+    calls = []
+
+    def simulate(target, **options):
+        calls.append((target, options))
+        return toy.one_weight(target, **options)
+
+    explorer = ToyExplorer(simulate, bits=3, learning_rate=0.1, target=0.2, steps=50)
+    explorer.controls["target"].value = -0.4
+    explorer.controls["bits"].value = 4
+    assert [(target, o["bits"], o["steps"]) for target, o in calls] == [(0.2, 3, 50), (-0.4, 3, 50), (-0.4, 4, 50)]
+    assert calls[0][1]["learning_rate"] == pytest.approx(0.1)
+    assert repr(explorer).startswith("ToyExplorer(bits=4, ")
+
+
+def test_every_picture_of_a_layer(live, average):
+    """Oracle: six different pictures, and another for another layer; its text names both settings."""
+    explorer = LayerExplorer({"lsq": live, "ema": average}, layer="middle")
+    seen = {explorer.picture.value}
+    assert repr(explorer) == "LayerExplorer(layer='middle', picture='latent weights')"
+    for picture in PICTURES:
+        explorer.controls["picture"].value = picture
+        seen.add(explorer.picture.value)
+    explorer.controls["layer"].value = "first"
+    assert len(seen | {explorer.picture.value}) == len(PICTURES) + 1
+
+
+def test_a_layer_explorer_names_what_it_does_not_know(live):
+    """Oracle: the documented errors."""
+    with pytest.raises(ValueError, match="unknown layer 'midle'; .*middle"):
+        LayerExplorer({"lsq": live}, layer="midle")
+    with pytest.raises(ValueError, match="picture must be one of latent weights, .*, got 'photo'"):
+        LayerExplorer({"lsq": live}, picture="photo")

@@ -1,0 +1,107 @@
+"""Does a file give back what was written, and as much as it can when it was damaged?"""
+
+import numpy as np
+import pytest
+
+from oscillab.recording import archive
+
+ARRAYS = {
+    "first": np.arange(5000, dtype=np.int64),
+    "second": np.random.default_rng(0).random((50, 40)).astype(np.float32),
+    "empty": np.zeros((0, 3), np.uint8),
+    "last": np.array([True, False]),
+}
+META = {"format": "a test", "deep": {"list": [1, None, "ü"]}}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A written file."""
+    archive.write(tmp_path / "file.npz", META, ARRAYS)
+    return tmp_path / "file.npz"
+
+
+def test_what_was_written_comes_back(file):
+    """Oracle: the arrays themselves, with their types and shapes; numpy's own reader agrees."""
+    meta, arrays, whole = archive.read(file)
+    assert meta == META and whole and list(arrays) == list(ARRAYS)
+    with np.load(file) as loaded:
+        for name, array in ARRAYS.items():
+            assert arrays[name].dtype == array.dtype
+            np.testing.assert_array_equal(arrays[name], array)
+            np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_the_same_arrays_give_the_same_bytes(file, tmp_path):
+    """Oracle: bytes; no time of writing is in them."""
+    archive.write(tmp_path / "again.npz", META, ARRAYS)
+    assert file.read_bytes() == (tmp_path / "again.npz").read_bytes()
+
+
+def test_every_cut_leaves_whole_arrays_only(file):
+    """Oracle: an invariant over cuts of every length: what is read equals what was written, and is never said to be whole."""
+    data, most = file.read_bytes(), -1
+    for end in range(0, len(data), 97):
+        file.write_bytes(data[:end])
+        meta, arrays, whole = archive.read(file)
+        assert not whole and meta in (None, META)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, ARRAYS[name])
+        assert len(arrays) >= most  # a longer file never gives less
+        most = len(arrays)
+    assert most == len(ARRAYS)
+
+
+def test_a_flipped_byte_costs_one_array(file):
+    """Oracle: the check sum of the member that it lies in; the others come back."""
+    data = bytearray(file.read_bytes())
+    data[data.index(b"second.npy") + 200] ^= 0xFF
+    file.write_bytes(data)
+    meta, arrays, whole = archive.read(file)
+    assert meta == META and not whole and sorted(arrays) == ["empty", "first", "last"]
+
+
+@pytest.fixture
+def chunks(file):
+    """The file with two chunks: `first` grows by 3 and 4 rows, `last` comes anew."""
+    archive.append(file, 1, META | {"at": 1}, {"first": np.arange(3), "last": np.array([False])}, grown=["first"])
+    archive.append(file, 2, META | {"at": 2}, {"first": np.arange(4), "last": np.array([True])}, grown=["first"])
+    return file
+
+
+def test_chunks_are_put_together(chunks):
+    """Oracle: numpy's concatenate, the last of what comes anew, and the first of what no chunk holds."""
+    meta, arrays, whole = archive.read(chunks)
+    assert whole and meta == META | {"at": 2} and list(arrays) == list(ARRAYS)
+    np.testing.assert_array_equal(arrays["first"], [*range(5000), *range(3), *range(4)])
+    assert arrays["last"].tolist() == [True]
+    np.testing.assert_array_equal(arrays["second"], ARRAYS["second"])
+
+
+def test_a_cut_chunk_does_not_count(chunks):
+    """Oracle: an invariant over cuts of every length behind the first part: none, one or both chunks, never a part."""
+    data = chunks.read_bytes()
+    archive.write(chunks, META, ARRAYS)
+    seen = set()
+    for end in range(data.index(b"1/first.npy"), len(data), 13):
+        chunks.write_bytes(data[:end])
+        meta, arrays, _ = archive.read(chunks)
+        at = meta.get("at", 0)
+        seen.add(at)
+        assert len(arrays["first"]) == 5000 + [0, 3, 7][at]
+        assert arrays["last"].tolist() == [[True, False], [False], [True]][at]
+    assert seen == {0, 1, 2}
+
+
+def test_objects_do_not_come_to_life(tmp_path):
+    """Oracle: numpy refuses pickled objects; the member counts as damaged."""
+    np.savez(tmp_path / "evil.npz", first=np.arange(3), evil=np.array([{"a": 1}], dtype=object))
+    meta, arrays, whole = archive.read(tmp_path / "evil.npz")
+    assert meta is None and list(arrays) == ["first"] and not whole
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip at all" * 100, b"PK\x03\x04" + b"\xff" * 40])
+def test_anything_else_holds_nothing(tmp_path, content):
+    """Oracle: nothing is read, nothing is raised."""
+    (tmp_path / "other").write_bytes(content)
+    assert archive.read(tmp_path / "other") == (None, {}, False)

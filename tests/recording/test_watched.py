@@ -1,0 +1,98 @@
+"""Is anything that follows the protocol recorded, and nothing else?"""
+
+import doctest
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from oscillab.recording import watched
+from oscillab.recording.recorder import record
+from oscillab.recording.watched import WatchedLayers, find_layers
+
+
+class Foreign(nn.Module):
+    """A layer of another library: no parameter `weight`, no bits; its latent weight is a method or not there at all."""
+
+    def __init__(self, shows_latent):
+        super().__init__()
+        self.hidden = nn.Parameter(torch.tensor([[0.1, -0.6]]))
+        if shows_latent:
+            self.latent_weight = lambda: self.hidden
+
+    def integer_state(self):
+        return (self.hidden / 0.5).round()  # float, with a graph
+
+    def weight_step_size(self):
+        return torch.tensor([0.5], requires_grad=True)
+
+    def activation_range(self):
+        return None
+
+
+def test_found_in_the_models_order(fakes):
+    """Oracle: by hand; a plain linear layer is left out."""
+    found = find_layers(fakes.Net([[0, 0, 0]], [[0, 0]]))
+    assert [(layer.name, layer.start, layer.count) for layer in found] == [("stem", 0, 3), ("block.1", 3, 2)]
+
+
+def test_a_layer_used_twice_is_recorded_once(fakes):
+    """Oracle: torch's own named_modules, which names a shared module once."""
+    layer = fakes.Layer([[0.0, 0.0]])
+    assert [found.name for found in find_layers(nn.Sequential(layer, layer))] == ["0"]
+
+
+@pytest.mark.parametrize("shows_latent", [True, False])
+def test_a_foreign_layer(fakes, shows_latent):
+    """Oracle: by hand: 0.1 and -0.6 at step 0.5 are states 0 and -1, then 1 and -1."""
+    net = Foreign(shows_latent)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    with record(nn.Sequential(net), optimizer, trajectories=2) as recorder:
+        fakes.step_to(optimizer, net.hidden, [0.4, -0.6])
+    recording = recorder.recording()
+    assert recording["sample_state"].tolist() == [[0, -1], [1, -1]]
+    assert recording.layers[0]["bits"] is None and recording.layers[0]["low"] == -2
+    latent = recording["latent_weight"]
+    np.testing.assert_allclose(latent[1], [0.4, -0.6], rtol=1e-6) if shows_latent else np.testing.assert_array_equal(
+        np.isnan(latent), True
+    )
+    assert recording["position_count"].sum() == (2 if shows_latent else 0)
+
+
+def test_states_fill_one_flat_buffer(fakes):
+    """Oracle: each layer's own states, one after the other."""
+    net = fakes.Net([[1, -2, 3]], [[100, -100]])
+    assert WatchedLayers(net).integer_states(torch.zeros(5, dtype=torch.int8)).tolist() == [1, -2, 3, 100, -100]
+
+
+def test_buffers_lie_as_the_weights_do(fakes):
+    """Oracle: torch's own channels-last order: the buffer is the weights' memory, in_order their flat index, and back."""
+    net = fakes.Net(np.arange(24).reshape(2, 3, 2, 2) - 12, [[5, 6]], bits=8).to(memory_format=torch.channels_last)
+    layers = WatchedLayers(net)
+    flat = layers.integer_states(torch.zeros(26, dtype=torch.int8))
+    states = torch.arange(24).reshape(2, 3, 2, 2) - 12
+    assert flat.tolist() == [*states.permute(0, 2, 3, 1).flatten().tolist(), 5, 6]
+    assert layers.in_order(flat).tolist() == [*states.flatten().tolist(), 5, 6]
+    assert layers.as_in_memory(layers.in_order(flat)).tolist() == flat.tolist()
+    assert flat[layers.layers[0].places(np.array([0, 1, 4, 23]))].tolist() == [-12, -11, -8, 11]
+    assert layers.layers[1].places(np.array([1])).tolist() == [25]
+
+
+def test_huge_finite_weights_are_no_error(fakes):
+    """Oracle: their float32 sum overflows, yet every one is finite."""
+    net = fakes.Net([[0.0, 0.0, 0.0]])
+    net.stem.weight.data.fill_(3e38)
+    assert WatchedLayers(net).checked_step_sizes().tolist() == [0.5, 0.5]
+
+
+def test_positions_are_latent_weight_over_step_size(fakes):
+    """Oracle: by hand, with one step size per row."""
+    net = fakes.Net([[1, 2], [1, 2]], step_size=torch.tensor([0.5, 0.25]))
+    net.stem.weight.data = torch.tensor([[0.5, 0.25], [0.5, 0.25]])
+    assert find_layers(net)[0].position().tolist() == [1.0, 0.5, 2.0, 1.0]
+
+
+def test_examples_run():
+    """Oracle: the docstring's own numbers."""
+    assert doctest.testmod(watched).failed == 0

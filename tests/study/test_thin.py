@@ -1,0 +1,88 @@
+"""Is a thinned recording a part of the whole one, value for value?"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from oscillab.recording.oscillation import layers, ranges, trajectories, weights
+from oscillab.recording.recorder import record
+from oscillab.recording.recording import Recording
+from oscillab.recording.rhythm import rhythms
+from oscillab.study.thin import PER, matching, of_layers, thin
+
+
+@pytest.fixture
+def recording(fakes):
+    """Three layers that move: of one step size a row, of other bits, and without a range."""
+    net = torch.nn.Sequential(
+        fakes.Layer(np.zeros((2, 5)), step_size=torch.tensor([0.5, 0.25])),
+        fakes.Layer(np.zeros((3, 4)), bits=8),
+        fakes.Layer(np.zeros((1, 7)), has_range=False),
+    )
+    optimizer, generator = torch.optim.SGD(net.parameters(), lr=0.0), torch.Generator().manual_seed(0)
+    with record(net, optimizer, trajectories=4, ranges_every=3) as recorder:
+        for _ in range(260):
+            for layer in net:
+                layer.weight.data += 0.1 * torch.randn(layer.weight.shape, generator=generator)
+            optimizer.step()
+    return recorder.recording()
+
+
+@pytest.mark.parametrize("names", [["0"], ["2", "1"], ["2"], ["0", "1", "2"]])
+def test_tables_of_some_layers(recording, names):
+    """Oracle: the rows of the whole recording's tables that belong to these layers."""
+    part = of_layers(recording, names)
+    assert part.layer_names == sorted(names) and part.meta["tick_count"] == 260
+    for table in (layers, ranges, rhythms):
+        whole = table(recording)
+        expected = whole[whole["layer"].isin(names)].reset_index(drop=True)
+        assert (expected.empty and table(part).empty) or table(part).equals(expected), table.__name__
+    for name in names:
+        assert weights(part, name).equals(weights(recording, name))
+        assert trajectories(part, name).equals(trajectories(recording, name))
+
+
+def test_every_array_is_known(recording):
+    """Oracle: the arrays of a recording: each either counts something of layers or only time."""
+    known = {name for names in PER.values() for name in names}
+    over_time = {"step", "range_step", "step_sizes_step", "window_first_tick", "window_last_tick"}
+    assert recording.arrays.keys() <= known | over_time
+    part = of_layers(recording, ["0"])
+    assert part["window_flip_count"].shape == (2, 10) and part["step_sizes"].shape == (2, 2)
+    assert part["window_flip_count"].sum() == recording["window_flip_count"][:, :10].sum() > 0
+
+
+def test_patterns(recording):
+    """Oracle: by hand; a pattern that matches nothing is an error in one line."""
+    assert matching(recording, ["[12]"]) == ["1", "2"]
+    with pytest.raises(ValueError, match=r"^no layer matches 'model.4.\*'; the recording has 0, 1, 2, ...$"):
+        matching(recording, ["model.4.*"])
+
+
+def test_layers_and_time(recording):
+    """Oracle: the layer's rows of the whole recording, every fifth."""
+    small = thin(recording, layers=["1"], every=5, windows=False, trajectories=False)
+    assert small.layer_names == ["1"] and len(small.steps) == 53
+    assert not {"window_flip_count", "latent_weight"} & small.arrays.keys()
+    np.testing.assert_array_equal(small["step_size"][:, 0], recording["step_size"][::5, 1])
+
+
+def test_the_command_line(recording, tmp_path, root):
+    """Oracle: exit status and one line, for a good call and for a bad one, without torch."""
+    path = recording.save(tmp_path / "whole.npz")
+    call = "import sys; sys.modules['torch'] = None; from oscillab.study.thin import main; sys.exit(main())"
+
+    def run(*arguments):
+        done = subprocess.run([sys.executable, "-c", call, *arguments], cwd=root, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    out = tmp_path / "small.npz"
+    done = run(str(path), str(out), "--layers", "[01]", "--no-windows")
+    assert done == (0, f"{out}: {out.stat().st_size / 1e6:.2f} MB\n")
+    small = Recording.open(out)
+    assert small.layer_names == ["0", "1"] and "sample_state" in small and "window_flip_count" not in small
+    status, message = run(str(path), str(out), "--layers", "x")
+    assert status == 1 and message.startswith("no layer matches 'x'") and message.count("\n") == 1

@@ -1,0 +1,110 @@
+"""Dampening: its gradient worked out by hand, its schedule, and a weight that stops where the closed form says."""
+
+import pytest
+import torch
+
+from oscillab.quant import QuantConv2d
+from oscillab.quant.weights import bin_distances
+from oscillab.train.dampen import Dampening, squared_distance
+
+
+def layer_of(weights, *, step_size=0.2, bits=2):
+    """A quantized 1x1 convolution of these weights, on the grid step_size * (-2..1) for 2 bits."""
+    layer = QuantConv2d(len(weights), 1, 1, bits=bits, bias=False)
+    layer.weight_quantizer.calibrate(torch.tensor([-1.0, 1.0]))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weights).view(1, -1, 1, 1))
+        layer.weight_quantizer.step_size.fill_(step_size)
+    return layer
+
+
+def test_four_weights_by_hand():
+    """Oracle: by hand; states 0, -1, 1, -2 of 0.05, -0.25, 0.3, -0.9 at step 0.2 on -2..1; the last two lie beyond the
+    grid (0.2 and -0.4 are its ends), so that they cost nothing. Gradient 2 (w - w^): 0.1, -0.1, 0, 0."""
+    layer = layer_of([0.05, -0.25, 0.3, -0.9])
+    each = bin_distances(layer.weight, torch.tensor(0.2), -2, 1)
+    torch.testing.assert_close(each.flatten(), torch.tensor([0.05, -0.05, 0.0, 0.0]))
+    total = squared_distance(layer)
+    torch.testing.assert_close(total, torch.tensor(0.005))
+    total.backward()
+    torch.testing.assert_close(layer.weight.grad.flatten(), torch.tensor([0.1, -0.1, 0.0, 0.0]))
+    assert layer.weight_quantizer.step_size.grad is None
+
+
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_no_gradient_at_bin_centres_and_none_to_step_sizes(tiny, granularity):
+    """Oracle: the closed form 2 (w - w^), which is 0 where w = w^; the step sizes are constants of the penalty."""
+    model = tiny(weight_granularity=granularity)
+    dampening = Dampening(model, torch.optim.SGD(model.parameters(), lr=0.1), 4)
+    for layer in dampening.layers:
+        grid = layer.weight_quantizer
+        with torch.no_grad():
+            layer.weight.copy_(grid(layer.weight))
+    dampening.penalty().backward()
+    for layer in dampening.layers:
+        assert layer.weight.grad.abs().max() == 0
+        assert layer.weight_quantizer.step_size.grad is None and layer.input_quantizer.step_size.grad is None
+
+
+def test_the_paper_sum_and_the_code_mean(tiny):
+    """Oracle: arithmetic; "kernel_mean" is the sum divided by the weights of one output channel, layer by layer."""
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    dampening = Dampening(model, optimizer, 4, reduction="kernel_mean")
+    each = []
+    for layer in dampening.layers:
+        weight, grid = layer.weight.detach(), layer.weight_quantizer
+        low, high = grid.clipping_range()
+        squares = (grid(weight) - weight.clamp(low, high)).square()
+        each.append(squares.sum(0).mean())
+    torch.testing.assert_close(dampening.penalty(), sum(each))
+    total = Dampening(model, optimizer, 4).penalty()
+    assert total > dampening.penalty() > 0
+
+
+def test_added_to_the_loss_after_the_first_quarter(tiny, train_tiny):
+    """Oracle: total - task = weight x penalty; nothing in the first quarter, the whole weight at the end."""
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    dampening = Dampening(model, optimizer, 8, weight=5.0)
+    task = torch.tensor(2.0)
+    wrapped = dampening.loss(lambda outputs: (task, {"error": task}))
+    seen = []
+    for _ in range(9):
+        total, items = wrapped(None)
+        torch.testing.assert_close(items["dampening"], total - task, rtol=1e-4, atol=1e-6)
+        seen.append((items["dampening"] / dampening.penalty().detach()).item())
+        train_tiny(model, optimizer, 1)
+    assert seen[:3] == [0.0, 0.0, 0.0]
+    assert seen[3:] == sorted(seen[3:]) and seen[3] > 0
+    assert seen[8] == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("weight, flips_at_the_end", [(0.5, False), (0.01, True)])
+def test_a_weight_comes_to_rest_where_the_closed_form_says(weight, flips_at_the_end):
+    """Oracle: the toy of 2203.11086, one weight, target 0.2, step 1: the task pulls by 0.2 towards the edge
+    at 0.5, the penalty back by 2 * weight * w. With 2 * weight * 0.5 > 0.2 it rests at w = 0.2 / (2 * weight)."""
+    layer = layer_of([0.4], step_size=1.0, bits=3)
+    layer.input_quantizer.calibrate(torch.tensor([0.0, 1.0]))
+    optimizer = torch.optim.SGD([layer.weight], lr=0.05)
+    dampening = Dampening(layer, optimizer, 400, weight=weight, begin=0.0)
+    states = []
+    for _ in range(500):  # the weight of the penalty is whole after 400
+        optimizer.zero_grad()
+        task = 0.5 * (layer.weight_quantizer(layer.weight) - 0.2).square().sum()
+        (task + dampening.weight() * dampening.penalty()).backward()
+        optimizer.step()
+        states.append(int(layer.integer_state()))
+    assert (len(set(states[-50:])) > 1) == flips_at_the_end
+    if not flips_at_the_end:
+        assert layer.weight.item() == pytest.approx(0.2 / (2 * weight), abs=1e-3)
+
+
+def test_bad_options(tiny):
+    """Oracle: the sentences a user reads."""
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="weight must be above 0, got 0"):
+        Dampening(model, optimizer, 4, weight=0)
+    with pytest.raises(ValueError, match="reduction must be one of sum, kernel_mean, got mean"):
+        Dampening(model, optimizer, 4, reduction="mean")

@@ -1,0 +1,174 @@
+"""Two processes on the CPU (gloo) against one: calibration, gradient, training, average, evaluation."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from oscillab.data.evaluate import in_order
+from oscillab.train.distributed import Group, group, is_lost_connection, joined
+from oscillab.train.sync_bn import CpuSyncedBatchNorm2d, synced_bn
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or sys.platform != "linux", reason="needs gloo on Linux"
+)
+
+
+def start(folder, root, rank=None):
+    """A process of two_ranks.py: number `rank` of two, or one alone."""
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    if rank is not None:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(start.port), "WORLD_SIZE": "2", "RANK": str(rank)}
+        environment |= meeting
+    script = Path(__file__).with_name("two_ranks.py")
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, root):
+    """What one process and each of two found: a mapping from (count, rank)."""
+    folder, start.port = tmp_path_factory.mktemp("ranks"), free_port()
+    processes = [start(folder, root, rank) for rank in (None, 0, 1)]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert not any("Warning" in error for error in errors), errors
+    return {key: torch.load(folder / "{}-{}.pt".format(*key)) for key in ((1, 0), (2, 0), (2, 1))}
+
+
+def distance(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+def test_the_leader_calibrates_for_all(found):
+    """Oracle: the one process's step sizes, limits and floors, bit for bit; the second process saw no picture."""
+    for key in ((2, 0), (2, 1)):
+        grid = found[key]["grid"]
+        assert grid.keys() == found[1, 0]["grid"].keys() and len(grid) > 100
+        assert all(torch.equal(tensor, found[1, 0]["grid"][name]) for name, tensor in grid.items())
+
+
+@pytest.mark.parametrize("bits", [0, 4])
+def test_gradient_is_that_of_one_process(found, bits):
+    """Oracle: the one process's loss, gradient and running statistics, batch norm in train mode.
+
+    1e-4 allows for float32 sums in another order and, at 4 bit, an input next to a bin edge that falls to the other side
+    (measured 4e-6 and 3e-6 in norm). Both processes hold the same numbers to the last bit.
+    """
+    loss, gradient, statistics = found[1, 0]["gradient"][bits]
+    for key in ((2, 0), (2, 1)):
+        other_loss, other, other_statistics = found[key]["gradient"][bits]
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        assert distance(other, gradient) < 1e-4 and distance(other_statistics, statistics) < 1e-5
+    assert torch.equal(found[2, 0]["gradient"][bits][1], found[2, 1]["gradient"][bits][1])
+
+
+def test_batch_norm_of_their_own_is_another_network(found):
+    """A control that the test above can fail: statistics over half the pictures each give another gradient."""
+    assert distance(found[2, 0]["own_bn"], found[1, 0]["gradient"][0][1]) > 1e-2
+    assert distance(found[1, 0]["own_bn"], found[1, 0]["gradient"][0][1]) == 0
+    assert torch.equal(found[2, 0]["own_bn"], found[2, 1]["own_bn"])
+
+
+def test_training_agrees_with_one_process(found):
+    """Oracle: the one process's weights after four steps.
+
+    Float: they differ by less than 1 % of the way that they went (measured 4e-4): Adam turns a gradient that is nothing
+    but rounding into a full step. At 4 bit a single flip of an input changes the loss, so that the runs part, as they do
+    when the first weights are changed by their last bit (0.56 of the way in four steps, two processes 0.55); there it is
+    the losses that must stay close.
+    """
+    one, two = found[1, 0]["float"], found[2, 0]["float"]
+    assert all(torch.equal(tensor, two["before"][name]) for name, tensor in one["before"].items())
+
+    def way(run, to):
+        return torch.cat([(to[name] - run["after"][name]).flatten() for name in run["before"]]).norm()
+
+    assert way(two, one["after"]) < 0.01 * way(one, one["before"])
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert found[2, 0]["quantized"]["loss"] == pytest.approx(found[1, 0]["quantized"]["loss"], rel=0.15)
+
+
+def test_both_processes_hold_the_same_network_and_average(found):
+    """Oracle: an invariant: equal to the last bit after training, batch norm and every step size included."""
+    for kind in ("float", "quantized"):
+        first, second = found[2, 0][kind], found[2, 1][kind]
+        for which in ("after", "average"):
+            assert all(torch.equal(tensor, second[which][name]) for name, tensor in first[which].items())
+        assert not torch.equal(first["after"]["model.1.conv.weight"], first["average"]["model.1.conv.weight"])
+
+
+def test_evaluation_is_shared_and_gathered_once(found):
+    """Oracle: the one process's detections and mAP, bit for bit: each process takes whole batches of the same pictures."""
+    one = found[1, 0]["evaluation"]
+    for key in ((2, 0), (2, 1)):
+        two = found[key]["evaluation"]
+        assert two["map"] == one["map"] > 0 and two["images"] == one["images"] == 21
+        assert all(torch.equal(*pair) for pair in zip(one["detections"], two["detections"], strict=True))
+
+
+@pytest.mark.parametrize("reports", [[{0: "a"}, {0: "a", 1: "b"}], [{0: "a"}, {}], [{0: "a", 1: "b", 2: "c"}]])
+def test_an_image_twice_or_never_is_an_error(reports):
+    """Oracle: the sentence; a mAP of pictures that count twice would be wrong without a word."""
+    with pytest.raises(ValueError, match="each of 2 images must be reported once"):
+        in_order(reports, 2)
+
+
+def test_one_process_alone(monkeypatch):
+    """Oracle: an identity: sums, gathering and sharing of one are its own, and nothing is started."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined() as members:
+        assert members.leader and (members.rank, members.count) == (group().rank, group().count) == (0, 1)
+    alone = Group()
+    assert alone.total([1, 2.5]) == [1.0, 2.5] and alone.least(3) == 3.0
+    assert alone.gathered("a") == ["a"] and alone.from_leader("a") == "a" and alone.share("batches") == "batches"
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("device, sentence", [
+    ("cuda:1", "device must be cpu or cuda .* under torchrun, got cuda:1"),
+    ("cuda", "torchrun started process 1001 on a machine with .* GPUs: lower --nproc-per-node"),
+])  # fmt: skip
+def test_bad_devices(monkeypatch, device, sentence):
+    """Oracle: the sentence a user reads, before any process waits for another."""
+    for name, value in {"WORLD_SIZE": "2000", "RANK": "1000", "LOCAL_RANK": "1000"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=sentence), joined(device):
+        pass
+
+
+def test_a_mistake_is_no_lost_connection():
+    """Oracle: gloo's own words, and a sentence of torch about shapes, which must keep its traceback."""
+    assert is_lost_connection(RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:1"))
+    assert not is_lost_connection(RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"))
+
+
+def test_synced_batch_norm_is_batch_norm(monkeypatch):
+    """Oracle: torch's BatchNorm2d in double precision, forward, backward and running statistics, in train and eval mode."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x)  # of one process
+    torch.manual_seed(0)
+    plain = torch.nn.BatchNorm2d(3, momentum=0.3).double()
+    other = torch.nn.BatchNorm2d(3, momentum=0.3).double()
+    weight = torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    gradients = []
+    with synced_bn(torch.nn.Sequential(other)):
+        assert type(other) is CpuSyncedBatchNorm2d
+        for norm in (plain, other):
+            x = torch.arange(48, dtype=torch.float64).sin().view(4, 3, 2, 2).requires_grad_()
+            (norm(x) * weight).sum().backward()
+            gradients.append((x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var))
+        torch.testing.assert_close(other.eval()(x), plain.eval()(x), rtol=1e-10, atol=1e-12)
+    assert type(other) is torch.nn.BatchNorm2d and other.num_batches_tracked == 1
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-10, atol=1e-12)

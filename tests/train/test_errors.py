@@ -1,0 +1,94 @@
+"""Output errors against the differences themselves, and what folding leaves of them."""
+
+import copy
+
+import pytest
+import torch
+
+from oscillab.train.correct import corrections, fold, insert
+from oscillab.train.errors import layer_errors, output_errors
+
+IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+
+
+def test_one_layer_by_hand(tiny):
+    """Oracle: the first layer's outputs subtracted, mean and variance of each channel over both batches."""
+    model = tiny()
+    layer = model[0]
+    with torch.no_grad():
+        expected = torch.cat([torch.nn.functional.conv2d(x, layer.weight, layer.bias) for x in IMAGES])
+        error = torch.cat([layer(x) for x in IMAGES]) - expected
+    rows = [row for row in output_errors(None, model, IMAGES) if row["layer"] == "0"]
+    assert [row["channel"] for row in rows] == list(range(8))
+    each = {"error_mean": error.mean((0, 2, 3)), "error_variance": error.var((0, 2, 3), unbiased=False)}
+    each |= {"float_mean": expected.mean((0, 2, 3)), "float_variance": expected.var((0, 2, 3), unbiased=False)}
+    for name, values in each.items():
+        assert [row[name] for row in rows] == pytest.approx(values.tolist(), rel=1e-4, abs=1e-7), name
+
+
+def test_a_float_model_misses_nothing(tiny):
+    """Oracle: an invariant; a copy with its quantizers off has no error against the float network, to the last bit."""
+    model = tiny()
+    other = copy.deepcopy(model)
+    for module in other.modules():
+        if hasattr(module, "enabled"):
+            module.enabled = False
+    rows = output_errors(None, other, IMAGES)
+    assert {row["layer"] for row in rows} == {"0", "3", "6"} and len(rows) == 8 + 8 + 4
+    assert all(row["error_mean"] == row["error_variance"] == 0 for row in rows)
+    assert output_errors(other, model, IMAGES) == output_errors(None, model, IMAGES)
+
+
+def test_sums_over_a_layer(tiny):
+    """Oracle: mean, variance and the share of the channel means from the differences themselves."""
+    model = tiny()
+    layer = model[0]
+    with torch.no_grad():
+        expected = torch.cat([torch.nn.functional.conv2d(x, layer.weight, layer.bias) for x in IMAGES])
+        error = torch.cat([layer(x) for x in IMAGES]) - expected
+    row = layer_errors(output_errors(None, model, IMAGES))[0]
+    assert row["error_mean"] == pytest.approx(error.mean().item(), rel=1e-4)
+    assert row["error_variance"] == pytest.approx(error.var(unbiased=False).item(), rel=1e-4)
+    share = error.mean((0, 2, 3)).square().mean() / error.square().mean()
+    assert row["mean_share"] == pytest.approx(share.item(), rel=1e-4)
+    decibel = 10 * torch.log10(expected.var(unbiased=False) / error.square().mean())
+    assert row["signal_to_noise"] == pytest.approx(decibel.item(), rel=1e-4)
+
+
+def test_before_and_after_folding(tiny):
+    """Oracle: an invariant; behind batch norm a correction has the same errors folded and unfolded (to rounding)."""
+    model = tiny()
+    for module in model.modules():
+        if hasattr(module, "input_quantizer"):
+            module.input_quantizer.enabled = False  # else a last-digit difference becomes a bin further on
+    plain = copy.deepcopy(model)
+    insert(model)
+    with torch.no_grad():
+        for corrected in corrections(model).values():
+            corrected.correction_shift.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(3))
+    before = output_errors(plain, model, IMAGES, at="batch_norm")
+    after = output_errors(plain, fold(model), IMAGES, at="batch_norm")
+    for a, b in zip(before, after, strict=True):
+        assert (a["layer"], a["channel"]) == (b["layer"], b["channel"])
+        assert a["error_mean"] == pytest.approx(b["error_mean"], abs=1e-5)
+    assert max(abs(row["error_mean"]) for row in before) > 0.1
+
+
+def test_modes_stay(tiny):
+    """Oracle: an invariant; every module's mode, and no hook left behind."""
+    model = tiny().train()
+    model[1].eval()
+    output_errors(None, model, IMAGES)
+    assert [module.training for module in model] == [True, False, True, True, True, True, True]
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_bad_input(tiny):
+    """Oracle: the sentences a user reads."""
+    model = tiny()
+    with pytest.raises(ValueError, match="at must be one of convolution, batch_norm, got activation"):
+        output_errors(None, model, IMAGES, at="activation")
+    with pytest.raises(ValueError, match="must have the quantized one's layers, it lacks 3"):
+        output_errors(model[:1], model, IMAGES)
+    with pytest.raises(ValueError, match="images is empty"):
+        output_errors(None, model, [])

@@ -1,0 +1,132 @@
+"""The tables: every entry runs in the one Trainer, leaves a plain model behind, and can be told apart from the baseline."""
+
+import copy
+
+import pytest
+import torch
+
+from oscillab.quant import QuantSpec
+from oscillab.train.callbacks import MoveEma
+from oscillab.train.ema import Ema
+from oscillab.train.remedies import AVERAGES, CONTROLS, QUANTIZERS, REMEDIES, pixels, treat
+from oscillab.train.spec import TrainSpec
+from oscillab.train.trainer import Trainer
+from oscillab.yolo import files
+from oscillab.yolo.loss import DetectionLoss
+
+SPEC = TrainSpec(epochs=1, learning_rate=5e-3, schedule="constant", warmup_steps=0)
+EAGER = {  # four steps are few: begin at once
+    "dampening": {"begin": 0.0, "weight": 10.0},
+    "freezing": {"begin": 0.0, "momentum": 0.5},
+    "scale_freezing": {"begin": 0.0},
+    "q_ema": {"decay": 0.9},
+}
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def trained(model, batches, name, **options):
+    """(trainer, remedy) after one pass with the remedy of that name, an average beside it."""
+    trainer = Trainer(model, DetectionLoss(model), batches, SPEC, progress=False)
+    remedy = treat(trainer, name, **options)
+    ema = Ema(model, decay=0.5)
+    trainer.callbacks.append(MoveEma(ema))
+    trainer.fit()
+    remedy.remove()
+    return trainer, remedy, ema
+
+
+def test_every_remedy_is_one_more_turn_of_a_loop(quantized, batches, tmp_path):
+    """Oracle: invariants; "none" is training as ever, bit for bit, each other entry is not; every result, and its
+    average, goes through a file of a plain model with the same output."""
+    plain, keys = copy.deepcopy(quantized), list(quantized.state_dict())
+    Trainer(plain, DetectionLoss(plain), batches, SPEC, progress=False).fit()
+    results = {}
+    for name in REMEDIES:
+        model = copy.deepcopy(quantized)
+        trainer, remedy, ema = trained(model, batches, name, **EAGER.get(name, {}))
+        assert not trainer.optimizer._optimizer_step_post_hooks and remedy.step_count == 4
+        results[name] = torch.cat([p.detach().flatten() for p in model.parameters()])
+        for network in (model, ema.model):
+            with torch.no_grad():
+                expected = network(IMAGES)
+                settled = remedy.settle(copy.deepcopy(network))
+                assert list(settled.state_dict()) == keys
+                files.save(settled, tmp_path / "settled.pt")
+                assert torch.equal(files.load(tmp_path / "settled.pt")(IMAGES), expected), name
+    assert torch.equal(results["none"], torch.cat([p.detach().flatten() for p in plain.parameters()]))
+    assert all(torch.equal(results["none"], result) == (name == "none") for name, result in results.items())
+
+
+@pytest.mark.parametrize("name", [name for name in REMEDIES if name != "none"])
+def test_resumes_through_the_runs_own_files(quantized, batches, tmp_path, name):
+    """Oracle: the uninterrupted run, bit for bit, stopped after step 3 of 4; the remedy travels with the rest."""
+    from oscillab.train.keep import continue_from, save_run
+
+    def run(model, *, until=4, resume=None):
+        trainer = Trainer(model, DetectionLoss(model), batches, SPEC, progress=False)
+        remedy = treat(trainer, name, **EAGER.get(name, {}))
+        ema = Ema(model, decay=0.5)
+        if resume:
+            continue_from(resume, trainer, averages={"ema": ema}, remedies={name: remedy})
+        trainer.callbacks += [MoveEma(ema), Stop(until)]
+        trainer.fit()
+        save_run(tmp_path / "last.pt", trainer, averages={"ema": ema}, remedies={name: remedy})
+        return model
+
+    straight = run(copy.deepcopy(quantized))
+    run(copy.deepcopy(quantized), until=3)
+    resumed = run(copy.deepcopy(quantized), resume=tmp_path / "last.pt")
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+
+
+class Stop:
+    """Stops the run after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def step_end(self, trainer):
+        if trainer.step == self.step:
+            trainer.stop()
+
+
+def test_every_control_is_one_more_turn_of_a_loop(quantized, batches):
+    """Oracle: invariants; the modules and keys of the model before, its integer states, and outputs that only "none"
+    leaves alone."""
+    keys, modules = list(quantized.state_dict()), [type(module) for module in quantized.modules()]
+    with torch.no_grad():
+        before = quantized(IMAGES)
+    spec = TrainSpec(learning_rate=3e-3, warmup_steps=0)
+    for name, control in CONTROLS.items():
+        model = control(copy.deepcopy(quantized), batches, float_model=None, spec=spec, progress=False)
+        assert list(model.state_dict()) == keys and [type(module) for module in model.modules()] == modules, name
+        pairs = zip(model.modules(), quantized.modules(), strict=True)
+        layers = [(a, b) for a, b in pairs if hasattr(a, "integer_state")]
+        assert len(layers) == 60 and all(torch.equal(a.integer_state(), b.integer_state()) for a, b in layers), name
+        with torch.no_grad():
+            assert torch.equal(model(IMAGES), before) == (name == "none"), name
+
+
+def test_averages_and_quantizers_are_options_of_their_classes():
+    """Oracle: the classes' own checks; and no two entries of a table are the same."""
+    model = torch.nn.Linear(2, 2)
+    averages = [frozenset(Ema(model, parts=parts).parts) for parts in AVERAGES.values()]
+    specs = [QuantSpec(**fields) for fields in QUANTIZERS.values()]
+    assert len(set(averages)) == len(AVERAGES) and len(set(specs)) == len(QUANTIZERS)
+
+
+def test_pixels_go_on_to_the_next_epoch(detector, batches):
+    """Oracle: arithmetic; six batches of a data set of four are its four and the first two of the next pass."""
+    given = list(pixels(detector, batches, 6))
+    assert len(given) == 6 and all(batch.shape == (4, 3, 64, 64) for batch in given)
+    expected = next(batches.epoch(1)).images.float() / 255
+    torch.testing.assert_close(given[4], expected)
+
+
+def test_unknown_name(quantized, batches):
+    """Oracle: the sentence a user reads."""
+    trainer = Trainer(quantized, DetectionLoss(quantized), batches, SPEC, progress=False)
+    with pytest.raises(ValueError, match="remedy must be one of none, dampening, freezing, .*, got ewgs"):
+        treat(trainer, "ewgs")

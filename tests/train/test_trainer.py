@@ -1,0 +1,239 @@
+"""The loop: what it decays, that it resumes to the same result, that it stops in good order."""
+
+import copy
+import csv
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from oscillab.quant import step_sizes
+from oscillab.recording.recorder import record
+from oscillab.train.callbacks import KeepCheckpoint, MoveEma
+from oscillab.train.ema import Ema
+from oscillab.train.keep import LossLog, continue_from, save_run
+from oscillab.train.spec import TrainSpec
+from oscillab.train.trainer import Callback, Trainer, parameter_groups, to_pixels
+from oscillab.yolo.loss import DetectionLoss
+
+SPEC = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=2)
+
+
+class Served:
+    """Batches that give what `choose(batch)` makes of the true ones."""
+
+    def __init__(self, batches, choose):
+        self.batches, self.choose = batches, choose
+
+    def __len__(self):
+        return len(self.batches)
+
+    def epoch(self, index, start=0):
+        return (self.choose(batch) for batch in self.batches.epoch(index, start=start))
+
+
+class StopAt(Callback):
+    """Stops the run after a step, as Ctrl-C does."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def step_end(self, trainer):
+        if trainer.step == self.step:
+            trainer.stop()
+
+
+def new_run(model, batches, *callbacks, spec=SPEC):
+    trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
+    ema = Ema(model, decay=0.9, ramp=2)
+    trainer.callbacks += [MoveEma(ema), *callbacks]
+    return trainer, ema
+
+
+def test_step_sizes_and_bn_are_not_decayed(quantized):
+    """Oracle: the paper's recipe; decay on convolution weights alone, every trained parameter in one group."""
+    groups = parameter_groups(quantized, 0.1)
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in quantized.parameters())
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(m.weight) for m in quantized.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert not decayed & {id(p) for p in step_sizes(quantized).values()}
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 6])
+def test_resuming_gives_the_uninterrupted_result(quantized, batches, tmp_path, stop_at):
+    """Oracle: the uninterrupted run, bit for bit: weights, average, optimizer and both recordings; mid-epoch and at its end."""
+
+    def run(model, *callbacks, resume=None, until=None):
+        trainer, ema = new_run(model, batches, *callbacks)
+        with record(model, trainer.optimizer) as live, record(ema.model, ema) as average:
+            recorders = {"lsq": live, "ema": average}
+            if resume:
+                continue_from(resume, trainer, averages={"ema": ema}, recorders=recorders)
+            if until:
+                trainer.callbacks += [
+                    StopAt(until),
+                    KeepCheckpoint(
+                        lambda t: save_run(tmp_path / "last.pt", t, averages={"ema": ema}, recorders=recorders)
+                    ),
+                ]
+            trainer.fit()
+            return trainer, ema, live.recording(), average.recording()
+
+    second, third = copy.deepcopy(quantized), copy.deepcopy(quantized)
+    straight, straight_ema, *straight_recordings = run(quantized)
+    stopped, *_ = run(second, until=stop_at)
+    assert stopped.interrupted and stopped.step == stop_at
+    resumed, resumed_ema, *resumed_recordings = run(third, resume=tmp_path / "last.pt")
+    assert resumed.step == straight.step == 8
+    for a, b in ((quantized, third), (straight_ema.model, resumed_ema.model)):
+        other = b.state_dict()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in a.state_dict().items())
+    for a, b in zip(straight_recordings, resumed_recordings, strict=True):
+        a.save(tmp_path / "a.npz"), b.save(tmp_path / "b.npz")
+        assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_nan_loss_stops_with_the_last_good_checkpoint_kept(quantized, batches, tmp_path):
+    """Oracle: the file that was written before the loss broke, byte for byte, and a sentence with a remedy."""
+    path = tmp_path / "last.pt"
+
+    class Poison(Callback):
+        def step_end(self, trainer):
+            if trainer.step == 5:
+                self.before = path.read_bytes()
+                with torch.no_grad():
+                    next(trainer.model.parameters()).fill_(math.nan)
+
+    poison = Poison()
+    trainer, ema = new_run(quantized, batches, poison)
+    trainer.callbacks.append(KeepCheckpoint(lambda t: save_run(path, t, averages={"ema": ema})))
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 5 of 8.*lower the learning rate"):
+        trainer.fit()
+    assert path.read_bytes() == poison.before
+
+
+def test_trains_on_batches_without_objects(detector, batches):
+    """Oracle: the run ends and every parameter stays finite when no picture holds an object."""
+    empty = Served(batches, lambda batch: batch._replace(targets=torch.zeros(0, 6)))
+    trainer, _ = new_run(detector, empty)
+    trainer.fit()
+    assert trainer.step == 8 and all(torch.isfinite(p).all() for p in detector.parameters())
+
+
+def test_loss_falls(detector, batches):
+    """Oracle: optimizing lowers the loss on the very pictures that it saw."""
+    loss = DetectionLoss(detector)
+    batch = next(batches.epoch(0))
+
+    def value():
+        detector.train()
+        with torch.no_grad():
+            return loss(detector(to_pixels(batch.images)), batch.targets, 64)[0].item()
+
+    before = value()
+    again = Served(batches, lambda _: batch)
+    new_run(detector, again, spec=TrainSpec(epochs=3, learning_rate=3e-3, warmup_steps=0))[0].fit()
+    assert value() < 0.8 * before
+
+
+def test_a_step_size_that_had_to_be_held_is_named(quantized, batches, caplog):
+    """Oracle: a step size that is pushed below zero by hand is held positive, and the log says which, once."""
+    layer = quantized.model[2].cv1.conv
+    layer.weight_quantizer.step_size.data.fill_(-0.1)
+    new_run(quantized, batches)[0].fit()
+    warnings = [record.message for record in caplog.records if "held positive" in record.message]
+    assert sum("model.2.cv1.conv.weight_quantizer" in warning for warning in warnings) == 1
+    assert layer.weight_step_size() > 0
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(quantized, batches):
+    """Oracle: an infinite gradient put in by hand; no weight has moved, and the sentence names the step and the rate."""
+    trainer, _ = new_run(quantized, batches)
+    before = {name: parameter.detach().clone() for name, parameter in quantized.named_parameters()}
+    quantized.model[5].conv.weight.register_hook(lambda gradient: gradient.fill_(math.inf))
+    with pytest.raises(
+        FloatingPointError, match="the gradient became (inf|nan) at step 0 of 8.*now 0.001.*held positive: none"
+    ):
+        trainer.fit()
+    assert all(torch.equal(parameter, before[name]) for name, parameter in quantized.named_parameters())
+
+
+def test_rates_of_the_schedules():
+    """Oracle: closed forms at the ends of the warm-up, in the middle and at the end of the cosine."""
+    spec = TrainSpec(learning_rate=0.1, schedule="cosine", final_share=0.0, warmup_steps=10)
+    assert spec.rate_at(0, 110) == pytest.approx(0.01)
+    assert spec.rate_at(9, 110) == spec.rate_at(10, 110) == pytest.approx(0.1)
+    assert spec.rate_at(60, 110) == pytest.approx(0.05)
+    assert spec.rate_at(110, 110) == pytest.approx(0.0, abs=1e-12)
+    assert TrainSpec(learning_rate=0.1, schedule="constant", warmup_steps=0).rate_at(99, 100) == 0.1
+    linear = TrainSpec(learning_rate=0.1, schedule="linear", final_share=0.01, warmup_steps=0)
+    assert [linear.rate_at(step, 100) for step in (0, 50, 100)] == pytest.approx([0.1, 0.0505, 0.001])
+
+
+def test_step_sizes_have_a_rate_of_their_own(quantized, batches):
+    """Oracle: a rate of 0 leaves every step size as it was, to the bit, and the rest trains; Adam's group says 0.1."""
+    before = {name: parameter.detach().clone() for name, parameter in quantized.named_parameters()}
+    still = replace(SPEC, step_size_rate=0.0)
+    Trainer(quantized, DetectionLoss(quantized), batches, still, progress=False).fit()
+    same = {name for name, parameter in quantized.named_parameters() if torch.equal(parameter, before[name])}
+    assert same == set(step_sizes(quantized))
+    slow = Trainer(quantized, DetectionLoss(quantized), batches, replace(SPEC, step_size_rate=0.1), progress=False)
+    slow.fit()
+    assert {group["name"]: group["lr"] for group in slow.optimizer.param_groups}["step sizes"] == pytest.approx(1e-4)
+
+
+def test_log_has_a_row_every_so_many_steps(quantized, batches, tmp_path):
+    """Oracle: arithmetic; 8 steps, a row every 2."""
+    trainer, _ = new_run(quantized, batches, LossLog(tmp_path / "log.csv", every=2))
+    trainer.fit()
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8]
+    assert float(rows[-1]["loss"]) == pytest.approx(trainer.last_loss, rel=1e-5)
+    assert {"box", "objectness", "classification"} <= set(rows[0])
+
+
+def test_a_resumed_log_repeats_no_row(tmp_path):
+    """Oracle: a run that was killed after row 6, half of row 8 and a checkpoint of step 4 goes on after row 4."""
+    path = tmp_path / "log.csv"
+    path.write_text("step,rate,loss\n2,0.1,3\n4,0.1,2\n6,0.1,1\n8,0.")
+    log = LossLog(path, every=2, append=True)
+    log.start(SimpleNamespace(step=4))
+    log.end(None)
+    assert path.read_text() == "step,rate,loss\n2,0.1,3\n4,0.1,2\n"
+
+
+@pytest.mark.parametrize("options, sentence", [
+    ({"epochs": 0}, "epochs must be at least 1, got 0"),
+    ({"learning_rate": 0}, "learning_rate must be in 0 < rate < 1, got 0"),
+    ({"step_size_rate": -1.0}, "step_size_rate must be 0 or more, got -1.0"),
+    ({"schedule": "step"}, "schedule must be constant, cosine or linear, got step"),
+])  # fmt: skip
+def test_bad_options(options, sentence):
+    """Oracle: the sentence a user reads."""
+    with pytest.raises(ValueError, match=sentence):
+        TrainSpec(**options)
+
+
+def test_resuming_another_network_says_so(quantized, batches, tmp_path):
+    """Oracle: the sentence a user reads; no weight of the network that was given has changed."""
+    trainer, _ = new_run(quantized, batches)
+    save_run(tmp_path / "last.pt", trainer)
+    other = copy.deepcopy(trainer)
+    other.model = torch.nn.Sequential(*trainer.model.children(), torch.nn.Linear(2, 3))
+    before = copy.deepcopy(other.model.state_dict())
+    with pytest.raises(
+        ValueError, match=r"last.pt is of another network: it lacks \d+ tensors .*; resume with the options"
+    ):
+        continue_from(tmp_path / "last.pt", other)
+    assert all(torch.equal(before[key], value) for key, value in other.model.state_dict().items())
+
+
+def test_resuming_without_a_checkpoint_says_so(quantized, batches, tmp_path):
+    """Oracle: the sentence a user reads."""
+    trainer, ema = new_run(quantized, batches)
+    with pytest.raises(ValueError, match="nothing to resume: .*last.pt is missing"):
+        continue_from(tmp_path / "last.pt", trainer, averages={"ema": ema})
