@@ -1,0 +1,132 @@
+"""Register every method once: what it is called, how it is drawn, what it changes and how it is applied.
+
+A new remedy is one object in a file of its own and one entry here (or one call of `register`): the command line, the study,
+its tables and its figures take names, order, labels and colours from this table. Nothing is imported before it is applied.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+INK = "#333333"  # of a method without a colour of its own
+PALETTE = ("#56b4e9", "#ca9161", "#fbafe4", "#ece133", "#0173b2", "#de8f05", "#029e73", "#cc78bc")  # for unknown names
+DASHES, MARKERS = ("solid", "dashed", "dotted", "dashdot"), ("o", "s", "^", "D", "v", "P")
+KINDS = ("untrained", "training", "average", "control", "combination", "unknown")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: a way to train, a passive average beside training, a control after it, or several, joined by +."""
+
+    name: str
+    label: str
+    kind: str = "unknown"
+    color: str = INK
+    dash: str | tuple[int, tuple[int, ...]] = "solid"
+    marker: str = "o"
+    main: bool = False
+    """whether it stands in the figures and tables of mAP by method"""
+    applied: str | None = None
+    """the callable that applies it, "module:name": for a way to train a `Remedy`, called with (model, optimizer, total steps); for
+    an average an `Ema`, called with (model); for a control a function of (model, batches, spec=, choices=, progress=)"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """keyword arguments of `applied`"""
+    quant: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the `QuantSpec` that it changes"""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """fields of the `TrainSpec` that it changes"""
+    starts: tuple[str, ...] = ("lsq", "ema")
+    """the networks that a study measures a control on"""
+    exact: bool = True
+    """whether the network is measured in its exact form; False where hooks are the method"""
+
+    def apply(self, *arguments: Any, **options: Any) -> Any:
+        """Call what `applied` names; raises ValueError for a method that is not applied by a call."""
+        if not self.applied:
+            raise ValueError(
+                f"{self.name} is not applied by a call; it changes fields of QuantSpec or TrainSpec, or nothing"
+            )
+        module, _, name = self.applied.partition(":")
+        return getattr(import_module(module), name)(*arguments, **{**self.options, **options})
+
+    def line(self, **more: Any) -> dict[str, Any]:
+        """Return keyword arguments for a matplotlib line of this method."""
+        return {"color": self.color, "linestyle": self.dash, "label": self.label, "linewidth": 1.6} | more
+
+    def points(self, **more: Any) -> dict[str, Any]:
+        """Return keyword arguments for matplotlib points of this method."""
+        return {"color": self.color, "marker": self.marker, "linestyle": "none"} | more
+
+
+METHODS: dict[str, Method] = {}
+_UNKNOWN: dict[str, Method] = {}
+
+
+def register(*methods: Method) -> None:
+    """Add methods to the table; raises ValueError for a name that is taken or a kind that is not one of `KINDS`."""
+    for one in methods:
+        if one.name in METHODS or one.kind not in KINDS:
+            raise ValueError(
+                f"a method needs a new name and a kind of {', '.join(KINDS)}, got {one.name!r}, {one.kind!r}"
+            )
+        METHODS[one.name] = one
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Return the names of all methods of a kind, in the table's order."""
+    return tuple(name for name, one in METHODS.items() if one.kind == kind)
+
+
+def method(name: str) -> Method:
+    """Return the method of that name; an unknown one is drawn in the next colour of the palette under its own name.
+
+    >>> method("ema+qc").label, method("dampening+qc").label, method("ema+bn_affine").label, method("my run").label
+    ('EMA+QC', 'Dampening+QC', 'EMA+BN affine', 'my run')
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if all(word in METHODS for word in name.split("+")):
+        return Method(name, "+".join(METHODS[word].label for word in name.split("+")), "combination")
+    count = len(_UNKNOWN)
+    own = Method(name, name, color=PALETTE[count % 8], dash=DASHES[count % 4], marker=MARKERS[count % 6])
+    return _UNKNOWN.setdefault(name, own)
+
+
+TRAIN = "oscillab.train"
+register(  # in the order of every figure, table and option
+    Method("fp32", "FP32", "untrained", "#7f7f7f", marker="", main=True),
+    Method("ptq", "PTQ", "untrained", "#949494", (0, (1, 1)), "x", True),
+    Method("lsq", "LSQ", "training", "#0173b2", "solid", "o", True, f"{TRAIN}.remedy:Remedy"),
+    Method("dampening", "Dampening", "training", "#cc78bc", (0, (5, 1)), "v", True, f"{TRAIN}.dampen:Dampening"),
+    Method("freezing", "Freezing", "training", "#8c5a2b", (0, (3, 1, 1, 1)), "P", True, f"{TRAIN}.freeze:Freezing"),
+    Method("scale_freezing", "Scale freezing", "training", applied=f"{TRAIN}.freeze_scales:ScaleFreezing"),
+    Method("q_ema", "Q-EMA", "training", applied=f"{TRAIN}.q_ema:QEma"),
+    Method("per_channel", "Per-channel LSQ", "training", quant={"weight_granularity": "per_channel"}),
+    Method("lsq_plus", "LSQ+ offset", "training", quant={"activation": "affine"}),
+    Method("rounded_mask", "Rounded mask", "training", quant={"gradient_mask": "rounded"}),
+    Method("slow_step_sizes", "Slow step sizes", "training", train={"step_size_rate": 0.1}),
+    Method("ema", "EMA", "average", "#de8f05", "dashed", "s", True, f"{TRAIN}.ema:Ema"),
+)
+for _part, _words in (("weights", "weights"), ("step_sizes", "step sizes"), ("buffers", "BN statistics")):
+    _options: dict[str, Any] = {"applied": f"{TRAIN}.ema:Ema", "options": {"parts": (_part,)}}
+    register(Method(f"ema_{_part}", f"EMA of {_words}", "average", **_options))
+for _name, _label, _function, _options in (  # functions of train.remedies
+    ("qc", "QC", "qc", {}),
+    ("qc_scale", "QC scale only", "qc", {"parts": ("scale",)}),
+    ("qc_shift", "QC shift only", "qc", {"parts": ("shift",)}),
+    ("qc_per_tensor", "QC per tensor", "qc", {"granularity": "per_tensor"}),
+    ("bn_affine", "BN affine", "bn_affine", {}),
+    ("bn_affine_and_biases", "BN affine, biases", "bn_affine", {"biases": True}),
+    ("bn_reestimation", "BN re-estimation", "bn_reestimation", {}),
+    ("bias_correction", "bias correction", "bias_correction", {}),
+):
+    _starts = ("ema",) if _options else ("lsq", "ema")  # variants on EMA alone, as in the paper
+    register(
+        Method(_name, _label, "control", applied=f"{TRAIN}.remedies:{_function}", options=_options, starts=_starts)
+    )
+register(
+    Method("soft_rounding", "soft rounding", "control", applied=f"{TRAIN}.remedies:soft_rounding_on", exact=False),
+    Method("lsq+qc", "LSQ+QC", "combination", "#029e73", "dotted", "^", main=True),
+    Method("ema+qc", "EMA+QC", "combination", "#d55e00", "dashdot", "D", main=True),
+)
