@@ -37,7 +37,7 @@ __all__ = ["__version__", *_HOMES]
 
 def __getattr__(name):
     """The public object of that name, imported from its room on first use."""
-    if name == "show":  # the one room that is reached by its name: `oscillab.show.live`
+    if name in ("plot", "show"):  # `oscillab.show.live`, as other people's notebooks have it
         return import_module("oscillab.plot")
     if name not in _HOMES:
         raise AttributeError(f"module 'oscillab' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}")

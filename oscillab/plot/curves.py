@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from .style import look
+from .style import method_style
 
 LOW_BITS = 4  # as in the study's tables: 8-bit ends would only dilute
 SPREAD = (0.1, 0.5, 0.9)  # quantiles over layers
@@ -24,7 +24,7 @@ class Curves:
         self.loss, self.flips, self.step_sizes = ([], []), {}, {}
         self._seen, self._layers, self._first = {}, {}, {}
         for method, recorder in recorders.items():
-            look(method)
+            method_style(method)
             recorder.bytes_per_weight()  # raises where nothing is recorded yet
             self._layers[method] = low_bit_layers(recorder)
             self._seen[method], self.flips[method], self.step_sizes[method] = (0, 0, 0), ([], []), ([], [])

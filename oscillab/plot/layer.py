@@ -10,7 +10,7 @@ import numpy as np
 
 from oscillab.recording import oscillation
 
-from .style import INK, MAP, METHODS, QUIET, blank, finding, label, look
+from .style import INK, MAP, METHODS, QUIET, method_style, new_figure, set_headline, set_labels
 
 NEUTRAL = METHODS["lsq"]
 BEFORE = {"color": QUIET, "linewidth": 1.0, "label": "before the first step"}
@@ -26,16 +26,16 @@ def draw_trajectories(recordings, layer, *, last=150, count=3):
     courses = [last_steps(recording, layer, last) for recording in recordings.values()]
     weights = most_flipping(courses[0], count)
     size = 3.6 * len(recordings) + 1.0, 1.1 + 1.35 * len(weights)
-    figure, axes = blank(*size, rows=len(weights), columns=len(recordings), sharex=True, sharey="row")
+    figure, axes = new_figure(*size, rows=len(weights), columns=len(recordings), sharex=True, sharey="row")
     for column, (method, course) in enumerate(zip(recordings, courses, strict=True)):
-        style = look(method) if method else NEUTRAL
+        style = method_style(method) if method else NEUTRAL
         for row, weight in enumerate(weights):
             add_trajectory(axes[row, column], course[course["weight"] == weight], style.color)
             axes[row, 0].set_ylabel(f"weight {weight}\nw / s", fontsize=9, color=INK)
-        label(axes[0, column], x="", y=axes[0, column].get_ylabel(), title=style.label if method else None)
+        set_labels(axes[0, column], x="", y=axes[0, column].get_ylabel(), title=style.label if method else None)
         axes[-1, column].set_xlabel("optimizer step", color=INK)
     figure.align_ylabels(axes[:, 0])
-    return finding(figure, f"{layer}: latent weights (bold), their states (grey), bin edges (dotted)")
+    return set_headline(figure, f"{layer}: latent weights (bold), their states (grey), bin edges (dotted)")
 
 
 def last_steps(recording, layer, last):
@@ -83,14 +83,14 @@ def draw_boundary_distance(recording, layer=None):
     """
     if not recording["position_count"].any():
         raise ValueError("the recording holds no latent weights, so their distance to the edges is unknown")
-    figure, axes = blank(7.6, 3.6)
+    figure, axes = new_figure(7.6, 3.6)
     panel = axes[0, 0]
     add_positions(panel, recording, layer) if layer else add_distances(panel, recording)
     panel.set_ylim(0, 1.3 * max(line.get_ydata().max() for line in panel.lines[:2]))
     panel.legend(framealpha=0.9, edgecolor="none", fontsize=9, ncols=3, loc="upper left")
     start, end = (near_edge(recording, layer, first=first) for first in (True, False))
     text = f"within s/20 of a bin edge: {100 * start:.0f} % of weights before, {100 * end:.0f} % at the end"
-    return finding(figure, f"{layer or 'All layers'}, {text}")
+    return set_headline(figure, f"{layer or 'All layers'}, {text}")
 
 
 def add_positions(axes, recording, layer, style=NEUTRAL):
@@ -104,7 +104,7 @@ def add_positions(axes, recording, layer, style=NEUTRAL):
     about = recording.layers[recording.index(layer)]
     edges, width = np.arange(about["low"], about["high"]) + 0.5, 0.8 if about["high"] < 16 else 0.1
     axes.vlines(edges, 0, 1, transform=axes.get_xaxis_transform(), color=INK, linewidth=width, linestyle=":")
-    return label(axes, x="latent weight / step size (dotted: bin edges)", y="density of weights (1 per bin)")
+    return set_labels(axes, x="latent weight / step size (dotted: bin edges)", y="density of weights (1 per bin)")
 
 
 def add_distances(axes, recording):
@@ -113,7 +113,9 @@ def add_distances(axes, recording):
         distance, share = all_distances(recording, first=first)
         axes.step(distance, 100 * share, where="mid", **style)
     axes.axhline(100 / len(share), color=INK, linewidth=0.8, linestyle=":", label="spread evenly")
-    return label(axes, x="distance to the nearest bin edge (bins)", y=f"weights (% in each 1/{2 * len(share)} bin)")
+    return set_labels(
+        axes, x="distance to the nearest bin edge (bins)", y=f"weights (% in each 1/{2 * len(share)} bin)"
+    )
 
 
 def distances(recording, layer, *, first=False):
@@ -145,13 +147,13 @@ def draw_layer_map(recording, layer):
     channels = recording.layers[recording.index(layer)]["shape"][0]
     flips = oscillation.weights(recording, layer)["flip_count"].to_numpy()
     rate = 100 * flips.reshape(channels, -1) / max(1, recording.meta["tick_count"])
-    figure, axes = blank(8.0, 4.0)
+    figure, axes = new_figure(8.0, 4.0)
     panel = axes[0, 0]
     panel.grid(False)
     image = panel.imshow(rate, cmap=MAP, aspect="auto", interpolation="nearest", vmin=0)
     figure.colorbar(image, ax=panel, label="flips (% of steps)")
-    label(panel, x="input channel and kernel place", y="output channel")
+    set_labels(panel, x="input channel and kernel place", y="output channel")
     never = 100 * (rate == 0).mean()
-    return finding(
+    return set_headline(
         figure, f"{layer}: {never:.0f} % of its weights never flip, one flips in {rate.max():.0f} % of the steps"
     )

@@ -11,7 +11,7 @@ from oscillab.recording import oscillation
 from .layer import add_positions, add_trajectory
 from .plots import same_layers
 from .ranges import add_range, observed
-from .style import ABOVE, MAP, METHODS, QUIET, blank_mosaic, finding, label, look
+from .style import ABOVE, MAP, METHODS, QUIET, method_style, new_mosaic, set_headline, set_labels
 
 AROUND = 75  # steps before and after the marked one that a trajectory shows
 PANELS = ("map", "course", "positions", "sizes", "range")
@@ -33,18 +33,20 @@ def draw_layer_view(runs, layer, *, weight=None, step=None):
     figure, panels = paper(len(runs))
     for column, (name, (method, recording)) in enumerate(runs.items()):
         own = {panel: panels[f"{panel}{column}"] for panel in PANELS}
-        add_all(own, recording, look(method), layer, weight, min(step, int(recording.steps[-1])))
+        add_all(own, recording, method_style(method), layer, weight, min(step, int(recording.steps[-1])))
         own["map"].set_title(
-            f"{name}, {look(method).label}" if len(runs) > 1 else look(method).label, loc="left", fontsize=10
+            f"{name}, {method_style(method).label}" if len(runs) > 1 else method_style(method).label,
+            loc="left",
+            fontsize=10,
         )
-    return finding(figure, f"{layer}, weight {weight}, step {step}: {course_sentence(runs, layer, weight)}")
+    return set_headline(figure, f"{layer}, weight {weight}, step {step}: {course_sentence(runs, layer, weight)}")
 
 
 def paper(count):
     """A figure and its axes by name: one run in two rows, two runs in two columns."""
     if count == 1:
-        return blank_mosaic(9.6, 5.2, [["map0", "course0", "course0"], ["positions0", "sizes0", "range0"]])
-    return blank_mosaic(9.6, 8.6, [[f"{panel}{column}" for column in range(count)] for panel in PANELS])
+        return new_mosaic(9.6, 5.2, [["map0", "course0", "course0"], ["positions0", "sizes0", "range0"]])
+    return new_mosaic(9.6, 8.6, [[f"{panel}{column}" for column in range(count)] for panel in PANELS])
 
 
 def add_all(panels, recording, style, layer, weight, step):
@@ -54,11 +56,11 @@ def add_all(panels, recording, style, layer, weight, step):
     if not recording["position_count"].any():
         raise ValueError(f"the latent weights of layer '{layer}' were not recorded")
     add_positions(panels["positions"], recording, layer, style)
-    label(panels["positions"], x="latent weight / step size (dotted: bin edges)", y="density")
+    set_labels(panels["positions"], x="latent weight / step size (dotted: bin edges)", y="density")
     panels["positions"].legend(**SMALL)
     sizes = panels["sizes"]
     sizes.plot(recording.steps, recording["step_size"][:, recording.index(layer)], **style.line(label=None))
-    label(sizes, x="optimizer step", y="step size s")
+    set_labels(sizes, x="optimizer step", y="step size s")
     for name in ("course", "sizes"):
         panels[name].axvline(step, color=PICKED, linewidth=1.0)
     add_inputs(panels["range"], recording, layer, step)
@@ -74,7 +76,7 @@ def add_inputs(axes, recording, layer, step):
     add_range(axes, table)
     axes.legend(**SMALL)
     axes.axvline(step, color=PICKED, linewidth=1.0)
-    return label(axes, x="optimizer step", y="input")
+    return set_labels(axes, x="optimizer step", y="input")
 
 
 def add_map(axes, recording, layer, weight):
@@ -90,7 +92,7 @@ def add_map(axes, recording, layer, weight):
         row, column = divmod(one, flips.shape[1])
         look_of = {"markeredgecolor": PICKED if one == weight else "white", "markersize": 11 if one == weight else 6}
         axes.plot(column, row, "o", markerfacecolor="none", markeredgewidth=1.6, clip_on=False, **look_of)
-    return label(axes, x="input channel and kernel place", y="output channel")
+    return set_labels(axes, x="input channel and kernel place", y="output channel")
 
 
 def coarse(values, most=48):
@@ -128,7 +130,7 @@ def add_course(axes, recording, style, layer, weight, step):
             f"weight {weight} of layer '{layer}' has no recorded course; those that have are ringed in the map"
         )
     add_trajectory(axes, course, style.color)
-    return label(axes, x="optimizer step", y="w / s")
+    return set_labels(axes, x="optimizer step", y="w / s")
 
 
 def course_sentence(runs, layer, weight):
@@ -136,7 +138,7 @@ def course_sentence(runs, layer, weight):
     parts = []
     for name, (method, recording) in runs.items():
         flips = int(recording["flip_count"][recording.weights_of(layer)][weight])
-        whose = f"{name} ({look(method).label})" if len(runs) > 1 else look(method).label
+        whose = f"{name} ({method_style(method).label})" if len(runs) > 1 else method_style(method).label
         parts.append(f"{flips} flips in {recording.meta['tick_count']} steps with {whose}")
     return ", ".join(parts)
 

@@ -5,7 +5,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .curves import SPREAD, thinned
 from .paper import Paper
-from .style import INK, QUIET, blank, label, look
+from .style import INK, QUIET, method_style, new_figure, set_labels
 
 PANELS = (
     ("loss", "training loss"),
@@ -22,16 +22,16 @@ class MovingPicture:
     """Loss, flips and step sizes over the steps of a run, of methods that are recorded side by side."""
 
     def __init__(self, methods):
-        self.figure, axes = blank(9.6, 2.9, columns=len(PANELS))
+        self.figure, axes = new_figure(9.6, 2.9, columns=len(PANELS))
         self.axes = dict(zip((name for name, _ in PANELS), axes[0], strict=True))
         for name, text in PANELS:
-            label(self.axes[name], x="optimizer step", y=text)
+            set_labels(self.axes[name], x="optimizer step", y=text)
             self.axes[name].set_xlim(0, 50)
             for axis in (self.axes[name].xaxis, self.axes[name].yaxis):
                 axis.set_major_locator(MaxNLocator(5, steps=TICKS))  # a tick's number costs more than a curve
         self.lines = {("loss", None, 0): self._line("loss", color=INK, linewidth=1.2)}
         for method in methods:
-            style = look(method).line(linewidth=1.4)
+            style = method_style(method).line(linewidth=1.4)
             self.lines["flips", method, 0] = self._line("flips", **style)
             for place in range(len(SPREAD)):
                 thin = {} if place == 1 else {"linewidth": 0.7, "alpha": 0.6, "label": None}

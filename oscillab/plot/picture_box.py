@@ -6,7 +6,7 @@ from io import BytesIO
 import ipywidgets
 from PIL import Image
 
-from .style import of_256_colors, sentence
+from .style import of_256_colors, text_figure
 
 
 class PictureBox(ipywidgets.VBox):
@@ -28,7 +28,7 @@ class PictureBox(ipywidgets.VBox):
         try:
             figure = draw()
         except ValueError as error:
-            figure = sentence(str(error))
+            figure = text_figure(str(error))
         self.show(figure, picture)
 
     def _repr_mimebundle_(self, **kwargs):

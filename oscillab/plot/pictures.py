@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from .style import INK, blank
+from .style import INK, new_figure
 
 BOX_COLORS = (
     "#ffd23f",
@@ -31,7 +31,7 @@ def draw_pictures(pictures, *, titles=None, columns=4, width=8.4):
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     titles = list(titles or [None] * len(pictures))
-    figure, axes = blank(width, rows * (width / columns + 0.25 * any(titles)), rows=rows, columns=columns)
+    figure, axes = new_figure(width, rows * (width / columns + 0.25 * any(titles)), rows=rows, columns=columns)
     for one in axes.flat:
         one.set_axis_off()
     for one, picture, title in zip(axes.flat, pictures, titles, strict=False):

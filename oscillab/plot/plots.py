@@ -16,7 +16,7 @@ from .layer import draw_boundary_distance, draw_layer_map, draw_trajectories
 from .ranges import draw_ranges, draw_step_sizes
 from .rhythm import draw_autocorrelation
 from .states import draw_states
-from .style import METHODS, blank, finding, label, look
+from .style import METHODS, method_style, new_figure, set_headline, set_labels
 from .toys import draw_frequencies, draw_one_weight, draw_three_weights
 
 __all__ = [
@@ -44,9 +44,9 @@ def draw_flips(recordings):
 
     `recordings`: method -> Recording. The title compares the methods over the last quarter of the steps.
     """
-    figure, axes = blank(7.6, 3.6)
+    figure, axes = new_figure(7.6, 3.6)
     add_flips(axes[0, 0], by_method(recordings))
-    return finding(figure, flips_sentence(recordings))
+    return set_headline(figure, flips_sentence(recordings))
 
 
 def draw_layers(recordings):
@@ -55,13 +55,15 @@ def draw_layers(recordings):
     `recordings`: method -> Recording, all of the same network.
     """
     names = same_layers(by_method(recordings))
-    figure, axes = blank(max(6.0, 1.5 + 0.17 * len(names)), 4.8)
+    figure, axes = new_figure(max(6.0, 1.5 + 0.17 * len(names)), 4.8)
     panel = add_layers(axes[0, 0], recordings)
     bits = [one["bits"] for one in next(iter(recordings.values())).layers]
     ticks = [f"{name} ({b} bit)" if b and b > LOW_BITS else name for name, b in zip(names, bits, strict=True)]
     panel.set_xticks(range(len(names)), ticks, rotation=90, fontsize=7)
-    shares = ", ".join(f"{look(m).label} {100 * oscillation.oscillating_share(r):.1f} %" for m, r in recordings.items())
-    return finding(figure, f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {shares}")
+    shares = ", ".join(
+        f"{method_style(m).label} {100 * oscillation.oscillating_share(r):.1f} %" for m, r in recordings.items()
+    )
+    return set_headline(figure, f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {shares}")
 
 
 def draw_before_after(table, live, average):
@@ -76,12 +78,12 @@ def draw_before_after(table, live, average):
         )
     recordings = {"lsq": live, "ema": average}
     group = groups[0]
-    figure, axes = blank(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
+    figure, axes = new_figure(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
     add_flips(axes[0, 0], recordings)
     axes[0, 0].set_title(flips_sentence(recordings), loc="left", fontsize=10)
     draw_rungs(axes[0, 1], table, group)
     axes[0, 1].set_title(gain_sentence(table, groups), loc="left", fontsize=10)
-    return finding(
+    return set_headline(
         figure, f"{group.network} at {group.width} bit: oscillation before and after EMA, and what each remedy is worth"
     )
 
@@ -91,7 +93,7 @@ def by_method(recordings):
     if not isinstance(recordings, Mapping) or not recordings:
         raise ValueError(f"recordings must map methods ({', '.join(METHODS)}) to recordings, got {recordings!r}")
     for method in recordings:
-        look(method)
+        method_style(method)
     return recordings
 
 
@@ -135,20 +137,20 @@ def add_flips(axes, recordings):
     top = 0
     for method, recording in recordings.items():
         steps, share = flips_over_time(recording)
-        style = look(method)
+        style = method_style(method)
         axes.plot(steps, 100 * share, color=style.color, linewidth=0.5, alpha=0.35)
         mean = 100 * smooth(share, max(1, len(steps) // 50))
         axes.plot(steps, mean, **style.line(linewidth=2.0))
         top = max(top, mean[len(steps) // 10 :].max())
     axes.set_ylim(0, 1.4 * top or 1)
     axes.legend(frameon=False, fontsize=9)
-    return label(axes, x="optimizer step", y="weights that flip in a step (%)")
+    return set_labels(axes, x="optimizer step", y="weights that flip in a step (%)")
 
 
 def flips_sentence(recordings):
     """One sentence on the flips of the last quarter: each method's share of weights a step, and the ratio of two."""
     late = {method: oscillation.flip_rate(recording) for method, recording in recordings.items()}
-    text = ", ".join(f"{look(method).label} {100 * rate:.2g} %" for method, rate in late.items())
+    text = ", ".join(f"{method_style(method).label} {100 * rate:.2g} %" for method, rate in late.items())
     first, *others = late.values()
     ratio = f" ({first / others[-1]:.1f} times fewer)" if others and others[-1] > 0 else ""
     return f"Flips a step, last quarter: {text}{ratio}"
@@ -163,10 +165,10 @@ def add_layers(axes, recordings):
     """The same axes with the share of oscillating weights per layer, a marker per method, joined layer by layer."""
     shares = {method: 100 * oscillating_shares(recording) for method, recording in recordings.items()}
     for method, share in shares.items():
-        style = look(method)
+        style = method_style(method)
         axes.plot(share, **style.points(markersize=5, markerfacecolor="none", label=style.label, clip_on=False))
     columns = np.stack(list(shares.values()))
     axes.vlines(range(columns.shape[1]), columns.min(0), columns.max(0), color="#cccccc", linewidth=1, zorder=0)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9)
-    return label(axes, x="", y="oscillating weights (%)")
+    return set_labels(axes, x="", y="oscillating weights (%)")

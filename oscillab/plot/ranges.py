@@ -4,7 +4,7 @@ import numpy as np
 
 from oscillab.recording import oscillation
 
-from .style import ABOVE, INK, METHODS, blank, finding, label, look
+from .style import ABOVE, INK, METHODS, method_style, new_figure, set_headline, set_labels
 
 
 def draw_step_sizes(recordings, layer, *, last=None):
@@ -12,19 +12,19 @@ def draw_step_sizes(recordings, layer, *, last=None):
 
     `recordings`: method -> Recording. A band spans all channels where there is a step size for each.
     """
-    figure, axes = blank(7.6, 3.4)
+    figure, axes = new_figure(7.6, 3.4)
     panel, spreads = axes[0, 0], []
     for method, recording in recordings.items():
         at, rows = recording.index(layer), slice(-last if last else None, None)
         steps, sizes = recording.steps[rows], recording["step_size"][rows, at]
-        panel.plot(steps, sizes, **look(method).line())
+        panel.plot(steps, sizes, **method_style(method).line())
         if recording.layers[at]["step_count"] > 1 and "step_size_min" in recording:
             ends = (recording[name][rows, at] for name in ("step_size_min", "step_size_max"))
-            panel.fill_between(steps, *ends, color=look(method).color, alpha=0.15, linewidth=0)
-        spreads.append(f"{look(method).label} {100 * late_spread(recording, layer):.2g} %")
+            panel.fill_between(steps, *ends, color=method_style(method).color, alpha=0.15, linewidth=0)
+        spreads.append(f"{method_style(method).label} {100 * late_spread(recording, layer):.2g} %")
     panel.legend(frameon=False, fontsize=9)
-    label(panel, x="optimizer step", y="weight step size s")
-    return finding(figure, f"{layer}: spread of s over the last quarter, {', '.join(spreads)} of its mean")
+    set_labels(panel, x="optimizer step", y="weight step size s")
+    return set_headline(figure, f"{layer}: spread of s over the last quarter, {', '.join(spreads)} of its mean")
 
 
 def late_spread(recording, layer):
@@ -43,16 +43,16 @@ def draw_ranges(recording, layer):
         raise ValueError(
             f"no input range of layer '{layer}' was observed; record a model that trains, with ranges_every=10"
         )
-    figure, axes = blank(7.6, 4.8, rows=2, sharex=True, height_ratios=(2, 1))
+    figure, axes = new_figure(7.6, 4.8, rows=2, sharex=True, height_ratios=(2, 1))
     panel, below = axes[:, 0]
     add_range(panel, table)
     panel.legend(frameon=False, fontsize=9, **ABOVE)
-    label(panel, x="", y="input of the layer")
+    set_labels(panel, x="", y="input of the layer")
     below.plot(table["step"], 100 * table["clipped_share"], color=INK, linewidth=1.0)
     below.set_ylim(bottom=0)
-    label(below, x="optimizer step", y="clipped (%)")
+    set_labels(below, x="optimizer step", y="clipped (%)")
     late = 100 * np.mean(table["clipped_share"].tail(max(1, len(table) // 4)))
-    return finding(figure, f"{layer}: {late:.2g} % of the inputs are clipped (last quarter)")
+    return set_headline(figure, f"{layer}: {late:.2g} % of the inputs are clipped (last quarter)")
 
 
 def observed(recording, layer):

@@ -16,7 +16,7 @@ from .layer_view import draw_layer_view
 from .picking import LayerMap, WeightMap
 from .picture_box import PictureBox, empty_picture, stacked
 from .sightings import draw_sightings
-from .style import look, sentence
+from .style import method_style, text_figure
 
 ALONE = "nothing"  # what to show beside a run
 METHOD = {(False, False): "lsq", (True, False): "ema", (False, True): "lsq+qc", (True, True): "ema+qc"}
@@ -61,7 +61,9 @@ class RecordingExplorer(PictureBox):
         name = name or self.run.value
         kind = "ema" if self.ema.value else "lsq"
         if kind not in self.runs[name]:
-            raise ValueError(f"{name} holds no recording of {look(kind).label}; it has {', '.join(self.runs[name])}")
+            raise ValueError(
+                f"{name} holds no recording of {method_style(kind).label}; it has {', '.join(self.runs[name])}"
+            )
         return self.runs[name][kind]
 
     @property
@@ -134,7 +136,7 @@ class RecordingExplorer(PictureBox):
         try:
             self.open_file(change["new"])
         except ValueError as error:
-            self.show(sentence(str(error)))
+            self.show(text_figure(str(error)))
 
     @contextmanager
     def _at_once(self, *, redraw=True):
@@ -165,7 +167,7 @@ class RecordingExplorer(PictureBox):
 
     def _detections_figure(self):
         if self.sightings is None:
-            return sentence("no detections were recorded for these runs")
+            return text_figure("no detections were recorded for these runs")
         missing = [name for name in self.recording().layer_names if name not in self.sightings.layers]
         if missing:
             raise ValueError(

@@ -5,7 +5,7 @@ import numpy as np
 from oscillab.recording.rhythm import autocorrelation, cycle_lengths
 
 from .layer import last_steps, most_flipping
-from .style import INK, METHODS, QUIET, blank, finding, label
+from .style import INK, METHODS, QUIET, new_figure, set_headline, set_labels
 
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
@@ -22,7 +22,7 @@ def draw_autocorrelation(recording, layer, *, last=250, count=3, lag_count=60):
     if table.empty:
         raise ValueError(f"no sampled weight of layer '{layer}' flips in the last {last} steps")
     curves, cycles = autocorrelation(table.to_numpy(), lag_count), cycle_lengths(table.to_numpy())
-    figure, axes = blank(7.6, 3.6)
+    figure, axes = new_figure(7.6, 3.6)
     panel = axes[0, 0]
     for curve, cycle, weight, dash in zip(curves.T, cycles, table.columns, DASHES, strict=False):
         name = f"weight {weight}: " + (
@@ -33,5 +33,5 @@ def draw_autocorrelation(recording, layer, *, last=250, count=3, lag_count=60):
     panel.axhspan(-chance, chance, color=QUIET, alpha=0.15, linewidth=0)
     panel.axhline(0, color=INK, linewidth=0.8)
     panel.legend(frameon=False, fontsize=9)
-    label(panel, x="lag (steps)", y="autocorrelation of the state")
-    return finding(figure, f"{layer}: how much a state says about the state some steps later (grey: nothing)")
+    set_labels(panel, x="lag (steps)", y="autocorrelation of the state")
+    return set_headline(figure, f"{layer}: how much a state says about the state some steps later (grey: nothing)")

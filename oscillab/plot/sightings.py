@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageFilter
 
 from .pictures import add_name
-from .style import INK, METHODS, blank, finding, look
+from .style import INK, METHODS, method_style, new_figure, set_headline
 
 FORMAT = "oscillab detections"
 LEAST_OVERLAP = 0.5  # of a detection and an object of the same class, to count as found
@@ -90,16 +90,16 @@ def draw_sightings(sightings, picture, image, *, methods=("fp32", "lsq", "ema", 
 
     `image`: uint8 (H, W, 3). `chosen`: the method whose panel is framed.
     """
-    figure, axes = blank(9.6, 2.9, columns=len(methods))
+    figure, axes = new_figure(9.6, 2.9, columns=len(methods))
     counts = {method: draw_one(panel, sightings, picture, image, method)
               for panel, method in zip(axes[0], methods, strict=True)}  # fmt: skip
     for panel, method in zip(axes[0], methods, strict=True):
-        panel.set_title(f"{look(method).label}: {counts[method]}", loc="left", color=INK, fontsize=9,
+        panel.set_title(f"{method_style(method).label}: {counts[method]}", loc="left", color=INK, fontsize=9,
                         fontweight="bold" if method == chosen else "normal")  # fmt: skip
         for spine in panel.spines.values():
             spine.set(visible=method == chosen, color=METHODS["ema+qc"].color, linewidth=3)
     count = len(sightings.truth(picture)[0])
-    return finding(
+    return set_headline(
         figure, f"Picture {picture}, {count} objects: found (blue, score) and wrong (red, dashed) detections"
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from oscillab.recording import oscillation
 
-from .style import blank, finding, label, look
+from .style import method_style, new_figure, set_headline, set_labels
 
 
 def draw_states(recordings, layer):
@@ -12,11 +12,11 @@ def draw_states(recordings, layer):
 
     `recordings`: method -> Recording. The title gives dead and saturated shares and the entropy.
     """
-    figure, axes = blank(7.6, 3.6)
+    figure, axes = new_figure(7.6, 3.6)
     panel, notes = axes[0, 0], []
     width = 0.8 / len(recordings)
     for number, (method, recording) in enumerate(recordings.items()):
-        style, table = look(method), still_and_moved(recording, layer)
+        style, table = method_style(method), still_and_moved(recording, layer)
         place = table["state"] + (number - (len(recordings) - 1) / 2) * width
         bar = {"width": 0.92 * width, "edgecolor": style.color, "linewidth": 0.8}
         panel.bar(place, 100 * table["still"], color=style.color, label=f"{style.label}, never flipped", **bar)
@@ -25,8 +25,8 @@ def draw_states(recordings, layer):
     if len(table) <= 16:
         panel.set_xticks(table["state"])
     panel.legend(frameon=False, fontsize=9)
-    label(panel, x="integer state", y="weights (%)")
-    return finding(figure, f"{layer}. {'; '.join(notes)}")
+    set_labels(panel, x="integer state", y="weights (%)")
+    return set_headline(figure, f"{layer}. {'; '.join(notes)}")
 
 
 def still_and_moved(recording, layer):

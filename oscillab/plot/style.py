@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """How one method is drawn."""
 
     label: str
@@ -31,14 +31,14 @@ class Look:
 
 
 METHODS = {
-    "fp32": Look("FP32", "#7f7f7f", "solid", ""),
-    "ptq": Look("PTQ", "#949494", (0, (1, 1)), "x"),
-    "lsq": Look("LSQ", "#0173b2", "solid", "o"),
-    "dampening": Look("Dampening", "#cc78bc", (0, (5, 1)), "v"),
-    "freezing": Look("Freezing", "#8c5a2b", (0, (3, 1, 1, 1)), "P"),
-    "ema": Look("EMA", "#de8f05", "dashed", "s"),
-    "lsq+qc": Look("LSQ+QC", "#029e73", "dotted", "^"),
-    "ema+qc": Look("EMA+QC", "#d55e00", "dashdot", "D"),
+    "fp32": MethodStyle("FP32", "#7f7f7f", "solid", ""),
+    "ptq": MethodStyle("PTQ", "#949494", (0, (1, 1)), "x"),
+    "lsq": MethodStyle("LSQ", "#0173b2", "solid", "o"),
+    "dampening": MethodStyle("Dampening", "#cc78bc", (0, (5, 1)), "v"),
+    "freezing": MethodStyle("Freezing", "#8c5a2b", (0, (3, 1, 1, 1)), "P"),
+    "ema": MethodStyle("EMA", "#de8f05", "dashed", "s"),
+    "lsq+qc": MethodStyle("LSQ+QC", "#029e73", "dotted", "^"),
+    "ema+qc": MethodStyle("EMA+QC", "#d55e00", "dashdot", "D"),
 }
 WORDS = {  # of a method's name in an ablation, where no look of its own is asked for
     "scale_freezing": "Scale freezing",
@@ -92,15 +92,15 @@ def of_256_colors(image):
     return image.quantize(256, palette=palette)
 
 
-def look(method):
-    """The `Look` of a method; raises ValueError for a name that is not in `METHODS`."""
+def method_style(method):
+    """The `MethodStyle` of a method; raises ValueError for a name that is not in `METHODS`."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     return METHODS[method]
 
 
 def label_of(method):
-    """How a method's name is printed: its `Look`'s label, else word by word.
+    """How a method's name is printed: its `MethodStyle`'s label, else word by word.
 
     >>> label_of("ema+qc"), label_of("dampening+qc"), label_of("ema+bn_affine")
     ('EMA+QC', 'Dampening+QC', 'EMA+BN affine')
@@ -113,7 +113,7 @@ def label_of(method):
     return "+".join(words)
 
 
-def blank(width=7.0, height=3.6, *, rows=1, columns=1, **options):
+def new_figure(width=7.0, height=3.6, *, rows=1, columns=1, **options):
     """A new white figure of so many inches, and its axes as an array (rows, columns)."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -122,7 +122,7 @@ def blank(width=7.0, height=3.6, *, rows=1, columns=1, **options):
     return figure, axes
 
 
-def blank_mosaic(width, height, places):
+def new_mosaic(width, height, places):
     """A new white figure of so many inches, and its axes by name, laid out as `places` (rows of names) says."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplot_mosaic(places)
@@ -141,7 +141,7 @@ def plain_axes(axes):
     return axes
 
 
-def label(axes, *, x, y, title=None):
+def set_labels(axes, *, x, y, title=None):
     """The same axes, with labels that carry their units and a title that starts at the left."""
     axes.set_xlabel(x, color=INK, fontsize=10)
     axes.set_ylabel(y, color=INK, fontsize=10)
@@ -150,7 +150,7 @@ def label(axes, *, x, y, title=None):
     return axes
 
 
-def finding(figure, text):
+def set_headline(figure, text):
     """The same figure under one sentence that states what is seen, in as many lines as its width asks for."""
     lines = lines_of(text, int(11 * figure.get_figwidth()))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", color=INK, fontsize=11.5, fontweight="bold")
@@ -167,10 +167,10 @@ def lines_of(text, most):
     return next(lines for width in range(1, most + 1) if len(lines := wrap(text, width)) == count)
 
 
-def sentence(text, *, width=7.0):
+def text_figure(text, *, width=7.0):
     """A figure as high as the sentence that it holds: what a widget shows where it cannot draw."""
     lines = lines_of(text, int(9 * width))
-    figure, axes = blank(width, 0.4 + 0.2 * len(lines))
+    figure, axes = new_figure(width, 0.4 + 0.2 * len(lines))
     axes[0, 0].axis("off")
     axes[0, 0].text(0, 0.5, "\n".join(lines), va="center", color=INK, fontsize=12)
     return figure

@@ -5,7 +5,7 @@ Drawings of the toys' trajectories (`oscillab.toy`): plain arrays and frames in,
 
 import numpy as np
 
-from .style import INK, METHODS, QUIET, blank, finding, label
+from .style import INK, METHODS, QUIET, new_figure, set_headline, set_labels
 
 LATENT, STATE, GOAL = (
     METHODS["lsq"].color,
@@ -28,7 +28,7 @@ def draw_one_weight(trajectory, *, last=80):
     """
     latent, states = trajectory.latent_weight[-last:], trajectory.integer_state[-last:]
     steps = np.arange(len(trajectory.latent_weight))[-last:]
-    figure, axes = blank(7.6, 3.7)
+    figure, axes = new_figure(7.6, 3.7)
     panel = axes[0, 0]
     draw_edges(panel, near(trajectory.edges(), latent, trajectory.step_size))
     panel.axhline(
@@ -36,9 +36,9 @@ def draw_one_weight(trajectory, *, last=80):
     )
     panel.step(steps, states * trajectory.step_size, where="post", color=STATE, linewidth=1.0, label="quantized q(w)")
     panel.plot(steps, latent, color=LATENT, linewidth=1.6, marker="o", markersize=2.5, label="latent weight w")
-    label(panel, x="optimizer step", y="weight")
+    set_labels(panel, x="optimizer step", y="weight")
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
-    return finding(figure, frequency_sentence(trajectory))
+    return set_headline(figure, frequency_sentence(trajectory))
 
 
 def near(edges, latent, margin):
@@ -64,7 +64,7 @@ def trajectory_bits(trajectory):
 
 def draw_frequencies(targets, expected, measured):
     """A figure of frequency by target: the closed form as a line, `measured` (rate -> frequencies) as points."""
-    figure, axes = blank(6.6, 3.6)
+    figure, axes = new_figure(6.6, 3.6)
     panel = axes[0, 0]
     panel.plot(targets, expected, color=QUIET, linewidth=1.0, label="|q(w*) - w*| / s")
     for (rate, values), method in zip(measured.items(), ("lsq", "ema", "lsq+qc", "ema+qc"), strict=False):
@@ -79,25 +79,25 @@ def draw_frequencies(targets, expected, measured):
             markerfacecolor="none",
             label=f"measured, learning rate {rate:g}",
         )
-    label(panel, x="target w*, in step sizes", y="oscillations per step")
+    set_labels(panel, x="target w*, in step sizes", y="oscillations per step")
     panel.legend(frameon=False, fontsize=9)
-    return finding(figure, "The frequency is the distance to the grid, whatever the learning rate")
+    return set_headline(figure, "The frequency is the distance to the grid, whatever the learning rate")
 
 
 def draw_three_weights(frame, *, last=60):
     """A figure of the last steps of the three-weight toy: each latent weight and its bin edge, and the input's."""
     rows = frame.tail(last)
-    figure, axes = blank(9.2, 5.0, rows=2, columns=2, sharex=True)
+    figure, axes = new_figure(9.2, 5.0, rows=2, columns=2, sharex=True)
     for index, panel in enumerate(axes.flat[:3]):
         add_weight(panel, rows, index)
     axes[1, 1].plot(rows.index, rows["input_step_size"] / 2, color=INK, linestyle=":", linewidth=1.3)
-    label(axes[1, 1], x="", y="input", title="the bin edge of the input, s_x / 2")
+    set_labels(axes[1, 1], x="", y="input", title="the bin edge of the input, s_x / 2")
     for panel in axes[1]:
         panel.set_xlabel("optimizer step", color=INK)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )
-    return finding(figure, "Latent weights oscillate, and so do the bin edges that they cross")
+    return set_headline(figure, "Latent weights oscillate, and so do the bin edges that they cross")
 
 
 def add_weight(axes, rows, index):
@@ -108,4 +108,4 @@ def add_weight(axes, rows, index):
     edge = rows["weight_step_size"] / 2
     axes.plot(rows.index, edge, color=INK, linestyle=":", linewidth=1.3, label="bin edge s_w / 2 or s_x / 2")
     flips = int(states.diff().iloc[1:].abs().sum())
-    return label(axes, x="", y="weight", title=f"w_{index}: {flips} flips in {len(rows)} steps")
+    return set_labels(axes, x="", y="weight", title=f"w_{index}: {flips} flips in {len(rows)} steps")

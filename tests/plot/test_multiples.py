@@ -1,13 +1,13 @@
 """The grid of panels: who stands where, and what stays empty."""
 
-from oscillab.plot.multiples import multiples, outer, places_of
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
 from oscillab.study.figures.ladder import Group
 
 
 def test_rows_and_columns_in_order_and_an_empty_corner():
     """Oracle: three places of a 2 x 2 grid; the fourth is drawn without axes."""
     places = [("n", "4"), ("n", "3"), ("tiny", "4")]
-    figure, found = multiples(places)
+    figure, found = panel_grid(places)
     assert set(found) == set(places) and len(figure.axes) == 4
     assert [one.axison for one in figure.axes] == [True, True, True, False]
     at = {
@@ -19,8 +19,8 @@ def test_rows_and_columns_in_order_and_an_empty_corner():
 
 def test_outer_panels_carry_the_labels():
     """Oracle: a panel above an empty corner is the last of its column, and keeps its numbers although x is shared."""
-    _, found = multiples([("n", "4"), ("n", "3"), ("tiny", "4")], sharex=True)
-    assert {place: outer(one, found) for place, one in found.items()} == {
+    _, found = panel_grid([("n", "4"), ("n", "3"), ("tiny", "4")], sharex=True)
+    assert {place: outer_sides(one, found) for place, one in found.items()} == {
         ("n", "4"): (True, False),
         ("n", "3"): (False, True),
         ("tiny", "4"): (True, True),

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from oscillab.plot.paper import Paper
-from oscillab.plot.style import blank
+from oscillab.plot.style import new_figure
 
 
 @pytest.fixture
 def figure():
     """Two panels, one of which has a line that moves."""
-    figure, axes = blank(4, 2, columns=2)
+    figure, axes = new_figure(4, 2, columns=2)
     figure.set_layout_engine(None)
     return figure, axes[0, 0], axes[0, 1], axes[0, 1].plot([0, 1], [0, 1], animated=True)[0]
 

@@ -33,14 +33,14 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(recording_explorer, "draw_layer_view", note("layer", layer))
     monkeypatch.setattr(recording_explorer, "draw_sightings", note("detections", detections))
-    original = recording_explorer.sentence
+    original = recording_explorer.text_figure
 
     def noted_sentence(text, **options):
         calls["sentence"].append(text)
         return original(text, **options)
 
     for room in (picture_box, recording_explorer):
-        monkeypatch.setattr(room, "sentence", noted_sentence)
+        monkeypatch.setattr(room, "text_figure", noted_sentence)
     return calls
 
 

@@ -7,7 +7,7 @@ import pytest
 import seaborn
 from PIL import Image
 
-from oscillab.plot.style import METHODS, blank, finding, look, sentence
+from oscillab.plot.style import METHODS, method_style, new_figure, set_headline, text_figure
 
 
 def rendered(figure):
@@ -32,12 +32,12 @@ def test_methods_keep_their_house_style():
 def test_an_unknown_method_is_refused():
     """Oracle: the documented error."""
     with pytest.raises(ValueError, match="method must be one of fp32, .* got 'sgd'"):
-        look("sgd")
+        method_style("sgd")
 
 
 def test_png_keeps_the_colour_of_a_small_mark():
     """Oracle: one marker of each method is found in the pixels within 24 of its colour, beside much else."""
-    figure, axes = blank()
+    figure, axes = new_figure()
     axes[0, 0].plot(np.random.default_rng(0).normal(size=(300, 6)).cumsum(0))
     for place, one in enumerate(METHODS.values()):
         axes[0, 0].plot([place], [0], "s", markersize=5, color=one.color, zorder=9)
@@ -49,7 +49,7 @@ def test_png_keeps_the_colour_of_a_small_mark():
 
 def test_png_keeps_a_photograph():
     """Oracle: the same figure through matplotlib alone. Dithering keeps means: those of 8 x 8 pixels to 20 of 255."""
-    figure, axes = blank(4, 3)
+    figure, axes = new_figure(4, 3)
     generator = np.random.default_rng(0)
     axes[0, 0].imshow(generator.integers(0, 255, (6, 8, 3), dtype=np.uint8), interpolation="bicubic", aspect="auto")
     plain = BytesIO()
@@ -61,28 +61,28 @@ def test_png_keeps_a_photograph():
 
 def test_a_figure_shows_itself_in_a_notebook():
     """Oracle: the PNG signature; IPython calls `_repr_png_`."""
-    assert blank()[0]._repr_png_().startswith(b"\x89PNG")
+    assert new_figure()[0]._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_long_finding_is_broken_into_lines():
     """Oracle: no line is wider than the figure: the text's own extent in pixels."""
-    figure, _ = blank(5, 3)
-    finding(figure, "a sentence of many words " * 6)
+    figure, _ = new_figure(5, 3)
+    set_headline(figure, "a sentence of many words " * 6)
     figure.png()
     assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * figure.dpi
 
 
 def test_a_broken_finding_has_lines_of_like_length():
     """Oracle: by hand, 24 words of 4 letters in 55 characters a line are 3 lines, and 8 words fill each of them."""
-    figure, _ = blank(5, 3)
-    finding(figure, " ".join(["four"] * 24))
+    figure, _ = new_figure(5, 3)
+    set_headline(figure, " ".join(["four"] * 24))
     assert [len(line.split()) for line in figure.get_suptitle().split("\n")] == [8, 8, 8]
 
 
 @pytest.mark.parametrize("text", ["no such layer", "a file with a long name cannot be read, and this says why " * 4])
 def test_a_sentence_is_a_figure(text):
     """Oracle: its only text, word for word, within a figure that leaves less than 50 pixels of its height empty."""
-    figure = sentence(text)
+    figure = text_figure(text)
     (drawn,) = figure.axes[0].texts
     assert drawn.get_text().split() == text.split()
     figure.png()

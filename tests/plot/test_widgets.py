@@ -6,7 +6,7 @@ import ipywidgets
 import pytest
 
 from oscillab import toy
-from oscillab.plot.style import blank
+from oscillab.plot.style import new_figure
 from oscillab.plot.widgets import PICTURES, Explorer, LayerExplorer, ToyExplorer
 
 
@@ -24,7 +24,7 @@ def explorer(drawn):
         drawn.append(number)
         if number < 0:
             raise ValueError("number must be 0 or more")
-        figure, axes = blank(3, 2)
+        figure, axes = new_figure(3, 2)
         axes[0, 0].plot([0, number])
         return figure
 

@@ -5,7 +5,7 @@ Both figures take the rows of `oscillab.export.cost`: sequences with the fields 
 
 import numpy as np
 
-from oscillab.plot.style import INK, METHODS, QUIET, blank, finding, label
+from oscillab.plot.style import INK, METHODS, QUIET, new_figure, set_headline, set_labels
 
 FLOAT, WHOLE, ENDS = METHODS["fp32"].color, METHODS["lsq"].color, METHODS["ema"].color
 KILO, MEGA = 1024, 1e6
@@ -17,7 +17,7 @@ def draw_bytes(layers, *, file_bytes=None, float_file_bytes=None):
     `layers`: rows with `bits`, `bytes`, `float_bytes`. With the sizes of both files in bytes, the title compares them.
     """
     layers = list(layers)
-    figure, axes = blank(8.4, 3.6)
+    figure, axes = new_figure(8.4, 3.6)
     panel, places = axes[0, 0], np.arange(len(layers))
     panel.bar(places, [layer.float_bytes / KILO for layer in layers], 0.9, color="#d9d9d9", label="FP32")
     bits = [layer.bits for layer in layers]
@@ -29,14 +29,14 @@ def draw_bytes(layers, *, file_bytes=None, float_file_bytes=None):
         )
     panel.set_yscale("log")
     panel.set_xticks(places[::5], places[::5])
-    label(panel, x="convolution, from the image to the boxes", y="KB, logarithmic")
+    set_labels(panel, x="convolution, from the image to the boxes", y="KB, logarithmic")
     panel.legend(frameon=False, ncols=3, fontsize=9, loc="upper left")
     panel.set_ylim(top=panel.get_ylim()[1] * 4)  # room for the legend
     saved = sum(layer.bytes for layer in layers) / sum(layer.float_bytes for layer in layers)
     text = f"Weights take {saved:.1%} of their FP32 bytes"
     if file_bytes and float_file_bytes:
         text += f", the whole file {file_bytes / float_file_bytes:.1%}"
-    return finding(figure, text)
+    return set_headline(figure, text)
 
 
 def draw_kinds(kinds):
@@ -45,7 +45,7 @@ def draw_kinds(kinds):
     `kinds`: rows with `kind`, `operations`, `numbers`.
     """
     kinds = sorted(kinds, key=lambda kind: kind.numbers)
-    figure, axes = blank(7.6, 0.8 + 0.42 * len(kinds))
+    figure, axes = new_figure(7.6, 0.8 + 0.42 * len(kinds))
     panel = axes[0, 0]
     colors = [WHOLE if kind.kind == "convolution" else FLOAT for kind in kinds]
     panel.barh([kind.kind for kind in kinds], [kind.numbers / MEGA for kind in kinds], color=colors)
@@ -56,5 +56,5 @@ def draw_kinds(kinds):
     panel.grid(axis="y", visible=False)
     panel.spines["left"].set_color(QUIET)
     panel.margins(x=0.16)
-    label(panel, x="million numbers given, for one image", y="")
-    return finding(figure, "Convolutions work on integers (blue), the rest in floats")
+    set_labels(panel, x="million numbers given, for one image", y="")
+    return set_headline(figure, "Convolutions work on integers (blue), the rest in floats")

@@ -5,7 +5,7 @@ Tables are those of `oscillab.train.errors.layer_errors` as data frames; factors
 
 import numpy as np
 
-from oscillab.plot.style import INK, QUIET, blank, finding, label, look
+from oscillab.plot.style import INK, QUIET, method_style, new_figure, set_headline, set_labels
 
 
 def draw_layer_errors(tables):
@@ -19,22 +19,24 @@ def draw_layer_errors(tables):
     names = [list(table["layer"]) for table in tables.values()]
     if any(other != names[0] for other in names):
         raise ValueError(f"{' and '.join(tables)} cannot be compared: their tables hold unlike layers")
-    figure, axes = blank(9.2, 4.6, rows=2, sharex=True)
+    figure, axes = new_figure(9.2, 4.6, rows=2, sharex=True)
     for method, table in tables.items():
-        style = look(method)
+        style = method_style(method)
         dots = style.points(markersize=4, markerfacecolor="none", label=style.label)
         axes[0, 0].plot(table["signal_to_noise"], **dots)
         axes[1, 0].plot(100 * table["mean_share"], **dots)
     axes[0, 0].axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
     axes[0, 0].legend(frameon=False, fontsize=9, ncols=len(tables), loc="upper right")
-    label(axes[0, 0], x="", y="signal to noise (dB)")
-    label(
+    set_labels(axes[0, 0], x="", y="signal to noise (dB)")
+    set_labels(
         axes[1, 0],
         x="layer, in the network's order (0 dB: error as large as the signal)",
         y="error that is\na constant (%)",
     )
-    medians = ", ".join(f"{look(m).label} {table['signal_to_noise'].median():.1f} dB" for m, table in tables.items())
-    return finding(figure, f"Error against the float network, middle layer: {medians}")
+    medians = ", ".join(
+        f"{method_style(m).label} {table['signal_to_noise'].median():.1f} dB" for m, table in tables.items()
+    )
+    return set_headline(figure, f"Error against the float network, middle layer: {medians}")
 
 
 def draw_factors(scales, shifts):
@@ -43,10 +45,10 @@ def draw_factors(scales, shifts):
     `scales`, `shifts`: arrays (channels,) of all layers together.
     """
     scales, shifts = np.asarray(scales), np.asarray(shifts)
-    figure, axes = blank(8.4, 3.0, columns=2)
+    figure, axes = new_figure(8.4, 3.0, columns=2)
     for panel, values, start, text in ((axes[0, 0], scales, 1, "scale γ"), (axes[0, 1], shifts, 0, "shift β")):
-        panel.hist(values, bins=60, color=look("lsq+qc").color)
+        panel.hist(values, bins=60, color=method_style("lsq+qc").color)
         panel.axvline(start, color=INK, linewidth=0.9, linestyle=":")
-        label(panel, x=f"{text} (dotted: where it started)", y="channels")
-    return finding(figure, f"{len(scales)} channels: γ moved by {np.abs(scales - 1).mean():.3f} and β by "
+        set_labels(panel, x=f"{text} (dotted: where it started)", y="channels")
+    return set_headline(figure, f"{len(scales)} channels: γ moved by {np.abs(scales - 1).mean():.3f} and β by "
                            f"{np.abs(shifts).mean():.3f} on average")  # fmt: skip

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from oscillab.plot.multiples import multiples, outer, places_of
-from oscillab.plot.style import finding, label, label_of
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
+from oscillab.plot.style import label_of, set_headline, set_labels
 from oscillab.study.paired import CLAIMS, differences, paired_p
 
 from .gains import draw_family
@@ -23,7 +23,7 @@ def draw_claims(table, *, pairs=CLAIMS, most=np.inf):
     if not known:
         raise ValueError("the table has no two methods of the pairs that were asked for")
     panel = 2.7 if len(places) > 1 else 5.0, 0.6 + 0.21 * len(known)
-    figure, found = multiples(places, panel=panel, margin=1.9, sharex=True)
+    figure, found = panel_grid(places, panel=panel, margin=1.9, sharex=True)
     for place, axes in found.items():
         group = places[place]
         rows = [(method, gains[place][method, reference]) for method, reference in known]
@@ -31,10 +31,10 @@ def draw_claims(table, *, pairs=CLAIMS, most=np.inf):
         axes.set_yticks(range(len(known)), [f"{label_of(m)} − {label_of(r)}" for m, r in known], fontsize=8.5)
         for row, pair in enumerate(known):
             add_p(axes, row, gains[place][pair])
-        label(axes, x="difference in mAP (points)" * outer(axes, found)[1], y="")
+        set_labels(axes, x="difference in mAP (points)" * outer_sides(axes, found)[1], y="")
     if most < np.inf:
         next(iter(found.values())).set_xlim(-most, most)
-    return finding(figure, sentence_of(gains))
+    return set_headline(figure, sentence_of(gains))
 
 
 def gains_of(table, group, pairs):

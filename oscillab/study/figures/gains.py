@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oscillab.plot.style import INK, METHODS, QUIET, blank, finding, label, label_of
+from oscillab.plot.style import INK, METHODS, QUIET, label_of, new_figure, set_headline, set_labels
 from oscillab.study.paired import differences
 
 from .ladder import panels
@@ -73,18 +73,20 @@ def draw_gains(table):
     if not found:
         raise ValueError("the table has no method beside LSQ or EMA to compare with them")
     heights = [len(gains) for _, gains in found]
-    figure, axes = blank(
+    figure, axes = new_figure(
         8.6, 0.9 + 0.27 * sum(heights) + 0.55 * len(found), rows=len(found), height_ratios=heights, sharex=True
     )
     for panel, (heading, gains) in zip(axes[:, 0], found, strict=True):
         draw_family(panel, heading, gains, least=LOWEST)
     low = min(values.min() for _, gains in found for _, values in gains)
     axes[-1, 0].set_xlim(left=LOWEST if low < LOWEST else None)
-    label(axes[-1, 0], x="difference in mAP (points, 0..100)", y="")
+    set_labels(axes[-1, 0], x="difference in mAP (points, 0..100)", y="")
     best, values = max((pair for _, gains in found for pair in gains), key=lambda pair: pair[1].mean())
     where = f"{groups[0].network} at {groups[0].width} bit"
     seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-    return finding(figure, f"{where}, {seeds}: the largest gain is {label_of(best)}'s, {values.mean():+.1f} points")
+    return set_headline(
+        figure, f"{where}, {seeds}: the largest gain is {label_of(best)}'s, {values.mean():+.1f} points"
+    )
 
 
 def draw_family(axes, heading, gains, *, least=-np.inf, most=np.inf):

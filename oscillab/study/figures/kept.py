@@ -1,7 +1,7 @@
 """How much of the float network's mAP does each method keep, in our study and in the paper?"""
 
-from oscillab.plot.multiples import multiples, outer
-from oscillab.plot.style import INK, METHODS, finding, label, label_of
+from oscillab.plot.multiples import outer_sides, panel_grid
+from oscillab.plot.style import INK, METHODS, label_of, set_headline, set_labels
 
 
 def draw_kept(compared):
@@ -17,14 +17,14 @@ def draw_kept(compared):
     methods = [method for method in METHODS if method in set(rows["method"])]
     methods += sorted(set(rows["method"]) - set(methods))
     places = dict(list(rows.groupby(["row", "width"], sort=False)))
-    figure, found = multiples(places, panel=(2.8, 0.7 + 0.22 * len(methods)), margin=1.1, sharex=True)
+    figure, found = panel_grid(places, panel=(2.8, 0.7 + 0.22 * len(methods)), margin=1.1, sharex=True)
     for place, axes in found.items():
         add_methods(axes, places[place], methods)
         network, metric = place[0]
         title = f"{network}{' masks' if metric == 'mask' else ''}, {place[1]} bit"
-        label(axes, x="kept of FP32's mAP (%)" * outer(axes, found)[1], y="", title=title)
+        set_labels(axes, x="kept of FP32's mAP (%)" * outer_sides(axes, found)[1], y="", title=title)
     gap = 100 * (rows["our_kept"] - rows["paper_kept"]).abs().median()
-    return finding(figure, f"Coloured: ours; black stroke: the paper's. The middle one of {len(rows)} pairs is {gap:.0f} % of "
+    return set_headline(figure, f"Coloured: ours; black stroke: the paper's. The middle one of {len(rows)} pairs is {gap:.0f} % of "
                            "FP32's mAP apart")  # fmt: skip
 
 

@@ -6,8 +6,8 @@ seed, with the columns of `COLUMNS`.
 
 from typing import NamedTuple
 
-from oscillab.plot.multiples import multiples, outer, places_of
-from oscillab.plot.style import INK, QUIET, finding, label, look
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
+from oscillab.plot.style import INK, QUIET, method_style, set_headline, set_labels
 from oscillab.plot.text import width
 
 COLUMNS = (
@@ -25,12 +25,12 @@ def draw_ladder(table):
     """
     places = places_of(panels(table))
     known = set(table["method"])
-    figure, found = multiples(places, panel=(0.68 * sum(method in known for method in RUNGS), 3.1))
+    figure, found = panel_grid(places, panel=(0.68 * sum(method in known for method in RUNGS), 3.1))
     for place, axes in found.items():
         draw_rungs(axes, table, places[place])
-        if not outer(axes, found)[0]:
+        if not outer_sides(axes, found)[0]:
             axes.set_ylabel("")
-    return finding(figure, gain_sentence(table, list(places.values())))
+    return set_headline(figure, gain_sentence(table, list(places.values())))
 
 
 def panels(table):
@@ -72,15 +72,15 @@ def draw_rungs(axes, table, group):
     methods = [method for method in RUNGS if method in set(at_bits["method"])]
     for place, method in enumerate(methods):
         values = at_bits.loc[at_bits["method"] == method, "map"]
-        style = look(method)
+        style = method_style(method)
         axes.bar(place, values.mean(), width=0.62, color=style.color, alpha=0.25)
         axes.plot([place] * len(values), values, **style.points(markersize=6, markerfacecolor="none", clip_on=False))
         text = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
         axes.annotate(f"{values.mean():.3f}", (place, values.max()), (0, 7), **text)
     draw_float_line(axes, rows.loc[rows["method"] == "fp32", "map"], len(methods))
-    axes.set_xticks(range(len(methods)), [look(method).label for method in methods])
+    axes.set_xticks(range(len(methods)), [method_style(method).label for method in methods])
     axes.set_ylim(bottom=0)
-    return label(axes, x="", y="mAP (0.50:0.95)", title=f"{group.network}, {group.width} bit")
+    return set_labels(axes, x="", y="mAP (0.50:0.95)", title=f"{group.network}, {group.width} bit")
 
 
 def draw_float_line(axes, values, width):
@@ -106,7 +106,7 @@ def gain_sentence(table, groups):
             best = "ema+qc" if "ema+qc" in means else shown.drop("lsq").idxmax()
             name = f"{group.network} " if len({group.network for group in groups}) > 1 else ""
             gains.append(means[best] - means["lsq"])
-            parts.append(f"{look(best).label} {gains[-1]:+.3f} mAP on LSQ at {name}{group.width} bit")
+            parts.append(f"{method_style(best).label} {gains[-1]:+.3f} mAP on LSQ at {name}{group.width} bit")
     if len(parts) > 4:
         parts = [
             f"EMA+QC (else the best) gains {min(gains):+.3f} to {max(gains):+.3f} mAP on LSQ in {len(parts)} panels"

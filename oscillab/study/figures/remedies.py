@@ -1,7 +1,7 @@
 """What is each way to train worth, without QC behind it and with it, at every width of every network?"""
 
-from oscillab.plot.multiples import multiples, outer, places_of
-from oscillab.plot.style import INK, METHODS, QUIET, finding, label, look
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
+from oscillab.plot.style import INK, METHODS, QUIET, method_style, set_headline, set_labels
 
 from .ladder import panels
 
@@ -16,7 +16,7 @@ def draw_remedies(table, *, score="map"):
     """
     table = table[table[score].notna()]
     places = places_of(panels(table))
-    figure, found = multiples(places, panel=(3.0 if len(places) > 1 else 5.0, 2.1), margin=0.7, sharex=True)
+    figure, found = panel_grid(places, panel=(3.0 if len(places) > 1 else 5.0, 2.1), margin=0.7, sharex=True)
     rows = [method for method in TRAINED if method in set(table["method"])]
     for place, group in places.items():
         axes, at_bits = found[place], group.rows(table)
@@ -26,8 +26,10 @@ def draw_remedies(table, *, score="map"):
         if len(floats):
             axes.axvline(floats.mean(), color=QUIET, linewidth=0.9)
             axes.text(floats.mean(), -0.55, "FP32 ", ha="right", va="center", fontsize=8, color=QUIET)
-        finish(axes, rows, f"{group.network}, {group.width} bit", named(score) * outer(axes, found)[1])
-    return finding(figure, f"Open: as trained; filled: with QC behind. {sentence_of(table, places.values(), score)}")
+        finish(axes, rows, f"{group.network}, {group.width} bit", named(score) * outer_sides(axes, found)[1])
+    return set_headline(
+        figure, f"Open: as trained; filled: with QC behind. {sentence_of(table, places.values(), score)}"
+    )
 
 
 def add_pair(axes, rows, method, height, score):
@@ -36,7 +38,7 @@ def add_pair(axes, rows, method, height, score):
     if len(trained) and len(corrected):
         axes.plot([trained.mean(), corrected.mean()], [height] * 2, color="#cccccc", linewidth=4, zorder=1)
     for values, name, open_mark in ((trained, method, True), (corrected, f"{method}+qc", False)):
-        style = METHODS.get(name, look(method))
+        style = METHODS.get(name, method_style(method))
         face = {"markerfacecolor": "white"} if open_mark and style.marker != "x" else {}
         if len(values):
             axes.plot(values, [height] * len(values), **style.points(markersize=3, alpha=0.6, clip_on=False))
@@ -45,12 +47,12 @@ def add_pair(axes, rows, method, height, score):
 
 def finish(axes, rows, title, x):
     """The same axes with methods named from the top down."""
-    axes.set_yticks(range(len(rows)), [look(method).label for method in rows])
+    axes.set_yticks(range(len(rows)), [method_style(method).label for method in rows])
     axes.set_ylim(len(rows) - 0.5, -0.9)
     axes.set_xlim(left=0)
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axes.tick_params(axis="y", colors=INK)
-    return label(axes, x=x, y="", title=title)
+    return set_labels(axes, x=x, y="", title=title)
 
 
 def named(score):
@@ -66,5 +68,5 @@ def sentence_of(table, groups, score):
         gains = [one[high] - one[low] for one in means if high in one and low in one]
         if gains:
             count = f"{sum(gain > 0 for gain in gains)} of {len(gains)} panel{'s' if len(gains) > 1 else ''}"
-            parts.append(f"{look(high).label} above {look(low).label} in {count}")
+            parts.append(f"{method_style(high).label} above {method_style(low).label} in {count}")
     return ", ".join(parts)

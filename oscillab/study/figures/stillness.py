@@ -1,7 +1,7 @@
 """Is the network whose weights oscillate least the one that detects best?"""
 
-from oscillab.plot.multiples import multiples, outer, places_of
-from oscillab.plot.style import finding, label, look
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
+from oscillab.plot.style import method_style, set_headline, set_labels
 
 from .ladder import panels
 
@@ -17,20 +17,20 @@ def draw_stillness(table):
     if rows.empty:
         raise ValueError(f"the table has no oscillating share of {', '.join(SHOWN)}")
     places = places_of(panels(rows))
-    figure, found = multiples(places, panel=(2.9 if len(places) > 1 else 5.0, 2.4), margin=0.6, sharex=True)
+    figure, found = panel_grid(places, panel=(2.9 if len(places) > 1 else 5.0, 2.4), margin=0.6, sharex=True)
     best = []
     for place, axes in found.items():
         group = places[place]
         means = group.rows(rows).groupby("method")[["oscillating_share", "map"]].mean()
         best.append(means["oscillating_share"].idxmin() == means["map"].idxmax())
         add_methods(axes, group.rows(rows))
-        first, last = outer(axes, found)
+        first, last = outer_sides(axes, found)
         title = f"{group.network}, {group.width} bit"
-        label(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=title)
+        set_labels(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=title)
     marks = {mark.get_label(): mark for axes in found.values() for mark in axes.lines}
     figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(SHOWN), frameon=False)
     where = f"{sum(best)} of {len(best)} panel{'s' if len(best) > 1 else ''}"
-    return finding(figure, f"The calmest weights belong to the best detector in {where}")
+    return set_headline(figure, f"The calmest weights belong to the best detector in {where}")
 
 
 def add_methods(axes, rows):
@@ -39,7 +39,7 @@ def add_methods(axes, rows):
     for method in SHOWN:
         values = rows[rows["method"] == method]
         if len(values):
-            drawn = look(method).points(markerfacecolor="none", label=look(method).label)
+            drawn = method_style(method).points(markerfacecolor="none", label=method_style(method).label)
             axes.plot(100 * values["oscillating_share"], values["map"], **drawn)
     axes.set_xlim(0.1, 100)
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
