@@ -16,11 +16,11 @@ import tyro
 
 from benchmarks import steps
 from benchmarks.interleaved import clock_for
-from oscillab.cli.options import hardware
 from oscillab.data.augment import Augment
 from oscillab.data.batches import Batches
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import hardware
 
 
 @dataclass(frozen=True)

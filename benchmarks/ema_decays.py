@@ -12,12 +12,14 @@ from pathlib import Path
 import tyro
 
 from oscillab.cli.commands import Qat, measure, start_qat
-from oscillab.cli.options import SHIPPED, DataOptions, RunOptions, held_out
+from oscillab.data.options import DataOptions, held_out
+from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec
 from oscillab.recording.oscillation import flip_rate, oscillating_share
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import MoveEma
 from oscillab.train.ema import Ema, ramp_for
+from oscillab.train.options import RunOptions
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
 from oscillab.yolo.loss import DetectionLoss

@@ -15,10 +15,11 @@ import torch
 import tyro
 
 from benchmarks.interleaved import clock_for
-from oscillab.cli.options import SHIPPED, hardware, placed
 from oscillab.data import evaluate
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED, hardware
+from oscillab.train.options import placed
 from oscillab.yolo import zoo
 
 

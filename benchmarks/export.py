@@ -20,16 +20,19 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab.cli.options import DataOptions, RunOptions, hardware, held_out, prepare, write_json
 from oscillab.data import evaluate as judging
 from oscillab.data.dataset import open_dataset
+from oscillab.data.options import DataOptions, held_out
 from oscillab.data.places import pictures
 from oscillab.export.agreement import compare
 from oscillab.export.predictor import load_onnx
 from oscillab.export.write import export_float, export_onnx
+from oscillab.io import write_json
+from oscillab.provenance import hardware
 from oscillab.quant import quant_layers
 from oscillab.quant.exact import exact
 from oscillab.train import accuracy
+from oscillab.train.options import RunOptions, prepare
 from oscillab.yolo import files
 
 

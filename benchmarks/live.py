@@ -28,9 +28,10 @@ from nbclient import NotebookClient
 
 import oscillab
 import oscillab.plot
-from oscillab.cli.options import ROOT, SHIPPED, calibration_batches, hardware
+from oscillab.data.options import calibration_batches
 from oscillab.plot.pace import Pace
 from oscillab.plot.running import Live
+from oscillab.provenance import ROOT, SHIPPED, hardware
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab.cli.options import hardware, placed
-from oscillab.train.trainer import parameter_groups, to_pixels
+from oscillab.data.batches import to_pixels
+from oscillab.provenance import hardware
+from oscillab.train.options import placed
+from oscillab.train.trainer import parameter_groups
 from oscillab.yolo import zoo
 from oscillab.yolo.objective import loss_for
 

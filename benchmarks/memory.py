@@ -15,8 +15,8 @@ import torch
 import tyro
 
 from benchmarks import steps
+from oscillab.data.batches import to_pixels
 from oscillab.quant.kernel import kernel_off
-from oscillab.train.trainer import to_pixels
 
 VARIANTS = ("float", "LSQ", "LSQ, torch's operations")
 

@@ -13,7 +13,7 @@ import tyro
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import steps
-from oscillab.cli.options import hardware
+from oscillab.provenance import hardware
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab.cli.options import hardware, placed
-from oscillab.data.batches import Batches
+from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import hardware
 from oscillab.quant import QuantSpec, quantize
 from oscillab.recording.ranges import RangeObserver
 from oscillab.recording.recorder import record
+from oscillab.train.options import placed
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer, to_pixels
+from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
 

@@ -12,7 +12,7 @@ import tyro
 
 from benchmarks import steps
 from benchmarks.interleaved import interleave, ratios
-from oscillab.cli.options import hardware
+from oscillab.provenance import hardware
 
 
 @dataclass(frozen=True)

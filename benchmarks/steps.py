@@ -15,16 +15,17 @@ import tyro
 
 from benchmarks.interleaved import interleave, print_table
 from benchmarks.peers import PEERS
-from oscillab.cli.options import hardware, placed
-from oscillab.data.batches import Batches
+from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import hardware
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.kernel import kernel_off
 from oscillab.recording.recorder import record
 from oscillab.train.dampen import Dampening
 from oscillab.train.freeze import Freezing
+from oscillab.train.options import placed
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer, to_pixels
+from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
 

@@ -18,7 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -45,7 +45,7 @@ def settle_file(path):
     except (CellExecutionError, CellTimeoutError) as error:
         sys.stderr.write(f"{path}: {str(error).strip().splitlines()[-1]}; the file is unchanged\n")
         return False
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(settled(notebook), encoding="utf-8")
     sys.stderr.write(f"{path}: {path.stat().st_size / 1024:.0f} KB\n")
     return True

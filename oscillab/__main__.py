@@ -16,6 +16,7 @@ from oscillab.cli import commands, download, predict
 from oscillab.cli import export as deliver
 from oscillab.cli import inspect as describe
 from oscillab.cli import study as command
+from oscillab.io import write_json
 from oscillab.study import report
 from oscillab.study.options import Study, preset_in
 from oscillab.train.distributed import joined
@@ -93,8 +94,6 @@ def show(measured, path, *, quiet=False):
     if not quiet:
         sys.stdout.write(f"{text}\n")
     if path:
-        from oscillab.cli.options import write_json
-
         write_json(path, measured)
     return 130 if measured.get("interrupted") else 0
 

@@ -1,13 +1,16 @@
-"""How is a file replaced so that a crash or a full disk leaves the old one?"""
+"""Write files whole or not at all: a crash or a full disk leaves the old one."""
 
+import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def replacing(path):
-    """A temporary path beside `path` to write to; it takes `path`'s place only when the block ends without an error.
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes `path`'s place only when the block ends without an error.
 
     Raises OSError in one line that names `path` when writing failed; the former file, if any, stays as it was.
     """
@@ -26,3 +29,10 @@ def replacing(path):
         raise OSError(f"could not write {path}: {reason}; the file that was there before is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, content: Any) -> Path:
+    """Write `content` to a JSON file and return its path."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    return Path(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "oscillab"
 STOREYS = {  # from the ground up; a room may import the rooms before it and nothing else
-    "core": ("io", "methods", "quant", "recording", "toy", "plot"),
+    "core": ("io", "provenance", "methods", "quant", "recording", "toy", "plot"),
     "detector": ("yolo", "data", "export", "train"),
     "study": ("study", "cli"),
 }
@@ -46,7 +46,9 @@ def test_every_file_has_a_room():
 
 def test_no_room_imports_one_above_it():
     """Oracle: the order of the list."""
-    wrong = [(room, other) for room in ROOMS for other in rooms_imported(room) if ROOMS.index(other) > ROOMS.index(room)]
+    wrong = [
+        (room, other) for room in ROOMS for other in rooms_imported(room) if ROOMS.index(other) > ROOMS.index(room)
+    ]
     assert not wrong, f"(room, what it imports from above): {wrong}"
 
 
@@ -58,7 +60,9 @@ def test_figures_need_no_torch():
 
 def test_the_readme_says_the_same():
     """Oracle: the imports; README's table has a row `| storey | room | what | imports |` for each room in this order."""
-    rows = re.findall(r"^\| (\w+) \| `(\w+)[/.py]*` \| .* \| (.*) \|$", (PACKAGE.parent / "README.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| (\w+) \| `(\w+)[/.py]*` \| .* \| (.*) \|$", (PACKAGE.parent / "README.md").read_text(), re.M
+    )
     assert [row[1] for row in rows] == ROOMS
     assert [(storey, room) for storey, room, _ in rows] == [(s, room) for s, rooms in STOREYS.items() for room in rooms]
     for _, room, imports in rows:

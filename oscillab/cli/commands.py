@@ -9,19 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from oscillab.cli.options import (
-    SHIPPED,
-    DataOptions,
-    RunOptions,
-    calibration_batches,
-    check_classes,
-    held_out,
-    placed,
-    prepare,
-    provenance,
-    training_batches,
-    write_json,
-)
+from oscillab.data.options import DataOptions, calibration_batches, check_classes, held_out, training_batches
+from oscillab.io import write_json
+from oscillab.provenance import SHIPPED, provenance
 from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.recording.recorder import record
 from oscillab.train.accuracy import evaluate
@@ -30,6 +20,7 @@ from oscillab.train.correct import Choices, correct, fold
 from oscillab.train.distributed import group
 from oscillab.train.ema import Ema, decay_for, ramp_for
 from oscillab.train.keep import LossLog, continue_from, save_run
+from oscillab.train.options import RunOptions, placed, prepare
 from oscillab.train.remedies import AVERAGES, treat
 from oscillab.train.spec import TrainSpec
 from oscillab.train.tensorboard import TensorBoard
@@ -89,7 +80,7 @@ def pretrain(options):
         "anchor_recall": recall,
         "seconds": trainer.seconds,
     }
-    write_json(options.out.with_suffix(".json"), provenance(options, **measured))
+    write_json(options.out.with_suffix(".json"), provenance(options, device=options.run.device, **measured))
     last.unlink(missing_ok=True)
     return measured
 
@@ -181,7 +172,10 @@ def qat(options, *, start=None, watch=()):
         networks = {"lsq": model} | {name: average.model for name, average in averages.items()}
         for name, network in networks.items():
             files.save(remedy.settle(network), options.out / f"{name}.pt")
-        write_json(options.out / "run.json", provenance(options, **measured, step_seconds=trainer.clock.seconds()))
+        write_json(
+            options.out / "run.json",
+            provenance(options, device=options.run.device, **measured, step_seconds=trainer.clock.seconds()),
+        )
         last.unlink(missing_ok=True)
     members.wait()  # for the files, which another command may read next
     return measured

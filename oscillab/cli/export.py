@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import pandas as pd
 import tyro
 
-from oscillab.cli.options import RunOptions, prepare
 from oscillab.plot.text import lines, table_text
+from oscillab.train.options import RunOptions, prepare
 from oscillab.yolo import files
 
 # Of a run's folder, the network to take: the best that is there

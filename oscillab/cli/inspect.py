@@ -8,8 +8,8 @@ import pandas as pd
 import tyro
 
 from oscillab.cli.export import inspect_onnx
-from oscillab.cli.options import RunOptions
 from oscillab.plot.text import table_text
+from oscillab.train.options import RunOptions
 from oscillab.yolo import catalogue, checkpoint, zoo
 
 

@@ -14,17 +14,17 @@ import pandas as pd
 import torch
 import tyro
 
-from oscillab.cli.options import RunOptions, placed, prepare
+from oscillab.data.batches import to_pixels
 from oscillab.data.letterbox import letterbox
 from oscillab.data.masks import mask_runs
 from oscillab.data.places import Place
 from oscillab.data.postprocess import detections
 from oscillab.data.sample import decode_runs
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 from oscillab.plot.detections import paint_detections
 from oscillab.plot.text import table_text
 from oscillab.train.accuracy import as_measured
-from oscillab.train.trainer import to_pixels
+from oscillab.train.options import RunOptions, placed, prepare
 from oscillab.yolo import files
 
 
@@ -126,5 +126,5 @@ def write_picture(image, path):
     """Nothing; writes a picture, uint8 RGB (H, W, 3), in the format that its name says, PNG where it says none."""
     suffix = path.suffix if path.suffix and cv2.haveImageWriter(path.name) else ".png"
     _, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    with replacing(path if suffix == path.suffix else path.with_name(f"{path.name}.png")) as temporary:
+    with atomic_write(path if suffix == path.suffix else path.with_name(f"{path.name}.png")) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from oscillab.cli.options import RunOptions, provenance, write_json
-from oscillab.io import replacing
+from oscillab.io import atomic_write, write_json
+from oscillab.provenance import provenance
 from oscillab.study import plan, readme, report, state
 from oscillab.study.grid import grid
 from oscillab.study.job import write_table
 from oscillab.study.pool import run_all
+from oscillab.train.options import RunOptions
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def study(options):
             raise ValueError(f"each of {len(jobs)} runs failed: {reasons(failed)}")
         page = report.write(out)
         seconds = time.perf_counter() - started
-        write_json(out / "study.json", provenance(options, seconds=round(seconds, 1)))
+        write_json(out / "study.json", provenance(options, device=options.run.device, seconds=round(seconds, 1)))
     text = f"{report.table_text(table)}\n\n{seconds:.0f} s; report: {page}"
     if failed:
         log.warning("%s", text)
@@ -68,7 +69,7 @@ class Report:
 def report_folder(options):
     """The path of the report that was written."""
     if options.readme:
-        with replacing(options.readme) as temporary:
+        with atomic_write(options.readme) as temporary:
             temporary.write_text(readme.fill(options.readme.read_text(), options.readme.resolve().parent))
         return {"readme": str(options.readme)}
     if not (options.folder / "table.csv").is_file():

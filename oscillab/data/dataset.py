@@ -5,6 +5,7 @@ root/annotations/instances_<split>.json    root/images/<split>/<file_name>   (or
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from pathlib import Path
 
@@ -49,6 +50,13 @@ class CocoFolder:
 
     def __len__(self):
         return len(self._images)
+
+    def with_masks(self) -> CocoFolder:
+        """Return this data set with masks, without opening its file again; raises ValueError where some are missing."""
+        other = copy.copy(self)
+        other.masks = True
+        other._check_masks()
+        return other
 
     def sample(self, index):
         """The Sample number `index`, with boxes cut to the picture; raises ValueError when its file cannot be read.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 
 
 def write_folder(dataset, root, split):
@@ -28,6 +28,6 @@ def write_folder(dataset, root, split):
         _, data = cv2.imencode(".png", cv2.cvtColor(dataset.sample(index).image, cv2.COLOR_RGB2BGR))
         (pictures / entry["file_name"]).write_bytes(data.tobytes())
     path = root / "annotations" / f"instances_{split}.json"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(truth))
     return path

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import oscillab
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 from oscillab.quant import is_quantized, quant_layers, quantizers
 from oscillab.quant.exact import exact
 from oscillab.train.correct import corrections, fold
@@ -180,6 +180,6 @@ def checked(graph, opset, facts):
 def write(model, path):
     """The path of the file that now holds the ModelProto, whole or not at all, and its size in bytes."""
     data = model.SerializeToString()
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     return Path(path), len(data)

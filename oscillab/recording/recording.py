@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 from oscillab.recording import archive
 
 FORMAT, VERSION = "oscillab recording", 1
@@ -75,7 +75,7 @@ class Recording:
 
     def save(self, path):
         """The path of the file that now holds the recording, written whole or not at all; numpy.load reads it too."""
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             archive.write(temporary, self.meta | {"arrays": list(self.arrays)}, self.arrays)
         return Path(path)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from oscillab.cli.commands import Qat
-from oscillab.cli.options import ROOT, plain
+from oscillab.provenance import ROOT, plain
 from oscillab.quant import QuantSpec
 from oscillab.study.figures.album import run_name
 from oscillab.train.correct import Choices

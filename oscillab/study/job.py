@@ -8,12 +8,13 @@ from dataclasses import replace
 import pandas as pd
 
 from oscillab.cli.commands import measure, qat, start_qat
-from oscillab.cli.options import held_out, placed, prepare, training_batches
-from oscillab.io import replacing
+from oscillab.data.options import held_out, training_batches
+from oscillab.io import atomic_write
 from oscillab.recording.oscillation import flip_rate, oscillating_share
 from oscillab.recording.recording import Recording
 from oscillab.study import state
 from oscillab.study.figures.ladder import COLUMNS
+from oscillab.train.options import placed, prepare
 from oscillab.train.remedies import CONTROLS
 from oscillab.train.soft_round import soft_rounding
 from oscillab.yolo import files
@@ -108,6 +109,6 @@ def write_table(jobs, path):
     table = table[once].reset_index(drop=True)
     if table.empty:
         return table
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     return table

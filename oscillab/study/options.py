@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from oscillab.cli.options import DataOptions, RunOptions
+from oscillab.data.options import DataOptions
 from oscillab.train.correct import Choices
+from oscillab.train.options import RunOptions
 from oscillab.train.spec import TrainSpec
 
 ArmName = Literal[

@@ -10,11 +10,12 @@ from collections import Counter
 
 import torch
 
-from oscillab.cli.options import check_classes, held_out, placed, prepare, training_batches
 from oscillab.data.batches import Batch
+from oscillab.data.options import check_classes, held_out, training_batches
 from oscillab.plot.text import width
 from oscillab.quant import quantize
 from oscillab.study import state
+from oscillab.train.options import placed, prepare
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
 from oscillab.yolo.objective import loss_for

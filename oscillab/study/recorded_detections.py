@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 import tyro
 
-from oscillab.cli.options import SHIPPED, write_json
+from oscillab.data.batches import to_pixels
 from oscillab.data.postprocess import detections
 from oscillab.data.scenes import Scenes
+from oscillab.io import write_json
+from oscillab.provenance import SHIPPED
 from oscillab.quant import quant_layers
 from oscillab.train.accuracy import as_measured
-from oscillab.train.trainer import to_pixels
 from oscillab.yolo import files
 
 FORMAT, VERSION = "oscillab detections", 1

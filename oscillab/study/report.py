@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 from oscillab.plot.style import label_of
 from oscillab.plot.text import HEADINGS, cell, lines, table_text
 from oscillab.recording.recording import Recording
@@ -48,9 +48,9 @@ def write(folder):
     table = pd.read_csv(folder / "table.csv")
     drawn = {name: (figure.png(), caption) for name, (figure, caption) in figures(table, runs(folder)).items()}
     for name, (image, _) in drawn.items():
-        with replacing(folder / "figures" / f"{name}.png") as temporary:
+        with atomic_write(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(image)
-    with replacing(folder / "report.html") as temporary:
+    with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(page(folder.name, table, drawn, provenance(folder)), encoding="utf-8")
     return folder / "report.html"
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from oscillab.cli.options import write_json
-from oscillab.io import replacing
+from oscillab.io import atomic_write, write_json
 from oscillab.study.figures.ladder import COLUMNS
 
 PATIENCE = 20.0  # seconds that a dying process may take to let go of its lock
@@ -93,7 +92,7 @@ def rows(job):
 def add_row(job, row):
     """Nothing; rows.csv has one more row, whole or not at all."""
     table = pd.DataFrame([*rows(job), row], columns=COLUMNS)
-    with replacing(job.folder / "rows.csv") as temporary:
+    with atomic_write(job.folder / "rows.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 

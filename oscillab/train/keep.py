@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 from oscillab.train.trainer import Callback
 from oscillab.yolo import archive
 
@@ -17,7 +17,7 @@ def save_run(path, trainer, **parts):
     """
     state = {"model": trainer.model.state_dict(), "trainer": trainer.state_dict()}
     state |= {kind: {name: one.state_dict() for name, one in each.items()} for kind, each in parts.items()}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(state, temporary)
     return Path(path)
 

@@ -7,6 +7,7 @@ Four tables of names: `REMEDIES` act during training, `CONTROLS` after it, `AVER
 from functools import partial
 from itertools import count as counted
 
+from oscillab.data.batches import to_pixels
 from oscillab.train.batchnorm import BATCH_COUNT, reestimate_bn
 from oscillab.train.controls import correct_bias, tune_bn
 from oscillab.train.correct import AS_PAPER, PAPER_SPEC, correct, fold
@@ -16,7 +17,6 @@ from oscillab.train.freeze import Freezing
 from oscillab.train.freeze_scales import ScaleFreezing
 from oscillab.train.q_ema import QEma
 from oscillab.train.remedy import Remedy
-from oscillab.train.trainer import to_pixels
 
 BIAS_BATCH_COUNT = 4  # batches whose mean error bias correction subtracts
 

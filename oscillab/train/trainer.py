@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from oscillab.data.batches import to_pixels
 from oscillab.quant import held_step_sizes
 from oscillab.train.distributed import Group, network
 from oscillab.train.portions import portions
@@ -247,11 +248,6 @@ class Trainer:
     def _call(self, moment):
         for callback in self.callbacks:
             getattr(callback, moment, lambda trainer: None)(self)
-
-
-def to_pixels(images, device="cpu"):
-    """Float pixels in 0..1, (N, 3, H, W), channels last (a third faster on CPUs), of uint8 pictures."""
-    return images.to(device, non_blocking=True).to(memory_format=torch.channels_last).float().div_(255)
 
 
 def is_hooked(model):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from oscillab.io import replacing
+from oscillab.io import atomic_write
 from oscillab.quant import QuantSpec, quantize
 from oscillab.train.correct import corrections, insert
 from oscillab.yolo import archive, zoo
@@ -36,7 +36,7 @@ def save(model, path, *, half=False, **extra):
     entries = contents(model) | extra
     if half:
         entries["model"] = {k: v.half() if v.is_floating_point() else v for k, v in entries["model"].items()}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(entries, temporary)
     return Path(path)
 

@@ -10,7 +10,7 @@ import torch
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.cli.options import SHIPPED
+from oscillab.provenance import SHIPPED
 
 SMALL = ["--size", "64", "--count", "32", "--held-out", "8", "--batch-size", "8", "--no-progress", "--epochs", "1"]
 

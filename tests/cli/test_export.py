@@ -7,7 +7,7 @@ import torch
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.cli.options import SHIPPED
+from oscillab.provenance import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import pytest
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.cli.options import SHIPPED
 from oscillab.cli.predict import look_at, read_picture
 from oscillab.data.scenes import Scenes
 from oscillab.export.write import export_float
+from oscillab.provenance import SHIPPED
 
 
 @pytest.fixture(scope="module")

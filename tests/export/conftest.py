@@ -9,17 +9,17 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from oscillab.cli.options import SHIPPED
-from oscillab.data.batches import Batches
+from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.export.graph import Graph
 from oscillab.export.predictor import open_session
 from oscillab.export.write import export_onnx
+from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.recording.recorder import record
 from oscillab.train.correct import correct, fold
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer, seed_everything, to_pixels
+from oscillab.train.trainer import Trainer, seed_everything
 from oscillab.yolo import files, zoo
 from oscillab.yolo.objective import loss_for
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from oscillab.cli.options import SHIPPED
 from oscillab.export.cost import cost
 from oscillab.export.write import export_float, export_onnx
+from oscillab.provenance import SHIPPED
 from oscillab.yolo import files, zoo
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from oscillab.cli.options import SHIPPED
 from oscillab.export.write import export_float
+from oscillab.provenance import SHIPPED
 from oscillab.yolo import files
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from oscillab.cli.options import SHIPPED
 from oscillab.export.facts import OPSETS
 from oscillab.export.reading import integer_states
 from oscillab.export.write import export_float, export_onnx
+from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.train.correct import fold, insert
 from oscillab.yolo import files, zoo

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from oscillab.cli.options import DataOptions, RunOptions
+from oscillab.data.options import DataOptions
 from oscillab.study.options import Study
+from oscillab.train.options import RunOptions
 from oscillab.train.spec import TrainSpec
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import oscillab
 from oscillab.cli import study as command
-from oscillab.cli.options import DataOptions
+from oscillab.data.options import DataOptions
 from oscillab.study import plan, state
 from oscillab.study.grid import grid
 from oscillab.train.spec import TrainSpec

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from oscillab.cli.options import SHIPPED
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
 from oscillab.study.recorded_detections import rows_of, seen
 from oscillab.yolo import files
 

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from oscillab.data.batches import Batches
+from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.quant import QuantSpec, quantize
-from oscillab.train.trainer import to_pixels
 from oscillab.yolo import zoo
 
 

@@ -2,13 +2,13 @@
 
 import torch
 
-from oscillab.cli.options import SHIPPED
 from oscillab.data import evaluate as judging
+from oscillab.data.batches import to_pixels
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.exact import ExactConv2d
 from oscillab.train import accuracy
-from oscillab.train.trainer import to_pixels
 from oscillab.yolo import files
 
 

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from oscillab.data.batches import to_pixels
 from oscillab.train.controls import correct_bias, tune_bn
 from oscillab.train.errors import output_errors
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import to_pixels
 from oscillab.yolo.loss import DetectionLoss
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]

@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 
-from oscillab.cli.options import SHIPPED
-from oscillab.data.batches import Batch, Batches
+from oscillab.data.batches import Batch, Batches, to_pixels
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.train.distributed import Group
 from oscillab.train.portions import Portion, portions, split
 from oscillab.train.remedies import treat
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer, to_pixels
+from oscillab.train.trainer import Trainer
 from oscillab.yolo import files, zoo
 from oscillab.yolo.loss import DetectionLoss
 from oscillab.yolo.objective import loss_for

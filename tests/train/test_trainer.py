@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from oscillab.data.batches import to_pixels
 from oscillab.quant import step_sizes
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import KeepCheckpoint, MoveEma
 from oscillab.train.ema import Ema
 from oscillab.train.keep import LossLog, continue_from, save_run
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Callback, Trainer, parameter_groups, to_pixels
+from oscillab.train.trainer import Callback, Trainer, parameter_groups
 from oscillab.yolo.loss import DetectionLoss
 
 SPEC = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=2)

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 
-from oscillab.cli.options import SHIPPED
-from oscillab.data.batches import Batches
+from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.evaluate import evaluate
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.train.callbacks import MoveEma
 from oscillab.train.distributed import joined
 from oscillab.train.ema import Ema
 from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer, to_pixels
+from oscillab.train.trainer import Trainer
 from oscillab.yolo import files
 from oscillab.yolo.objective import loss_for
 

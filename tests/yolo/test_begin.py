@@ -9,9 +9,9 @@ import torch
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.cli.options import SHIPPED
 from oscillab.data.folder import write_folder
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
 from oscillab.yolo import deploy, zoo
 from oscillab.yolo.begin import choose_anchors, take_weights
 from oscillab.yolo.loss import DetectionLoss

@@ -14,7 +14,7 @@ import torch
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.cli.options import SHIPPED
+from oscillab.provenance import SHIPPED
 
 KINDS = ("creates", "imports", "nests", "truncated")
 DOORS = {

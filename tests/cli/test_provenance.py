@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from oscillab.cli import options as runs
+from oscillab import provenance
 
 AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@example.org")
 
@@ -22,7 +22,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "oscillab").mkdir()
     (tmp_path / "oscillab" / "code.py").write_text("1\n")
     git("init", "--quiet"), git("add", "."), git(*AUTHOR, "commit", "--quiet", "--message", "one")
-    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     return git
 
 
@@ -31,18 +31,18 @@ def test_a_plus_means_changed_code(checkout, tmp_path):
     plain = checkout("rev-parse", "HEAD")[:12]
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "table.csv").write_text("map\n")
-    assert runs.commit() == plain
+    assert provenance.commit() == plain
     (tmp_path / "oscillab" / "more.py").write_text("2\n")
-    assert runs.commit() == f"{plain}+"
+    assert provenance.commit() == f"{plain}+"
     (tmp_path / "oscillab" / "more.py").unlink()
     (tmp_path / "oscillab" / "code.py").write_text("3\n")
-    assert runs.commit() == f"{plain}+"
+    assert provenance.commit() == f"{plain}+"
 
 
 def test_outside_a_checkout(tmp_path, monkeypatch):
     """Oracle: None, where git knows of no commit or there is no git."""
-    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert runs.commit() is None
+    assert provenance.commit() is None
     monkeypatch.setenv("PATH", "")
-    assert runs.commit() is None
+    assert provenance.commit() is None
