@@ -23,7 +23,7 @@ _HOMES = {
     "DetectionLoss": "oscillab.yolo.loss",
     "Batches": "oscillab.data.batches",
     "correct": "oscillab.train.correct",
-    "fold": "oscillab.train.correct",
+    "fold": "oscillab.quant.fold",
     "evaluate": "oscillab.train.accuracy",
     "exact": "oscillab.quant.exact",
     "Scenes": "oscillab.data.scenes",

@@ -13,10 +13,11 @@ from oscillab.data.options import DataOptions, calibration_batches, check_classe
 from oscillab.io import write_json
 from oscillab.provenance import SHIPPED, provenance
 from oscillab.quant import QuantSpec, is_quantized, quantize
+from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
 from oscillab.train.accuracy import evaluate
 from oscillab.train.callbacks import CountFlips, KeepCheckpoint, MoveEma
-from oscillab.train.correct import Choices, correct, fold
+from oscillab.train.correct import Choices, correct
 from oscillab.train.distributed import group
 from oscillab.train.ema import Ema, decay_for, ramp_for
 from oscillab.train.keep import LossLog, continue_from, save_run

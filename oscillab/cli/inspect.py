@@ -1,6 +1,6 @@
 """What do the commands `models` and `inspect` print: which detectors there are, and what a file holds?"""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ import tyro
 
 from oscillab.cli.export import inspect_onnx
 from oscillab.plot.text import table_text
+from oscillab.quant import QuantSpec
 from oscillab.train.options import RunOptions
 from oscillab.yolo import catalogue, checkpoint, zoo
 
@@ -49,7 +50,7 @@ class Inspect:
     run: RunOptions = field(default_factory=RunOptions)
 
 
-SHOWN = ("bits", "ends_bits", "weight_granularity", "activation")  # of how a network is quantized
+SHOWN = ("bits", "first_last_bits", "weight_granularity", "activation")  # of how a network is quantized
 
 
 def inspect(options):
@@ -63,6 +64,7 @@ def inspect(options):
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var", "anchors", "anchor_grid"))
     )
     anchors = () if found.anchors is None else found.anchors
+    quant = asdict(QuantSpec.from_dict(found.quant)) if found.quant else {}
     return {
         "file": options.file.name,
         "model": found.name or f"none of the zoo's: {checkpoint.foreign(found) or 'a network that nothing here names'}",
@@ -73,5 +75,5 @@ def inspect(options):
         "parameters": parameters,
         "epoch": found.epoch,
         "quantized": found.quant is not None,
-        **{name.replace("_", " "): found.quant[name] for name in SHOWN if found.quant},
+        **{name.replace("_", " "): value for name, value in quant.items() if name in SHOWN},
     }

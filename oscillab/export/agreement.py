@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 
-from oscillab.quant import evaluating, quant_layers
+from oscillab.quant import eval_mode, quant_layers
 from oscillab.quant.exact import ExactConv2d, States, exact
 
 from .predictor import open_session
@@ -80,7 +80,7 @@ def held(grid, values, counts):
 @contextmanager
 def raw_outputs(model):
     """Within the block the model, otherwise in eval mode, gives its head's raw outputs."""
-    with evaluating(model):
+    with eval_mode(model):
         model.head.training = True  # this module's flag alone: what is below it stays in eval mode
         yield
 

@@ -16,7 +16,7 @@ import oscillab
 from oscillab.io import atomic_write
 from oscillab.quant import is_quantized, quant_layers, quantizers
 from oscillab.quant.exact import exact
-from oscillab.train.correct import corrections, fold
+from oscillab.quant.fold import corrections, fold
 from oscillab.yolo.graph import Detector
 
 from .convolution import PerChannel, PerTensor

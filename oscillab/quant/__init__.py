@@ -3,7 +3,7 @@
 The quantizing function itself is `oscillab.quant.lsq.lsq`; exported here, it would hide its own module.
 """
 
-from .calibrate import calibrate, evaluating, quantizers, quantizers_off
+from .calibrate import calibrate, eval_mode, quantizers, quantizers_off
 from .layers import QuantConv2d, QuantSpec, held_step_sizes, is_quantized, quant_layers, quantize, step_sizes
 from .lsq import bin_limits, integer_state
 from .quantizer import Quantizer
@@ -14,7 +14,7 @@ __all__ = [
     "Quantizer",
     "bin_limits",
     "calibrate",
-    "evaluating",
+    "eval_mode",
     "held_step_sizes",
     "integer_state",
     "is_quantized",

@@ -38,8 +38,8 @@ def quantizers_off(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Nothing; within the block the model is in eval mode, after it each module in the mode that it had."""
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put `model` in eval mode within the block; after it each module is in the mode that it had."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -98,7 +98,7 @@ def _observe(model: nn.Module, layers: dict[str, nn.Module], batches: Iterable[T
     like = next(model.parameters())
     count = 0
     try:
-        with quantizers_off(model), evaluating(model), torch.no_grad():
+        with quantizers_off(model), eval_mode(model), torch.no_grad():
             for batch in batches:
                 model(_images(batch).to(like))
                 count += 1

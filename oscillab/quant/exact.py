@@ -12,10 +12,10 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from oscillab.quant import QuantConv2d, integer_state, is_quantized
-from oscillab.train.correct import fold, following_bn
-
 from .channels import channel_map, double
+from .fold import fold, following_bn
+from .layers import QuantConv2d, is_quantized
+from .lsq import integer_state
 
 WHOLE = {torch.float32: 2**24, torch.float64: 2**53}  # up to here a type holds every whole number
 

@@ -5,8 +5,9 @@ Parameters, hooks, device and flags, and two quantizers more. An optimizer built
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from .weights import state_bytes
 
 GRANULARITIES = ("per_tensor", "per_channel")
 ACTIVATIONS = ("symmetric", "unsigned", "affine")
+RENAMED = {"ends_bits": "first_last_bits"}  # of `QuantSpec` in files that were written before
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class QuantSpec:
     """How a network is quantized; raises ValueError for a value that is not allowed."""
 
     bits: int = 4  # of weights and of each convolution's input
-    ends_bits: int = 8  # of the first and the last layers; the paper's 4-bit* is ends_bits=4
+    first_last_bits: int = 8  # of the first and the last layers; the paper's 4-bit* is first_last_bits=4
     weight_granularity: str = "per_tensor"  # the paper's; per_channel gives each output channel a step size
     activation: str = "symmetric"  # signed where calibration sees a negative value, as N-code has it, else unsigned
     init: str = "mse"  # as Nagel et al.; lsq is the formula of LSQ
@@ -41,7 +43,7 @@ class QuantSpec:
 
     def __post_init__(self):
         check_bits(self.bits)
-        check_bits(self.ends_bits, "ends_bits")
+        check_bits(self.first_last_bits, "first_last_bits")
         check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("init", self.init, INITS)
@@ -49,6 +51,11 @@ class QuantSpec:
         for name in ("gradient_scale", "share_inputs"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "QuantSpec":
+        """Return the spec that `dataclasses.asdict` made these fields of, under today's names or earlier ones."""
+        return cls(**{RENAMED.get(name, name): value for name, value in fields.items()})
 
 
 class QuantConv2d(nn.Conv2d):
@@ -135,7 +142,7 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
     convolutions = _convolutions(model)
     ends = _end_layers(model, convolutions)
     layers = {
-        name: QuantConv2d.from_float(conv, bits=spec.ends_bits if name in ends else spec.bits, spec=spec)
+        name: QuantConv2d.from_float(conv, bits=spec.first_last_bits if name in ends else spec.bits, spec=spec)
         for name, conv in convolutions.items()
     }
     model.quant_spec = spec  # what a file needs to say of the structure

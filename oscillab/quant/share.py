@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .calibrate import evaluating, quantizers_off
+from .calibrate import eval_mode, quantizers_off
 from .quantizer import Quantizer
 
 SIDE = 64  # pixels of the picture that shows who reads what; a multiple of the detectors' coarsest stride
@@ -64,7 +64,7 @@ def same_inputs(model: nn.Module, layers: dict[str, nn.Module]) -> list[list[str
     like = next(model.parameters())
     channels = next(iter(layers.values())).in_channels
     try:
-        with quantizers_off(model), evaluating(model), torch.no_grad():
+        with quantizers_off(model), eval_mode(model), torch.no_grad():
             model(torch.full((1, channels, SIDE, SIDE), 0.5, dtype=like.dtype, device=like.device))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

@@ -55,7 +55,7 @@ class Job:
     @property
     def bits(self):
         """The bits of the inner layers and of the ends."""
-        return self.qat.quant.bits, self.qat.quant.ends_bits
+        return self.qat.quant.bits, self.qat.quant.first_last_bits
 
     def configuration(self):
         """Every option that a result depends on, in what JSON holds; the checkpoint by its content."""
@@ -84,8 +84,8 @@ def grid(options):
 def job(options, network, weights, width, arm, seed):
     """The job of one cell of the grid."""
     same = {name: getattr(options, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
-    quant = replace(quant_spec(width, options.ends_bits), **same | QUANTIZERS.get(arm, {}))
-    name = run_name(network, quant.bits, quant.ends_bits, arm, seed)
+    quant = replace(quant_spec(width, options.first_last_bits), **same | QUANTIZERS.get(arm, {}))
+    name = run_name(network, quant.bits, quant.first_last_bits, arm, seed)
     train = options.train
     if arm == "slow_step_sizes":
         train = replace(train, step_size_rate=train.step_size_rate * SLOW_STEP_SIZES)
@@ -144,12 +144,12 @@ def method_name(arm, start, control):
     return "+".join(words if control == "none" else [*words, control])
 
 
-def quant_spec(width, ends_bits=8):
+def quant_spec(width, first_last_bits=8):
     """The `QuantSpec` of a width as a study writes it: "4", or "4*" for the first and last layers at 4 bit too."""
     digits = width.removesuffix("*")
     if not digits.isdigit():
         raise ValueError(f"bits must be 2..8, or 4* for the first and last layers too, got {width}")
-    return QuantSpec(bits=int(digits), ends_bits=int(digits) if width.endswith("*") else ends_bits)
+    return QuantSpec(bits=int(digits), first_last_bits=int(digits) if width.endswith("*") else first_last_bits)
 
 
 def checkpoints(options):
@@ -185,6 +185,6 @@ def check(options):
         if not values and name != "network":
             raise ValueError(f"a study needs at least one {name}")
     for width in options.bits:
-        quant_spec(width, options.ends_bits)
+        quant_spec(width, options.first_last_bits)
     if options.jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {options.jobs}")

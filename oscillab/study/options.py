@@ -42,7 +42,7 @@ class Study:
     """the folder of results; None: results/<preset>. What is finished there is kept, what is not goes on"""
     bits: tuple[str, ...] = ("4", "3")
     """bit widths of weights and activations, 2 to 8; 4* has the first and the last layers at 4 bit too"""
-    ends_bits: int = 8
+    first_last_bits: int = 8
     """bits of the first and the last layers where a width has no star"""
     arms: tuple[ArmName, ...] = ("lsq",)
     """ways to train, each a run of its own"""
@@ -112,7 +112,7 @@ COCO_SUBSET = replace(
 )
 # Section 4 of 2311.05109. What it leaves open is named A1 to A15: A1 activation, A2 init, A3 gradient_scale, A4 one rate of Adam
 # for weights and step sizes (step_size_rate), A5 schedule and warmup_steps (the official linear fall, no warm-up of biases),
-# A6 ema_ramp, A7 averages (all floats), A8 qc share, A9 qc layers, A10 qc averaged, A11 qc bn_affine, A12 ends_bits (both
+# A6 ema_ramp, A7 averages (all floats), A8 qc share, A9 qc layers, A10 qc averaged, A11 qc bn_affine, A12 first_last_bits (both
 # ends, weights and inputs), A13 model (yolov7 and yolov7-tiny are the training graphs), A14 inputs of convolutions alone are
 # quantized, A15 autocast and seeds.
 PAPER = replace(

@@ -11,6 +11,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from oscillab.io import atomic_write, write_json
+from oscillab.quant.layers import RENAMED
 from oscillab.study.figures.ladder import COLUMNS
 
 PATIENCE = 20.0  # seconds that a dying process may take to let go of its lock
@@ -39,7 +40,9 @@ def claim(job):
     """
     path, mine = job.folder / "job.json", job.configuration()
     if path.is_file():
-        if changed := differences(json.loads(path.read_text())["configuration"], mine):
+        before = json.loads(path.read_text())["configuration"]
+        before["quant"] = {RENAMED.get(name, name): value for name, value in before["quant"].items()}
+        if changed := differences(before, mine):
             changed = ", ".join(changed)
             raise Clash(f"{job.folder} holds a run of another configuration ({changed} differ): give another --out")
         return

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from oscillab.quant import evaluating, quantizers_off
-from oscillab.train.correct import PAPER_SPEC, corrections, fold, insert
+from oscillab.quant import eval_mode, quantizers_off
+from oscillab.quant.fold import corrections, fold, insert
+from oscillab.train.correct import PAPER_SPEC
 from oscillab.train.errors import outputs_of, watched_outputs
 from oscillab.train.trainer import Trainer
 from oscillab.yolo.objective import loss_for
@@ -57,7 +58,7 @@ def correct_bias(model, images, *, float_model=None):
         corrected.correction_shift.copy_(-error)
         return output - error.view(1, -1, 1, 1)
 
-    with training_only(model, []), evaluating(model):
+    with training_only(model, []), eval_mode(model):
         insert(model, parts=("shift",))
         names = {module: name for name, module in corrections(model).items()}
         hooks = [module.register_forward_hook(subtract) for module in names]
@@ -72,7 +73,7 @@ def correct_bias(model, images, *, float_model=None):
 
 def channel_means(model, batch):
     """The mean output (C_out,) of each convolution of the float network, its quantizers off, by name."""
-    with evaluating(model), quantizers_off(model):
+    with eval_mode(model), quantizers_off(model):
         outputs = outputs_of(model, watched_outputs(model, at="convolution"), batch)
     return {name: output.mean((0, 2, 3)) for name, output in outputs.items()}
 

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from oscillab.quant import evaluating, quantizers_off
-from oscillab.train.correct import CorrectedConv2d, following_bn
+from oscillab.quant import eval_mode, quantizers_off
+from oscillab.quant.fold import CorrectedConv2d, following_bn
 
 PLACES = ("convolution", "batch_norm")
 
@@ -33,9 +33,9 @@ def output_errors(float_model, model, images, *, at="convolution"):
         raise ValueError(f"the float model must have the quantized one's layers, it lacks {missing[0]}")
     sums = dict.fromkeys(ours, 0)
     for batch in images:
-        with evaluating(reference), quantizers_off(reference) if float_model is None else nullcontext():
+        with eval_mode(reference), quantizers_off(reference) if float_model is None else nullcontext():
             expected = outputs_of(reference, {name: theirs[name] for name in ours}, batch)
-        with evaluating(model):
+        with eval_mode(model):
             given = outputs_of(model, ours, batch)
         for name in given:
             sums[name] = sums[name] + moments(expected[name], given[name])

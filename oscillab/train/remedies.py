@@ -8,9 +8,10 @@ from functools import partial
 from itertools import count as counted
 
 from oscillab.data.batches import to_pixels
+from oscillab.quant.fold import fold
 from oscillab.train.batchnorm import BATCH_COUNT, reestimate_bn
 from oscillab.train.controls import correct_bias, tune_bn
-from oscillab.train.correct import AS_PAPER, PAPER_SPEC, correct, fold
+from oscillab.train.correct import AS_PAPER, PAPER_SPEC, correct
 from oscillab.train.dampen import Dampening
 from oscillab.train.ema import PARTS
 from oscillab.train.freeze import Freezing

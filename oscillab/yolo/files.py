@@ -7,7 +7,7 @@ import torch
 
 from oscillab.io import atomic_write
 from oscillab.quant import QuantSpec, quantize
-from oscillab.train.correct import corrections, insert
+from oscillab.quant.fold import corrections, insert
 from oscillab.yolo import archive, zoo
 
 FORMAT, VERSION = "oscillab", 1
@@ -45,7 +45,7 @@ def restore(entries, *, source="the checkpoint"):
     """The quantized detector that the entries of a file describe, in eval mode."""
     model = zoo.build(entries["name"], classes=entries["classes"])
     model.names = list(entries["names"])
-    quantize(model, QuantSpec(**entries["quant"]), None)
+    quantize(model, QuantSpec.from_dict(entries["quant"]), None)
     if entries.get("corrected"):
         insert(model)
     try:

@@ -128,7 +128,7 @@ def test_inspect_says_how_a_network_is_quantized(trained, capsys):
     """Oracle: the options of the run that made it."""
     assert main(["inspect", str(trained / "lsq.pt")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "quantized True bits 3 ends bits 8 weight granularity per_tensor" in shown
+    assert "quantized True bits 3 first last bits 8 weight granularity per_tensor" in shown
 
 
 def foreign(path):

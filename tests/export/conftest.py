@@ -16,8 +16,9 @@ from oscillab.export.predictor import open_session
 from oscillab.export.write import export_onnx
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
+from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
-from oscillab.train.correct import correct, fold
+from oscillab.train.correct import correct
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer, seed_everything
 from oscillab.yolo import files, zoo

@@ -14,7 +14,7 @@ from oscillab.export.reading import integer_states
 from oscillab.export.write import export_float, export_onnx
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
-from oscillab.train.correct import fold, insert
+from oscillab.quant.fold import fold, insert
 from oscillab.yolo import files, zoo
 
 

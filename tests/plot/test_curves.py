@@ -15,7 +15,7 @@ def run():
     """A 3-bit network of three convolutions, its optimizer, and a function that makes a step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3))
-    model = quantize(model, QuantSpec(bits=3, ends_bits=3), [torch.rand(2, 3, 12, 12)])
+    model = quantize(model, QuantSpec(bits=3, first_last_bits=3), [torch.rand(2, 3, 12, 12)])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
 
     def step():

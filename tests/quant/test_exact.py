@@ -11,7 +11,7 @@ from oscillab.export.agreement import probe, raw_of, raw_outputs
 from oscillab.export.write import export_onnx
 from oscillab.quant import QuantConv2d, QuantSpec
 from oscillab.quant.exact import ExactConv2d, ExactSiLU, exact, has_exact_form
-from oscillab.train.correct import fold, insert
+from oscillab.quant.fold import fold, insert
 
 
 def layer(*, channels=3, positive=False, **spec):

@@ -88,14 +88,14 @@ def test_the_same_objects_are_kept(network, batches):
 
 
 def test_ends_have_their_own_bits(network, fresh, batches):
-    """Oracle: first and last by module order, or the names that the model gives; ends_bits=4 is the paper's 4-bit*."""
+    """Oracle: first and last by module order, or the names that the model gives; first_last_bits=4 is the paper's 4-bit*."""
     bits = {name: layer.bits for name, layer in quant_layers(quantize(network, QuantSpec(), batches)).items()}
     assert bits == {"0": 8, "3": 4, "6.one": 4, "6.two": 4, "8": 8}
     named = fresh()
     named.end_layers = ["0", "6.one", "8"]
     bits = {name: layer.bits for name, layer in quant_layers(quantize(named, QuantSpec(bits=3), batches)).items()}
     assert bits == {"0": 8, "3": 3, "6.one": 8, "6.two": 3, "8": 8}
-    star = quantize(fresh(), QuantSpec(ends_bits=4), batches)
+    star = quantize(fresh(), QuantSpec(first_last_bits=4), batches)
     assert {layer.bits for layer in quant_layers(star).values()} == {4}
 
 
@@ -167,7 +167,7 @@ def test_held_step_sizes_are_counted_and_warned_of_once(network, batches, caplog
     [
         ({"bits": 1}, r"^bits must be 2\.\.8, got 1$"),
         ({"bits": "4"}, r"^bits must be 2\.\.8, got '4'$"),
-        ({"ends_bits": 9}, r"^ends_bits must be 2\.\.8, got 9$"),
+        ({"first_last_bits": 9}, r"^first_last_bits must be 2\.\.8, got 9$"),
         ({"weight_granularity": "row"}, "weight_granularity must be one of per_tensor, per_channel, got 'row'"),
         ({"activation": "relu"}, "activation must be one of symmetric, unsigned, affine, got 'relu'"),
         ({"init": "max"}, "init must be one of mse, lsq, got 'max'"),
@@ -200,3 +200,9 @@ def test_networks_that_cannot_be_quantized(network, fresh, batches):
     named.end_layers = ["0", "head"]
     with pytest.raises(ValueError, match="end_layers must name convolutions, got 'head'; there are 0, 3, 6.one"):
         quantize(named, QuantSpec(), batches)
+
+
+def test_a_spec_from_a_file_of_an_earlier_version():
+    """Oracle: the fields that such a file holds; ends_bits is what first_last_bits was called."""
+    fields = {"bits": 3, "ends_bits": 5, "activation": "affine"}
+    assert QuantSpec.from_dict(fields) == QuantSpec(bits=3, first_last_bits=5, activation="affine")

@@ -37,8 +37,8 @@ def test_methods_of_the_ablation():
 
 def test_widths_as_the_paper_writes_them():
     """Oracle: 4 bit has 8-bit ends, 4* has 4-bit ends (section 4 of 2311.05109)."""
-    assert (quant_spec("4").bits, quant_spec("4").ends_bits) == (4, 8)
-    assert (quant_spec("4*").bits, quant_spec("4*").ends_bits) == (4, 4)
+    assert (quant_spec("4").bits, quant_spec("4").first_last_bits) == (4, 8)
+    assert (quant_spec("4*").bits, quant_spec("4*").first_last_bits) == (4, 4)
     with pytest.raises(ValueError, match="bits must be 2..8, or 4"):
         quant_spec("four")
 

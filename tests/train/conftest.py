@@ -48,7 +48,7 @@ def tiny():
         blocks = [torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU()]
         blocks += [torch.nn.Conv2d(8, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 1)]
         model = torch.nn.Sequential(*blocks).eval()
-        return quantize(model, QuantSpec(bits=bits, ends_bits=bits, **spec), [pixel_batch(0)])
+        return quantize(model, QuantSpec(bits=bits, first_last_bits=bits, **spec), [pixel_batch(0)])
 
     return build
 

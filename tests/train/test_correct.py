@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from oscillab.quant import step_sizes
-from oscillab.train.correct import Choices, CorrectedConv2d, correct, corrections, fold, insert
+from oscillab.quant.fold import CorrectedConv2d, corrections, fold, insert
+from oscillab.train.correct import Choices, correct
 from oscillab.train.spec import TrainSpec
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

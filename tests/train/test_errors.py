@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from oscillab.train.correct import corrections, fold, insert
+from oscillab.quant.fold import corrections, fold, insert
 from oscillab.train.errors import layer_errors, output_errors
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]

@@ -1,0 +1,130 @@
+"""Insert a trainable scale and shift behind convolutions (QC), and fold them away again.
+
+Quantization correction, section 3.3 of 2311.05109: every convolution's output h becomes gamma * h + beta, and after the
+correction both go where they cost nothing. `oscillab.train.correct` trains them.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from .layers import QuantConv2d
+
+PARTS = ("scale", "shift")
+GRANULARITIES = ("per_channel", "per_tensor")
+
+
+class CorrectedConv2d(nn.Module):
+    """A convolution followed by `correction_scale * h + correction_shift`, the identity at its start.
+
+    `correction_scale`, `correction_shift`: (C_out,), or (1,) per tensor.
+    """
+
+    def __init__(self, conv: nn.Conv2d, *, granularity: str = "per_channel"):
+        super().__init__()
+        count = conv.out_channels if granularity == "per_channel" else 1
+        self.conv = conv
+        self.correction_scale = nn.Parameter(torch.ones(count, dtype=conv.weight.dtype, device=conv.weight.device))
+        self.correction_shift = nn.Parameter(torch.zeros_like(self.correction_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the corrected output, (N, C_out, H, W)."""
+        h: Tensor = self.conv(x)
+        return h * self.correction_scale.view(1, -1, 1, 1) + self.correction_shift.view(1, -1, 1, 1)
+
+
+def insert(
+    model: nn.Module, *, parts: Collection[str] = PARTS, granularity: str = "per_channel", layers: str = "all"
+) -> nn.Module:
+    """Put QC in place at every convolution of `model`, the only parameters that still train, and return the model.
+
+    `parts`: "scale", "shift" or both; `granularity`: "per_channel" or "per_tensor"; `layers`: "all", or "before_bn" for
+    the convolutions that a batch norm follows.
+    """
+    if not parts or set(parts) - set(PARTS):
+        raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {granularity}")
+    if corrections(model):
+        raise ValueError("the model already holds corrections; fold them before inserting new ones")
+    model.requires_grad_(False)
+    places = [(parent, name, conv) for parent, name, conv in _children(model) if isinstance(conv, nn.Conv2d)]
+    if layers == "before_bn":
+        places = [place for place in places if following_bn(model, place[2]) is not None]
+    for parent, name, conv in places:
+        corrected = CorrectedConv2d(conv, granularity=granularity)
+        corrected.correction_scale.requires_grad_("scale" in parts)
+        corrected.correction_shift.requires_grad_("shift" in parts)
+        corrected.train(conv.training)
+        setattr(parent, name, corrected)
+    return model
+
+
+def corrections(model: nn.Module) -> dict[str, CorrectedConv2d]:
+    """Return the corrected convolutions of `model` by name; there are none before `insert` and after `fold`."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, CorrectedConv2d)}
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> nn.Module:
+    """Fold every correction away exactly, in place, and return the model with the modules that it had before `insert`.
+
+    Before a BN with weight g, bias b and fixed statistics: g' = g * gamma, b' = b + g * (beta + (gamma - 1) * mean) / std.
+    Without a BN (the detection convolutions): into the step size, which becomes per-channel, and into the bias.
+    Raises ValueError, before anything is changed, when a scale that has no BN to go to is not positive.
+    """
+    places = [
+        (parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)
+    ]
+    for _, name, corrected in places:
+        if following_bn(model, corrected) is None and not (corrected.correction_scale > 0).all():
+            raise ValueError(
+                f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate"
+            )
+    for parent, name, corrected in places:
+        bn = following_bn(model, corrected)
+        if bn is None:
+            _fold_into_conv(corrected)
+        else:
+            _fold_into_bn(corrected, bn)
+        setattr(parent, name, corrected.conv)
+    return model
+
+
+def _fold_into_bn(corrected: CorrectedConv2d, bn: nn.BatchNorm2d) -> None:
+    """Fold in double precision, so that the one rounding left is that of the result."""
+    assert bn.running_var is not None and bn.running_mean is not None
+    scale, shift = corrected.correction_scale.double(), corrected.correction_shift.double()
+    slope = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    bn.bias.copy_(bn.bias.double() + slope * (shift + (scale - 1) * bn.running_mean.double()))
+    bn.weight.copy_(bn.weight.double() * scale)
+
+
+def _fold_into_conv(corrected: CorrectedConv2d) -> None:
+    conv, shift = corrected.conv, corrected.correction_shift
+    scale = corrected.correction_scale.expand(conv.out_channels)
+    if not isinstance(conv, QuantConv2d):
+        conv.weight *= scale.view(-1, 1, 1, 1)
+    elif (scale != 1).any():  # a shift alone leaves the step size per tensor
+        conv.scale_output(scale)
+    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias
+    folded = scale * bias + shift
+    if conv.bias is None:
+        conv.bias = nn.Parameter(folded)
+    else:
+        conv.bias.copy_(folded)
+
+
+def following_bn(model: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
+    """Return the BN that stands right after `conv` among its parent's children, or None."""
+    for parent in model.modules():
+        children = list(parent.children())
+        if conv in children:
+            after = children[children.index(conv) + 1 :][:1]
+            return after[0] if after and isinstance(after[0], nn.BatchNorm2d) else None
+    return None
+
+
+def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    return [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
