@@ -21,7 +21,7 @@ from oscillab.provenance import hardware
 from oscillab.train.options import placed
 from oscillab.train.trainer import parameter_groups
 from oscillab.yolo import zoo
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 LIMITS = {"yolov5n": 0.05, "yolov7-tiny": 0.10}  # shares that must not be exceeded
 
@@ -56,7 +56,7 @@ class Steps:
     def __init__(self, name, options):
         self.options = options
         self.model = placed(zoo.build(name, classes=options.classes), options.device).train()
-        self.loss = loss_for(self.model)
+        self.loss = build_loss(self.model)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, 5e-4), lr=1e-4, fused=True)
         self.network, self.part = [], []  # seconds of each step
 

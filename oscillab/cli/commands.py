@@ -27,7 +27,7 @@ from oscillab.train.spec import TrainSpec
 from oscillab.train.tensorboard import TensorBoard
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import begin, files, zoo
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def pretrain(options):
     batches = training_batches(options.data, options.run.seed, masks=options.model.endswith("-seg"))
     names = batches.dataset.names
     model = placed(zoo.build(options.model, classes=len(names), names=names), options.run.device)
-    taken = begin.take_weights(model, options.start) if options.start else 0
+    taken = begin.load_matching_weights(model, options.start) if options.start else 0
     choice = {"choice": options.anchors, "seed": options.run.seed}
-    recall = begin.choose_anchors(model, batches.dataset, options.data.size, **choice)
+    recall = begin.auto_anchor(model, batches.dataset, options.data.size, **choice)
     ema = Ema(model, decay=options.ema_decay, ramp=200)
     trainer = Trainer(
-        model, loss_for(model), batches, options.train, title=options.model, progress=options.run.progress
+        model, build_loss(model), batches, options.train, title=options.model, progress=options.run.progress
     )
     last = options.out.with_suffix(".last")
     if options.resume:
@@ -142,7 +142,7 @@ def qat(options, *, start=None, watch=()):
     decay = decay_for(total) if options.ema_decay is None else options.ema_decay
     title = f"QAT {options.quant.bits} bit"
     progress = options.run.progress and members.leader
-    trainer = Trainer(model, loss_for(model), batches, options.train, title=title, progress=progress, members=members)
+    trainer = Trainer(model, build_loss(model), batches, options.train, title=title, progress=progress, members=members)
     remedy = treat(trainer, options.remedy)
     ramp = ramp_for(total) if options.ema_ramp is None else options.ema_ramp
     averages = {name: Ema(model, decay=decay, ramp=ramp, parts=AVERAGES[name]) for name in options.averages}

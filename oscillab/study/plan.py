@@ -18,7 +18,7 @@ from oscillab.study import state
 from oscillab.train.options import placed, prepare
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 PROBE_BATCH = 4  # pictures in a measured step
 FORWARD_SHARE = 0.35  # of a training step that one forward pass takes
@@ -92,7 +92,7 @@ def seconds_per_picture(options, job):
     classes = zoo.inspect(job.qat.weights).classes
     images = torch.randint(0, 256, (PROBE_BATCH, 3, size, size), dtype=torch.uint8)
     model = quantize(placed(zoo.build(job.network, classes), "cpu"), job.qat.quant, [images.float() / 255])
-    trainer = Trainer(placed(model, device), loss_for(model), [None], job.qat.train, progress=False)
+    trainer = Trainer(placed(model, device), build_loss(model), [None], job.qat.train, progress=False)
     trainer._set_modes()
     batch = Batch(images, some_targets(classes), some_masks(size) if model.task == "segment" else None, [])
     for _ in range(2):  # the first step is slower

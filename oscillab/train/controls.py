@@ -16,7 +16,7 @@ from oscillab.quant.fold import corrections, fold, insert
 from oscillab.train.correct import PAPER_SPEC
 from oscillab.train.errors import outputs_of, watched_outputs
 from oscillab.train.trainer import Trainer
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 
 def tune_bn(model, batches, *, spec=PAPER_SPEC, biases=False, loss=None, progress=True):
@@ -32,7 +32,7 @@ def tune_bn(model, batches, *, spec=PAPER_SPEC, biases=False, loss=None, progres
     if biases:
         convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         chosen += [module.bias for module in convolutions if module.bias is not None]
-    spec, loss = replace(spec, weight_decay=0.0), loss or loss_for(model)
+    spec, loss = replace(spec, weight_decay=0.0), loss or build_loss(model)
     with training_only(model, chosen):
         Trainer(model, loss, batches, spec, bn_fixed=True, title="BN affine", progress=progress).fit()
     return model

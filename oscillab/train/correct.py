@@ -15,7 +15,7 @@ from oscillab.train.callbacks import MoveEma
 from oscillab.train.ema import Ema, decay_for
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 PAPER_SPEC = TrainSpec(epochs=1, learning_rate=1e-4, schedule="constant", warmup_steps=0)
 LAYERS = ("all", "before_bn")
@@ -70,7 +70,7 @@ def correct(
         for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.requires_grad_(True)
     spec, batches = replace(spec, weight_decay=0.0), PartOf(batches, choices.qc_share)
-    loss, fixed = loss or loss_for(model), {"bn_fixed": True, "title": "QC"}
+    loss, fixed = loss or build_loss(model), {"bn_fixed": True, "title": "QC"}
     trainer = Trainer(model, loss, batches, spec, progress=progress, members=members, **fixed)
     ema = Ema(model, decay=decay_for(trainer.total_steps), ramp=0) if choices.qc_averaged else None
     trainer.callbacks += [MoveEma(ema)] if ema else []

@@ -15,7 +15,7 @@ from oscillab.yolo.anchors import ENOUGH, box_sizes, fit, suitability
 log = logging.getLogger(__name__)
 
 
-def take_weights(model, path):
+def load_matching_weights(model, path):
     """The number of tensors that `model` took (in place) from the float checkpoint at `path`: all of its name and shape.
 
     BN statistics and anchors are among them; the others stay as they are. Raises ValueError for a quantized checkpoint,
@@ -36,7 +36,7 @@ def take_weights(model, path):
     return len(taken)
 
 
-def choose_anchors(model, dataset, size, *, choice="keep", seed=0):
+def auto_anchor(model, dataset, size, *, choice="keep", seed=0):
     """The best possible recall (0..1) of the anchors that `model` has now, on boxes of `dataset` at `size` pixels.
 
     Where they reach too few boxes ("auto") others take their place, in place and before the loss is built, if those

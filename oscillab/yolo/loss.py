@@ -1,16 +1,23 @@
-"""How wrong is a detector's raw output, by YOLOv5's measure?
+"""Compute YOLOv5's loss of a detector's raw outputs, and choose the loss that trains a network.
 
 Written from the public description of YOLOv5 v7.0's loss. Everything is computed over the whole batch at once; the only
 Python loop runs over the three levels of the head.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from .boxes import ciou
+from .graph import Detector
+
+# The gains of the official recipes: small networks are trained with the first, the others with the second.
+SMALL = {"box": 0.05, "objectness": 1.0, "classification": 0.5}
+LARGE = {"box": 0.05, "objectness": 0.7, "classification": 0.3}
+SMALL_NAMES = ("yolov5n", "yolov5s", "yolov7-tiny")
 
 # Finer levels have more cells, nearly all of them empty: their objectness counts for more.
 OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)
@@ -19,8 +26,23 @@ OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)
 NEIGHBOURS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1))
 
 
-class Matches(NamedTuple):
-    """The m predictions of one level that answer for an object (one object may have several)."""
+def build_loss(model: Detector, **options: Any) -> "DetectionLoss":
+    """Return the loss that officially trains `model`, called as `loss(outputs, targets, image_size, masks=masks)`.
+
+    `outputs` are what the model gives in train mode; `masks` are needed where `model.task` is "segment" and ignored
+    elsewhere. `options` are those of `DetectionLoss` and go before the official gains. For YOLOv7 without optimal
+    transport take `DetectionLoss(model)`.
+    """
+    from .mask_loss import SegmentationLoss  # both build on this file
+    from .ota_loss import OtaLoss
+
+    gains = SMALL if model.name.startswith(SMALL_NAMES) else LARGE
+    plain = OtaLoss if model.name.startswith("yolov7") else DetectionLoss
+    return (SegmentationLoss if model.task == "segment" else plain)(model, **gains | options)
+
+
+class Assignment(NamedTuple):
+    """The m predictions of one level that are assigned to an object (one object may have several)."""
 
     image: Tensor  # (m,) index in the batch
     anchor: Tensor  # (m,)
@@ -28,7 +50,17 @@ class Matches(NamedTuple):
     column: Tensor  # (m,)
     box: Tensor  # (m, 4) centre relative to the cell's corner, width, height, in cells
     label: Tensor  # (m,) class index
-    target: Tensor  # (m,) row of `targets` that is answered for
+    target: Tensor  # (m,) row of `targets` that is assigned
+
+    @classmethod
+    def of(cls, anchor: Tensor, cell: Tensor, targets: Tensor, target: Tensor, size: Tensor) -> "Assignment":
+        """Assign the predictions at `anchor` (m,) and `cell` (m, 2: column, row) to the rows `target` (m,) of `targets`.
+
+        `size` (2,) is the grid's width and height.
+        """
+        chosen = targets[target]  # (m, 6)
+        box = torch.cat((chosen[:, 2:4] * size - cell, chosen[:, 4:6] * size), 1)  # (m, 4)
+        return cls(chosen[:, 0].long(), anchor, cell[:, 1], cell[:, 0], box, chosen[:, 1].long(), target)
 
 
 class Fields(NamedTuple):
@@ -48,15 +80,26 @@ class DetectionLoss:
     where neither side is more than `anchor_threshold` times the other's.
     """
 
-    def __init__(self, model, *, box=0.05, objectness=1.0, classification=0.5, anchor_threshold=4.0, scale_gains=True):
+    def __init__(
+        self,
+        model: Detector,
+        *,
+        box: float = 0.05,
+        objectness: float = 1.0,
+        classification: float = 0.5,
+        anchor_threshold: float = 4.0,
+        scale_gains: bool = True,
+    ):
         self.classes, self.strides = model.classes, model.strides
         self.anchors = model.anchors.detach() / model.anchors.new_tensor(model.strides).view(-1, 1, 1)  # in cells
         self.gains = {"box": box, "objectness": objectness, "classification": classification}
         self.anchor_threshold = anchor_threshold
         self.scale_gains = scale_gains
 
-    def __call__(self, outputs, targets, image_size, *, masks=None, portion=None):
-        """The total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
+    def __call__(
+        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, portion: Any = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
 
         `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
         index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
@@ -72,45 +115,50 @@ class DetectionLoss:
             parts = self.parts([split(raw, self.classes) for raw in outputs], matches, counts)
             return self.total(parts, image_size, len(outputs[0]))
 
-    def assign(self, outputs, targets):
-        """The `Matches` of each level: which predictions answer for which object."""
+    def assign(self, outputs: Sequence[Tensor], targets: Tensor) -> list[Assignment]:
+        """Return the `Assignment` of each level: which predictions answer for which object."""
         levels = zip(outputs, self.anchors, strict=True)
         threshold = self.anchor_threshold
         return [match(targets, anchors.to(raw), raw.shape[2:4], threshold=threshold) for raw, anchors in levels]
 
-    def match_counts(self, targets, shape):
-        """How many predictions of each level, a list, will answer for `targets` (n, 6) in images of `shape` (H, W)."""
+    def match_counts(self, targets: Tensor, shape: Sequence[int]) -> list[int]:
+        """Count the predictions of each level that will answer for `targets` (n, 6) in images of `shape` (H, W)."""
         grids = [[side // stride for side in shape] for stride in self.strides]
         levels = zip(self.anchors.to(targets), grids, strict=True)
         return [len(match(targets, *level, threshold=self.anchor_threshold).target) for level in levels]
 
-    def parts(self, fields, matches, counts):
-        """The parts of the loss, a dict of 0-d tensors, before the gains, from the `Fields` of each level.
+    def parts(
+        self, fields: Sequence[Fields], matches: Sequence[Assignment], counts: Sequence[float]
+    ) -> dict[str, Tensor]:
+        """Return the parts of the loss, a dict of 0-d tensors, before the gains, from the `Fields` of each level.
 
         `counts`: what each level's errors of matched predictions are averaged over.
         """
         levels = zip(fields, matches, counts, self.anchors, OBJECTNESS_BALANCE, strict=True)
         parts = [self.level(*level) for level in levels]
-        return {name: sum(part[name] for part in parts) for name in parts[0]}
+        zero = fields[0].box.new_zeros(())
+        return {name: sum((part[name] for part in parts), zero) for name in parts[0]}
 
-    def total(self, parts, image_size, batch_size):
-        """The total, and the parts after their gains, detached."""
+    def total(self, parts: dict[str, Tensor], image_size: int, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total, and the parts after their gains, detached."""
         gains = self.scaled_gains(image_size)
         items = {name: gains[name] * part for name, part in parts.items()}
-        return sum(items.values()) * batch_size, {name: item.detach() for name, item in items.items()}
+        return sum(items.values(), items["box"].new_zeros(())) * batch_size, {name: item.detach() for name, item in items.items()}
 
-    def scaled_gains(self, image_size):
-        """The gain of each part, a dict of floats, for an image of `image_size` pixels."""
+    def scaled_gains(self, image_size: int) -> dict[str, float]:
+        """Return the gain of each part, a dict of floats, for an image of `image_size` pixels."""
         if not self.scale_gains:
             return self.gains
         per_level = 3 / len(self.anchors)
         scales = {"objectness": (image_size / 640) ** 2, "classification": self.classes / 80}
         return {name: gain * scales.get(name, 1.0) * per_level for name, gain in self.gains.items()}
 
-    def level(self, fields, matches, count, anchors, balance):
-        """The three parts of one level's loss, before the gains."""
+    def level(
+        self, fields: Fields, matches: Assignment, count: float, anchors: Tensor, balance: float
+    ) -> dict[str, Tensor]:
+        """Return the three parts of one level's loss, before the gains."""
         at = matches.image, matches.anchor, matches.row, matches.column
-        likeness = ciou(predicted_boxes(fields.box[at], anchors.to(fields.box)[matches.anchor]), matches.box)
+        likeness = ciou(predicted_boxes(fields.box[at], anchors.to(fields.box)[matches.anchor]), matches.box)  # (m,)
         objectness = fields.objectness
         classification = objectness.new_zeros(())
         if self.classes > 1:  # (m, C)
@@ -122,7 +170,7 @@ class DetectionLoss:
             "classification": classification,
         }
 
-    def _check(self, outputs, targets):
+    def _check(self, outputs: Sequence[Tensor], targets: Tensor) -> None:
         if targets.ndim != 2 or targets.shape[1] != 6:
             raise ValueError(f"targets must be (n, 6), got {tuple(targets.shape)}")
         if not len(targets):
@@ -133,20 +181,20 @@ class DetectionLoss:
                 raise ValueError(f"the {what} of every target must be 0..{limit - 1}, got {low}..{high}")
 
 
-def match_counts(matches, portion=None):
-    """What each level's errors are averaged over, a list of numbers above 0: its matches, or the `portion`'s measure."""
-    counts = [len(level.target) for level in matches]
+def match_counts(matches: Sequence[Assignment], portion: Any = None) -> list[float]:
+    """Return what each level's errors are averaged over, numbers above 0: its matches, or the `portion`'s measure."""
+    counts: list[float] = [len(level.target) for level in matches]
     counts = counts if portion is None else portion.matches(counts)
     return [count or 1 for count in counts]  # a level without any match adds an exact zero
 
 
-def in_full_precision(x):
-    """`x` in float32, or in float64 where it is so already."""
+def in_full_precision(x: Tensor) -> Tensor:
+    """Return `x` in float32, or in float64 where it is so already."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def split(raw, classes):
-    """The `Fields` of raw outputs (N, A, H, W, 5 + C [+ 32]).
+def split(raw: Tensor, classes: int) -> Fields:
+    """Return the `Fields` of raw outputs (N, A, H, W, 5 + C [+ 32]).
 
     Split before anything is chosen from them: the gradient is then put together once instead of added up from
     full-sized zeros.
@@ -154,62 +202,45 @@ def split(raw, classes):
     return Fields(*raw.split((4, 1, classes, raw.shape[-1] - 5 - classes), -1))
 
 
-def predicted_boxes(chosen, anchors):
-    """The boxes (m, 4), centre relative to the cell's corner and size in cells, of raw outputs (m, 4)."""
+def predicted_boxes(chosen: Tensor, anchors: Tensor) -> Tensor:
+    """Return the boxes (m, 4), centre relative to the cell's corner and size in cells, of raw outputs (m, 4)."""
     return torch.cat((2 * chosen[:, :2].sigmoid() - 0.5, (2 * chosen[:, 2:4].sigmoid()) ** 2 * anchors), 1)
 
 
-def objectness_target(raw, matches, likeness):
-    """The objectness wanted of every prediction, (N, A, H, W): the CIoU where it answers for an object, else 0.
+def objectness_target(raw: Tensor, matches: Assignment, likeness: Tensor) -> Tensor:
+    """Return the objectness wanted of every prediction, (N, A, H, W): the CIoU where it answers for an object, else 0.
 
     Where several objects want the same prediction the last match counts. Written with the highest position rather than
     by plain indexing, whose winner is a matter of chance on a GPU.
     """
     batch, anchors, height, width, _ = raw.shape
-    cell = ((matches.image * anchors + matches.anchor) * height + matches.row) * width + matches.column
+    cell = ((matches.image * anchors + matches.anchor) * height + matches.row) * width + matches.column  # (m,)
     last = torch.full((batch * anchors * height * width,), -1, device=raw.device)
     last.scatter_reduce_(0, cell, torch.arange(len(cell), device=raw.device), "amax")
     padded = torch.cat((likeness.detach().clamp(min=0), raw.new_zeros(1)))  # index -1 is the zero
-    return padded[last].view(batch, anchors, height, width)
+    return padded[last].view(batch, anchors, height, width)  # (N, A, H, W)
 
 
-def match(targets, anchors, grid_size, *, threshold=4.0):
-    """The `Matches` of one level with `anchors` (A, 2) in cells and a grid of `grid_size` (H, W) cells.
+def match(targets: Tensor, anchors: Tensor, grid_size: Sequence[int], *, threshold: float = 4.0) -> Assignment:
+    """Return the `Assignment` of one level with `anchors` (A, 2) in cells and a grid of `grid_size` (H, W) cells.
 
     An object is answered for by every anchor of like size, in its own cell and in the nearest neighbour along each axis
     (inside the grid), since a prediction reaches half a cell beyond its own.
     """
     height, width = grid_size
     size = targets.new_tensor([width, height])
-    centre, wh = targets[:, 2:4] * size, targets[:, 4:6] * size
+    centre, wh = targets[:, 2:4] * size, targets[:, 4:6] * size  # (n, 2) each, in cells
     ratio = wh[None] / anchors[:, None]  # (A, n, 2)
     anchor, target = (torch.maximum(ratio, 1 / ratio).amax(-1) < threshold).nonzero(as_tuple=True)
-    neighbour, pair = near_cells(centre[target], size).nonzero(as_tuple=True)
+    neighbour, pair = near_cells(centre[target], size).nonzero(as_tuple=True)  # (m,) of 5 cells a pair
     anchor, target = anchor[pair], target[pair]
     offset = 0.5 * centre.new_tensor(NEIGHBOURS)[neighbour]
     cell = torch.minimum((centre[target] - offset).long().clamp(min=0), size.long() - 1)  # (m, 2) column, row
-    return answer(anchor, cell, targets, target, size)
+    return Assignment.of(anchor, cell, targets, target, size)
 
 
-def answer(anchor, cell, targets, target, size):
-    """The `Matches` of the predictions at `anchor` (m,) and `cell` (m, 2: column, row) with the rows `target` (m,).
-
-    `size` (2,) is the grid's width and height.
-    """
-    chosen = targets[target]
-    return Matches(
-        image=chosen[:, 0].long(),
-        anchor=anchor,
-        row=cell[:, 1],
-        column=cell[:, 0],
-        box=torch.cat((chosen[:, 2:4] * size - cell, chosen[:, 4:6] * size), 1),
-        label=chosen[:, 1].long(),
-        target=target,
-    )
-
-
-def near_cells(centre, size):
-    """Which of the `NEIGHBOURS` answer for objects at `centre` (m, 2), bool (5, m)."""
+def near_cells(centre: Tensor, size: Tensor) -> Tensor:
+    """Return which of the `NEIGHBOURS` answer for objects at `centre` (m, 2), bool (5, m)."""
     from_far = size - centre
     left, above = ((centre % 1 < 0.5) & (centre > 1)).T
     right, below = ((from_far % 1 < 0.5) & (from_far > 1)).T

@@ -1,15 +1,20 @@
-"""How wrong are the masks, by YOLOv5's measure?
+"""Compute YOLOv5-seg's loss, which compares masks besides boxes.
 
 A box's mask is its coefficients times the image's prototypes. It is compared with the object's true mask, at the
 prototypes' resolution and inside the object's true box alone, for every prediction that answers for an object.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from .boxes import xyxy_from_cxcywh
-from .loss import DetectionLoss, in_full_precision, match_counts, split
-from .ragged import Ragged
+from .graph import Detector
+from .loss import Assignment, DetectionLoss, in_full_precision, match_counts, split
+from .ota_loss import Ragged
 
 PROTOTYPE_STRIDE = 4  # pixels of the image per pixel of a prototype
 TILE = 64  # pixels of a box that are worked out together
@@ -18,12 +23,14 @@ TILE = 64  # pixels of a box that are worked out together
 class SegmentationLoss(DetectionLoss):
     """YOLOv5-seg's loss for the outputs (raw maps, prototypes) of `model`; its masks have the boxes' gain."""
 
-    def __init__(self, model, **options):
+    def __init__(self, model: Detector, **options: Any):
         super().__init__(model, **options)
         self.gains["mask"] = self.gains["box"]
 
-    def __call__(self, outputs, targets, image_size, *, masks=None, portion=None):
-        """The total (0-d, times the batch size) and its parts `box`, `objectness`, `classification` and `mask`.
+    def __call__(
+        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, portion: Any = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total (0-d, times the batch size) and its parts `box`, `objectness`, `classification` and `mask`.
 
         `outputs` are the raw maps [(N, A, H, W, 5 + C + 32)] and the prototypes (N, 32, h, w) of train mode; `targets`
         and `image_size` as for `DetectionLoss`. `masks` are the objects' true masks, either N tensors (objects, H, W)
@@ -42,8 +49,10 @@ class SegmentationLoss(DetectionLoss):
             return self.total(parts, image_size, len(prototypes))
 
 
-def mask_part(coefficients, prototypes, matches, boxes, wanted):
-    """The masks' part of the loss (0-d): the mean error of each level's and image's matches, summed, over the batch.
+def mask_part(
+    coefficients: Sequence[Tensor], prototypes: Tensor, matches: Sequence[Assignment], boxes: Tensor, wanted: Tensor
+) -> Tensor:
+    """Return the masks' part of the loss (0-d): the mean error of each level's and image's matches, summed, over the batch.
 
     A mask's error is its cross entropy inside the object's box, averaged over the image, over the box's share of it.
     `coefficients` are the raw maps [(N, A, H, W, 32)], `prototypes` (N, 32, h, w), `matches` those of each level, and
@@ -54,7 +63,7 @@ def mask_part(coefficients, prototypes, matches, boxes, wanted):
     image, target = (torch.cat([getattr(level, name) for level in matches]) for name in ("image", "target"))
     if not len(target):
         return prototypes.sum() * 0
-    chosen = [x[m.image, m.anchor, m.row, m.column] for x, m in zip(coefficients, matches, strict=True)]
+    chosen = [x[m.image, m.anchor, m.row, m.column] for x, m in zip(coefficients, matches, strict=True)]  # (m, 32)
     places = Ragged(target, len(boxes))
     owner, pixel, inside = tiles(boxes, height, width)  # (t,), (t, TILE), (t, TILE)
     image_of = torch.zeros_like(places.counts).scatter_(0, target, image)[owner]  # an object without a match: any
@@ -66,15 +75,15 @@ def mask_part(coefficients, prototypes, matches, boxes, wanted):
     return bce(logits, true.expand_as(logits), weight[..., None] * inside[:, None], reduction="sum") / batch
 
 
-def match_weights(matches, boxes, batch):
-    """What each match's error counts (m,): its part of the mean of its level and image, over its box's share."""
+def match_weights(matches: Sequence[Assignment], boxes: Tensor, batch: int) -> Tensor:
+    """Return what each match's error counts (m,): its part of the mean of its level and image, over its box's share."""
     group = torch.cat([level.image + number * batch for number, level in enumerate(matches)])
     part = 1 / torch.bincount(group, minlength=batch * len(matches))[group]
     return part / boxes[torch.cat([level.target for level in matches]), 2:].prod(1)
 
 
-def tiles(boxes, height, width):
-    """The pixels inside each of n boxes in tiles of TILE: whose tile it is (t,), pixels (t, TILE), and which are inside.
+def tiles(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut each of n boxes into tiles of TILE pixels: whose tile it is (t,), pixels (t, TILE), and which are inside.
 
     `boxes` (n, 4) are centre and size as fractions of (height, width) pixels; a pixel's number is row · width + column.
     A pixel is inside where its index is: low <= index < high. A box's last tile is filled up with its first pixel.
@@ -100,8 +109,8 @@ def tiles(boxes, height, width):
     return owner, low[owner, 1, None] * width + low[owner, 0, None] + row * width + column, inside
 
 
-def true_masks(masks, targets, prototypes):
-    """The mask of each target at the prototypes' size, (n, h, w) of 0 and 1, none covering another.
+def true_masks(masks: Any, targets: Tensor, prototypes: Tensor) -> Tensor:
+    """Return the mask of each target at the prototypes' size, (n, h, w) of 0 and 1, none covering another.
 
     Where objects overlap, the pixel belongs to the smaller. Raises ValueError for masks that do not fit the targets.
     """
@@ -111,7 +120,7 @@ def true_masks(masks, targets, prototypes):
     places = Ragged(targets[:, 0].long(), len(prototypes))
     counts = places.counts.tolist()
     given = [len(planes) for planes in masks]
-    if isinstance(masks, torch.Tensor):
+    if isinstance(masks, Tensor):
         if len(masks) != len(prototypes):
             raise ValueError(f"masks must be (images: {len(prototypes)}, H, W), got {tuple(masks.shape)}")
         factor = shrinking(masks, size)
@@ -131,16 +140,16 @@ def true_masks(masks, targets, prototypes):
     return without_overlap(small, places.image)
 
 
-def shrinking(masks, size):
-    """How many of the masks' pixels (…, H, W) lie along one of `size` (h, w): 4, or 1; else raises ValueError."""
+def shrinking(masks: Tensor, size: Sequence[int]) -> int:
+    """Return how many of the masks' pixels (…, H, W) lie along one of `size` (h, w): 4, or 1; else raises ValueError."""
     for factor in (1, PROTOTYPE_STRIDE):
         if tuple(masks.shape[-2:]) == (factor * size[0], factor * size[1]):
             return factor
     raise ValueError(f"masks must be as large as the image, {PROTOTYPE_STRIDE} x {size}, got {tuple(masks.shape[-2:])}")
 
 
-def shrunk(masks, size):
-    """The masks (n, H, W) of 0 and 1 at `size` (h, w), bool: the rounded mean of the four pixels in each middle.
+def shrunk(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the masks (n, H, W) of 0 and 1 at `size` (h, w), bool: the rounded mean of the four pixels in each middle.
 
     That is what linear interpolation gives, which the official code uses.
     """
@@ -152,8 +161,8 @@ def shrunk(masks, size):
     return above[..., left] + above[..., right] + below[..., left] + below[..., right] >= 2
 
 
-def without_overlap(masks, image):
-    """The masks (n, h, w), bool, less what a smaller mask of the same image covers."""
+def without_overlap(masks: Tensor, image: Tensor) -> Tensor:
+    """Return the masks (n, h, w), bool, less what a smaller mask of the same image covers."""
     order = masks.flatten(1).sum(1).argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(1, len(order) + 1, device=order.device)  # the smallest mask has the highest

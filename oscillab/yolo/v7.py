@@ -2,7 +2,7 @@
 
 The *training* graph, which a study quantizes, predicts through learned offsets and factors (`ImplicitDetect`). The
 *released* files `yolov7.pt` and `yolov7-tiny.pt` hold the same network with these folded away (`GridDetect`); YOLOv7's
-`RepConv` rows have both branches still. `deploy.py` leads from one to the other. YOLOv7-seg comes from the authors' u7
+`RepConv` rows have both branches still. `fuse.py` leads from one to the other. YOLOv7-seg comes from the authors' u7
 branch, which has plain convolutions in place of `RepConv`. A join lists its newest row first.
 """
 

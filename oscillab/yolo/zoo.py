@@ -7,7 +7,8 @@ from functools import lru_cache, partial
 import torch
 from torch import nn
 
-from . import checkpoint, deploy, v5, v7
+from . import checkpoint, v5, v7
+from .fuse import fuse
 from .graph import Detector
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def load(path):
     """The float `Detector` in the checkpoint at `path`, in eval mode and float32, with its own classes and anchors.
 
     Official and own files are read without running anything in them (`checkpoint.py`). A file whose BatchNorms are
-    folded gives a fused network (`deploy.fuse`), with a warning, as such a one cannot be trained well. Raises
+    folded gives a fused network (`fuse.fuse`), with a warning, as such a one cannot be trained well. Raises
     ValueError, one line that names the file, the key and the remedy, for a file that does not fit a model of the zoo
     entirely.
     """
@@ -64,7 +65,7 @@ def load(path):
     model = build(found.name, found.classes, names=names)
     if found.fused:
         logger.warning("%s: its BatchNorms are folded away: good to evaluate and to export, not to train", path)
-        model = deploy.fuse(model)
+        model = fuse(model)
     model.load_state_dict(found.state)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d) and found.bn is not None:
@@ -133,4 +134,4 @@ def blueprint(name, classes, *, fused=False):
     """The model called `name` without memory for its weights (on the meta device), to compare shapes with."""
     with torch.device("meta"):
         model = build(name, classes).eval()
-        return deploy.fuse(model) if fused else model
+        return fuse(model) if fused else model

@@ -16,7 +16,7 @@ from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import files, zoo
 from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def one_step(model, batch, accumulate, *, loss=None, remedy="none"):
     """Loss, items and gradient of a batch taken in so many portions, batch norm fixed."""
     model = copy.deepcopy(model)
     trainer = Trainer(
-        model, loss or loss_for(model), [batch], TrainSpec(accumulate=accumulate), bn_fixed=True, progress=False
+        model, loss or build_loss(model), [batch], TrainSpec(accumulate=accumulate), bn_fixed=True, progress=False
     )
     if remedy != "none":
         treat(trainer, remedy)

@@ -23,7 +23,7 @@ from oscillab.train.ema import Ema
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import files
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo.loss import build_loss
 
 
 def batches(members):
@@ -44,7 +44,7 @@ def detector(members, bits):
 def gradient(members, bits, **spec):
     """The loss of the first batch and its gradient, in one tensor, and the running statistics that it leaves."""
     model = detector(members, bits)
-    trainer = Trainer(model, loss_for(model), batches(members), TrainSpec(**spec), progress=False, members=members)
+    trainer = Trainer(model, build_loss(model), batches(members), TrainSpec(**spec), progress=False, members=members)
     trainer._set_modes()
     with trainer._ready():
         trainer._look(*trainer._add_gradients(trainer.batches.batch(0, 0)))
@@ -56,7 +56,7 @@ def trained(members, bits):
     """The weights before and after four steps, the average's, and the losses."""
     model = detector(members, bits)
     spec = TrainSpec(epochs=2, learning_rate=1e-3, warmup_steps=0)
-    trainer = Trainer(model, loss_for(model), batches(members), spec, progress=False, members=members)
+    trainer = Trainer(model, build_loss(model), batches(members), spec, progress=False, members=members)
     before, ema = {name: p.detach().clone() for name, p in model.named_parameters()}, Ema(model, decay=0.5, ramp=0)
     trainer.callbacks.append(MoveEma(ema))
     trainer.fit()

@@ -12,10 +12,10 @@ from oscillab.__main__ import main
 from oscillab.data.folder import write_folder
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
-from oscillab.yolo import deploy, zoo
-from oscillab.yolo.begin import choose_anchors, take_weights
-from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.objective import loss_for
+from oscillab.yolo import zoo
+from oscillab.yolo.begin import auto_anchor, load_matching_weights
+from oscillab.yolo.fuse import fuse
+from oscillab.yolo.loss import DetectionLoss, build_loss
 
 
 class Boxes:
@@ -36,7 +36,7 @@ def test_a_segmenting_network_takes_the_detectors_backbone_and_neck(caplog):
     model, source = zoo.build("yolov5n-seg", 10), oscillab.load(SHIPPED)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with caplog.at_level(logging.INFO, "oscillab.yolo.begin"):
-        assert take_weights(model, SHIPPED) == 343
+        assert load_matching_weights(model, SHIPPED) == 343
     assert "took 343 of 367 tensors of yolov5n-seg" in caplog.text and "the others start at random" in caplog.text
     given = source.state_dict()
     for key, value in model.state_dict().items():
@@ -47,16 +47,16 @@ def test_a_segmenting_network_takes_the_detectors_backbone_and_neck(caplog):
 def test_what_cannot_be_a_start_is_refused(tmp_path):
     """Oracle: the one-line messages: quantized, fused, and a network without a tensor in common."""
     model = oscillab.load(SHIPPED)
-    fused = oscillab.save(deploy.fuse(model), tmp_path / "fused.pt")
+    fused = oscillab.save(fuse(model), tmp_path / "fused.pt")
     quantized = oscillab.quantize(oscillab.load(SHIPPED), oscillab.QuantSpec(bits=4), [torch.rand(1, 3, 64, 64)])
     oscillab.save(quantized, tmp_path / "quantized.pt")
     for path, kind in ((fused, "fused"), (tmp_path / "quantized.pt", "quantized")):
         with pytest.raises(ValueError, match=rf"{path.name} is {kind}.*; start from a float checkpoint"):
-            take_weights(zoo.build("yolov5n", 10), path)
+            load_matching_weights(zoo.build("yolov5n", 10), path)
     with pytest.raises(ValueError, match="no tensor of yolov5n has the name and shape of one of Linear's"):
         other = torch.nn.Linear(2, 2)
         other.name = "Linear"
-        take_weights(other, SHIPPED)
+        load_matching_weights(other, SHIPPED)
 
 
 def test_anchors_that_suit_are_kept(caplog):
@@ -64,7 +64,7 @@ def test_anchors_that_suit_are_kept(caplog):
     model, dataset = zoo.build("yolov5n", 10), Scenes(64, split="train")
     before = model.anchors.clone()
     with caplog.at_level(logging.INFO, "oscillab.yolo.begin"):
-        assert choose_anchors(model, dataset, 160, choice="auto") == 1
+        assert auto_anchor(model, dataset, 160, choice="auto") == 1
     assert "kept, they can answer for 100.0 % of the boxes at 160 pixels" in caplog.text
     assert torch.equal(model.anchors, before)
 
@@ -78,13 +78,13 @@ def test_anchors_that_do_not_suit_change_only_where_asked(name, caplog):
     model = zoo.build(name, 10)
     before = model.anchors.clone()
     expected = float(((sizes[:, 0] > 2.5) & (sizes[:, 1] > 3.25)).mean())
-    assert choose_anchors(model, Boxes(*sizes.tolist()), 640) == pytest.approx(expected)
+    assert auto_anchor(model, Boxes(*sizes.tolist()), 640) == pytest.approx(expected)
     assert "--anchors auto fits others to this data" in caplog.text and f"{100 * expected:.1f} %" in caplog.text
     assert torch.equal(model.anchors, before)
-    assert choose_anchors(model, Boxes(*sizes.tolist()), 640, choice="auto") == 1
+    assert auto_anchor(model, Boxes(*sizes.tolist()), 640, choice="auto") == 1
     assert "others, fitted to this data, took their place and reach 100.0 %" in caplog.text
     assert (model.anchors[0] < 5).all() and torch.equal(model.anchors.half().float(), model.anchors)
-    loss = loss_for(model)
+    loss = build_loss(model)
     targets = torch.cat((torch.zeros(200, 2), torch.full((200, 2), 0.5), torch.from_numpy(sizes).float() / 640), 1)
     outputs = [torch.zeros(1, 3, 640 // s, 640 // s, 15) for s in (8, 16, 32)]
     answered = torch.cat([level.target for level in DetectionLoss.assign(loss, outputs, targets)])
@@ -94,7 +94,7 @@ def test_anchors_that_do_not_suit_change_only_where_asked(name, caplog):
 def test_the_choice_is_checked():
     """Oracle: the message."""
     with pytest.raises(ValueError, match="anchors must be keep or auto, got best"):
-        choose_anchors(zoo.build("yolov5n", 1), Boxes((10, 10)), 160, choice="best")
+        auto_anchor(zoo.build("yolov5n", 1), Boxes((10, 10)), 160, choice="best")
 
 
 @pytest.mark.parametrize("choice", ["keep", "auto"])

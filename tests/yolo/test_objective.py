@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from oscillab.yolo import zoo
-from oscillab.yolo.loss import DetectionLoss
+from oscillab.yolo.loss import DetectionLoss, build_loss
 from oscillab.yolo.mask_loss import SegmentationLoss
-from oscillab.yolo.objective import loss_for
-from oscillab.yolo.ota import OtaLoss
+from oscillab.yolo.ota_loss import OtaLoss
 
 KINDS = {"yolov5n": DetectionLoss, "yolov5x": DetectionLoss, "yolov5s-seg": SegmentationLoss, "yolov7-tiny": OtaLoss}
 KINDS |= {"yolov7-tiny-deploy": OtaLoss, "yolov7": OtaLoss, "yolov7-seg": SegmentationLoss, "yolov5m": DetectionLoss}
@@ -16,7 +15,7 @@ KINDS |= {"yolov7-tiny-deploy": OtaLoss, "yolov7": OtaLoss, "yolov7-seg": Segmen
 @pytest.mark.parametrize("name", KINDS)
 def test_every_network_gets_its_official_loss(name):
     """Oracle: the recipes: OTA for YOLOv7, masks for -seg; other gains for the larger networks."""
-    loss = loss_for(zoo.build(name, 2))
+    loss = build_loss(zoo.build(name, 2))
     assert type(loss) is KINDS[name]
     small = name.startswith(("yolov5n", "yolov5s", "yolov7-tiny"))
     gains = (0.05, 1.0, 0.5) if small else (0.05, 0.7, 0.3)
@@ -26,7 +25,7 @@ def test_every_network_gets_its_official_loss(name):
 
 def test_options_go_before_the_recipe():
     """Oracle: the options given."""
-    loss = loss_for(zoo.build("yolov5n-seg", 2), box=0.1, scale_gains=False, anchor_threshold=3.0)
+    loss = build_loss(zoo.build("yolov5n-seg", 2), box=0.1, scale_gains=False, anchor_threshold=3.0)
     assert (loss.gains["box"], loss.gains["mask"], loss.scale_gains, loss.anchor_threshold) == (0.1, 0.1, False, 3.0)
 
 
@@ -35,7 +34,7 @@ def test_one_call_serves_every_network(name):
     """Oracle: steps of gradient descent on one batch lower the loss by a tenth and more."""
     torch.manual_seed(0)
     model = zoo.build(name, 2).train()
-    loss = loss_for(model)
+    loss = build_loss(model)
     images = torch.rand(2, 3, 64, 64)
     targets = torch.tensor([[0, 1, 0.5, 0.5, 0.5, 0.5], [1, 0, 0.3, 0.6, 0.4, 0.3]])
     masks = [torch.zeros(1, 64, 64, dtype=torch.uint8) for _ in range(2)]

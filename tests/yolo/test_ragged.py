@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from oscillab.yolo.ragged import Ragged
+from oscillab.yolo.ota_loss import Ragged
 
 
 @pytest.mark.parametrize("image", [[2, 0, 2, 2, 3, 0], [0, 0, 1], [1], []])

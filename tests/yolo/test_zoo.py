@@ -186,13 +186,13 @@ def test_real_fused_weights_give_the_official_output(shared, caplog):
 
 def test_a_fused_network_is_recognised_saved_and_loaded(saved):
     """Oracle: the network that was saved; its layout tells what it is."""
-    model = zoo.deploy.fuse(zoo.build("yolov7-tiny-deploy", 4))
+    model = zoo.fuse(zoo.build("yolov7-tiny-deploy", 4))
     own = {"format": "oscillab", "version": 1, "name": "yolov7-tiny-deploy", "classes": 4, "names": list("abcd")}
     loaded = zoo.load(saved({**own, "model": model.state_dict()}))
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(x), model(x))
-    assert zoo.inspect(saved(zoo.deploy.fuse(zoo.build("yolov5n-seg", 6)).state_dict())).name == "yolov5n-seg"
+    assert zoo.inspect(saved(zoo.fuse(zoo.build("yolov5n-seg", 6)).state_dict())).name == "yolov5n-seg"
 
 
 @pytest.mark.parametrize("name", ["yolov5n-seg", "yolov7-tiny", "yolov7-tiny-deploy"])

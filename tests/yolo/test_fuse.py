@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from oscillab.yolo import zoo
-from oscillab.yolo.deploy import fuse, is_fused, reparameterize
+from oscillab.yolo.fuse import fuse, is_fused, reparameterize
 
 # Parameters after the official fusing, which leaves YOLOv7-seg its offsets and factors; here they go too.
 FUSED = {

@@ -1,31 +1,67 @@
-"""Which predictions answer for which object, where the network's own outputs decide (YOLOv7)?
+"""Assign predictions to objects by what the network itself predicts, and compute YOLOv7's loss.
 
 Optimal transport assignment in YOLOv7's simplified form: what YOLOv5's rule matches is a candidate only. An object
 takes as many candidates of its image as its best IoUs add up to, the cheapest first; a candidate that several objects
 want goes to the one that it is cheapest for. All images of a batch are worked out side by side.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from .boxes import pairwise_iou, xyxy_from_cxcywh
-from .loss import DetectionLoss, answer, predicted_boxes
-from .ragged import Ragged
+from .loss import Assignment, DetectionLoss, predicted_boxes
 
 BEST = 10  # candidates whose IoUs add up to the number that an object takes
 IOU_WEIGHT = 3.0  # of the box's cost against the classes'
 
 
+class Ragged:
+    """The places of m rows, `image` (m,) of whole numbers below `count`, in a tensor (count, most rows of an image).
+
+    Images have different numbers of objects and of predictions. Their rows lie one below another in a flat tensor; this
+    gives each a place in a tensor with one line an image, so that no loop over images is needed.
+    """
+
+    def __init__(self, image: Tensor, count: int):
+        self.image = image
+        self.counts = torch.bincount(image, minlength=count)  # (count,) rows of each image
+        self.starts = self.counts.cumsum(0) - self.counts  # (count,) rows of the images before
+        order = image.argsort(stable=True)
+        rows = torch.arange(len(image), device=image.device)
+        self.position = torch.empty_like(image)  # (m,) rows of the same image before this one
+        self.position[order] = rows - self.starts[image[order]]
+        self.longest = int(self.counts.max())
+        self.filled = torch.arange(self.longest, device=image.device) < self.counts[:, None]  # (count, longest) bool
+
+    def padded(self, rows: Tensor, fill: float = 0) -> Tensor:
+        """Return the rows (m, …) in their places, (count, longest, …), and `fill` in the places that are left.
+
+        >>> Ragged(torch.tensor([1, 0, 1]), 3).padded(torch.tensor([5, 6, 7]), fill=-1)
+        tensor([[ 6, -1],
+                [ 5,  7],
+                [-1, -1]])
+        """
+        spread = rows.new_full((len(self.counts), self.longest, *rows.shape[1:]), fill)
+        return spread.index_put((self.image, self.position), rows)
+
+    def flat(self, padded: Tensor) -> Tensor:
+        """Return the rows (m, …) that stand in their places in `padded` (count, longest, …)."""
+        return padded[self.image, self.position]
+
+
 class OtaLoss(DetectionLoss):
     """YOLOv7's loss for the raw outputs of `model`: `DetectionLoss` on matches that the outputs themselves choose."""
 
-    match_counts = None  # not known before the outputs are
+    match_counts = None  # type: ignore[assignment]  # not known before the outputs are
 
     @torch.no_grad()
-    def assign(self, outputs, targets):
-        """The `Matches` of each level that optimal transport leaves of those by anchor and cell."""
+    def assign(self, outputs: Sequence[Tensor], targets: Tensor) -> list[Assignment]:
+        """Return the `Assignment` of each level that optimal transport leaves of those by anchor and cell."""
         candidates = super().assign(outputs, targets)
-        image = torch.cat([level.image for level in candidates])
+        image = torch.cat([level.image for level in candidates])  # (candidates of all levels,)
         if not len(image):
             return candidates
         boxes, logits = zip(*map(self._read, outputs, candidates, self.anchors, self.strides), strict=True)
@@ -41,12 +77,12 @@ class OtaLoss(DetectionLoss):
         parts = target.split([len(level.image) for level in candidates])
         return [_keep(*level, targets) for level in zip(outputs, candidates, parts, strict=True)]
 
-    def _read(self, raw, matches, anchors, stride):
-        """The boxes (m, 4: x1, y1, x2, y2 in pixels) and class logits (m, C) that the matched predictions give.
+    def _read(self, raw: Tensor, matches: Assignment, anchors: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+        """Return the boxes (m, 4: x1, y1, x2, y2 in pixels) and class logits (m, C) that the matched predictions give.
 
         A logit is that of the square root of objectness times class probability.
         """
-        at = raw[matches.image, matches.anchor, matches.row, matches.column]
+        at = raw[matches.image, matches.anchor, matches.row, matches.column]  # (m, 5 + C)
         boxes = predicted_boxes(at, anchors.to(raw)[matches.anchor])
         boxes[:, :2] += torch.stack((matches.column, matches.row), 1)
         small = torch.finfo(raw.dtype).tiny, 1 - torch.finfo(raw.dtype).eps  # a certain prediction has no logit
@@ -54,8 +90,8 @@ class OtaLoss(DetectionLoss):
         return xyxy_from_cxcywh(boxes * stride), torch.log(probability / (1 - probability))
 
 
-def class_cost(logits, labels):
-    """The cross entropy (N, objects, candidates) of candidates' logits (N, candidates, C) for objects' labels.
+def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy (N, objects, candidates) of candidates' logits (N, candidates, C) for objects' labels.
 
     Summed over the classes: what "none of them" costs, less the logit of the object's own class.
     """
@@ -63,8 +99,8 @@ def class_cost(logits, labels):
     return softplus(logits).sum(-1)[:, None] - own
 
 
-def transport(iou, classes, is_object, is_candidate):
-    """Which candidates are chosen, bool (N, candidates), and the object that each goes to, (N, candidates).
+def transport(iou: Tensor, classes: Tensor, is_object: Tensor, is_candidate: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which candidates are chosen, bool (N, candidates), and the object that each goes to, (N, candidates).
 
     `iou` and `classes` (the classes' cost) are (N, objects, candidates), `is_object` and `is_candidate` tell the places
     that are filled.
@@ -83,8 +119,8 @@ def transport(iou, classes, is_object, is_candidate):
     return claims > 0, row
 
 
-def tie_break(cost):
-    """A number for each of the last axis' places, (candidates,), too small to matter but between equal costs.
+def tie_break(cost: Tensor) -> Tensor:
+    """Return a number for each of the last axis' places, (candidates,), too small to matter but between equal costs.
 
     One prediction can be a candidate several times, by several objects. Every object must then mean the same one first,
     or two objects that want it once each would count as two predictions.
@@ -92,9 +128,9 @@ def tie_break(cost):
     return 1e-10 * torch.arange(cost.shape[-1], dtype=torch.float64, device=cost.device)
 
 
-def _keep(raw, matches, target, targets):
-    """The `Matches` of one level with `target` (m,), the new row of `targets` for each, -1 where it goes."""
+def _keep(raw: Tensor, matches: Assignment, target: Tensor, targets: Tensor) -> Assignment:
+    """Return one level's `Assignment` with `target` (m,), the new row of `targets` for each, -1 where it goes."""
     kept = target >= 0
     cell = torch.stack((matches.column, matches.row), 1)[kept]
     height, width = raw.shape[2:4]
-    return answer(matches.anchor[kept], cell, targets, target[kept], targets.new_tensor([width, height]))
+    return Assignment.of(matches.anchor[kept], cell, targets, target[kept], targets.new_tensor([width, height]))

@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.ota import OtaLoss, class_cost, transport
+from oscillab.yolo.ota_loss import OtaLoss, class_cost, transport
 
 
 @pytest.fixture(scope="module")
