@@ -27,7 +27,6 @@ PASSIVE = {
     "averages",
     "checkpoint_every",
     "resume",
-    "tensorboard",
 }  # options that leave results as they are
 
 
