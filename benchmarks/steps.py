@@ -108,13 +108,6 @@ def start(options, count=4):
     return model, placed(quantized, options.device), served
 
 
-def sharing(options, model, batches):
-    """The detector quantized with one quantizer for convolutions that read the same tensor."""
-    pictures = [to_pixels(batches[0].images, options.device)]
-    spec = QuantSpec(bits=options.bits, share_inputs=True)
-    return placed(quantize(copy.deepcopy(model), spec, pictures), options.device)
-
-
 def by_torch(run):
     """A step of `run` on torch's own operations."""
 
@@ -132,7 +125,6 @@ def variants(options, model, quantized, batches):
     runs = {
         "float": Run(copy.deepcopy(model), batches, **same),
         "LSQ": Run(made["LSQ"], batches, **same),
-        "LSQ, shared inputs": Run(sharing(options, model, batches), batches, **same),
         "LSQ + recorder": Run(made["LSQ + recorder"], batches, recorded=True, **same),
         "LSQ + dampening": Run(made["LSQ + dampening"], batches, remedy=dampening, **same),
         "LSQ + freezing": Run(made["LSQ + freezing"], batches, remedy=freezing, **same),

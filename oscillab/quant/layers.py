@@ -16,10 +16,7 @@ from .calibrate import calibrate, quantizers
 from .fused import recomputed
 from .initial import INITS
 from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
-from .many import ReadMany
 from .quantizer import Quantizer
-from .share import share_inputs
-from .weights import state_bytes
 
 GRANULARITIES = ("per_tensor", "per_channel")
 ACTIVATIONS = ("symmetric", "unsigned", "affine")
@@ -39,7 +36,6 @@ class QuantSpec:
     init: str = "mse"  # as Nagel et al.; lsq is the formula of LSQ
     gradient_mask: str = "unrounded"  # LSQ's paper; rounded is what most libraries do
     gradient_scale: bool = True  # LSQ's 1 / sqrt(N * Qp); Adam hardly notices it
-    share_inputs: bool = False  # one quantizer for convolutions that read the same tensor; the paper gives each its own
 
     def __post_init__(self):
         check_bits(self.bits)
@@ -48,20 +44,21 @@ class QuantSpec:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("init", self.init, INITS)
         check_choice("gradient_mask", self.gradient_mask, GRADIENT_MASKS)
-        for name in ("gradient_scale", "share_inputs"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not isinstance(self.gradient_scale, bool):
+            raise ValueError(f"gradient_scale must be True or False, got {self.gradient_scale!r}")
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "QuantSpec":
-        """Return the spec that `dataclasses.asdict` made these fields of, under today's names or earlier ones."""
-        return cls(**{RENAMED.get(name, name): value for name, value in fields.items()})
+        """Return the spec that `dataclasses.asdict` made these fields of, in this version or an earlier one."""
+        if fields.get("share_inputs"):
+            raise ValueError(
+                "share_inputs=True is no more: this network was quantized by oscillab 0.1, which can load it"
+            )
+        return cls(**{RENAMED.get(name, name): value for name, value in fields.items() if name != "share_inputs"})
 
 
 class QuantConv2d(nn.Conv2d):
     """A convolution of quantized weights with a quantized input; `weight` and `bias` keep their names."""
-
-    read_many = ReadMany
 
     def __init__(self, *args, bits: int = 4, spec: QuantSpec | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -100,7 +97,7 @@ class QuantConv2d(nn.Conv2d):
     def integer_state(self) -> Tensor:
         """The integer state of every weight, int8, of the weight's shape."""
         grid = self.weight_quantizer
-        return state_bytes(self.weight, grid.positive_step_size(), grid.low, grid.high)
+        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high).to(torch.int8)
 
     def weight_step_size(self) -> Tensor:
         """The step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
@@ -147,8 +144,6 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
     }
     model.quant_spec = spec  # what a file needs to say of the structure
     try:
-        if spec.share_inputs:
-            share_inputs(model, layers)
         return model if batches is None else calibrate(model, batches)
     except BaseException:  # Ctrl-C as well: half a calibration is no model
         for layer in layers.values():

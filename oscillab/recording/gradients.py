@@ -5,11 +5,9 @@ weights flip that stand still themselves. Looked at are the trained parameters `
 `input_quantizer.step_size` of a layer, where it has them.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oscillab.quant.kernel.many import gathered
 from oscillab.recording.watched import WatchedLayers
 
 QUANTIZERS = ("weight_quantizer", "input_quantizer")
@@ -29,9 +27,6 @@ class GradientSigns:
         self.trained = {(side, i) for side, i, _ in found}  # (side, layer)
         self._parameters = [p for _, _, p in found]
         self._none = [torch.zeros_like(p).reshape(-1) for p in self._parameters]
-        counts = [p.numel() for p in self._parameters]
-        self._owner = np.repeat(np.arange(len(counts)), counts)
-        self._within = np.concatenate([np.arange(count) for count in counts] or [np.zeros(0, int)])
         places = [torch.full((p.numel(),), side * len(layers.layers) + i) for side, i, p in found]
         self._place = torch.cat(places).to(layers.device) if places else torch.zeros(0, dtype=torch.int64)
         self.last = torch.zeros(len(self._place), dtype=torch.int8, device=layers.device)
@@ -47,10 +42,7 @@ class GradientSigns:
             return self._turned
         pairs = zip(self._parameters, self._none, strict=True)
         each = [none if (grad := parameter.grad) is None else grad for parameter, none in pairs]
-        dense = all(grad.is_contiguous() for grad in each)
-        gradients = gathered(each, self._owner, self._within) if dense else None
-        if gradients is None:
-            gradients = torch.cat([grad.reshape(-1) for grad in each])
+        gradients = torch.cat([grad.reshape(-1) for grad in each])
         sign = (gradients > 0).to(torch.int8) - (gradients < 0).to(torch.int8)  # NaN has none
         turned = sign * self.last == -1
         self.last = torch.where(sign != 0, sign, self.last)

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oscillab.quant.kernel.many import gathered
 from oscillab.recording.watched import Layer, WatchedLayers
 
 
@@ -25,11 +24,6 @@ class Sample:
         self.index = np.concatenate([layer.start + picked for layer, picked in pairs]).astype(np.int64)
         self._parts = [(layer, torch.from_numpy(picked).to(layers.device)) for layer, picked in pairs if len(picked)]
         places = [layer.places(picked) for layer, picked in pairs]
-        self._owner = np.repeat(np.arange(len(pairs)), [len(picked) for picked in chosen])
-        self._place = (
-            np.concatenate(places).astype(np.int64) - np.array([layer.start for layer, _ in pairs])[self._owner]
-        )
-        self._layers = layers.layers
         self._state_place = torch.from_numpy(np.concatenate(places).astype(np.int64)).to(layers.device)
         self._step_index = torch.from_numpy(step_places(layers.layers, chosen)).to(layers.device)
 
@@ -38,20 +32,12 @@ class Sample:
 
         `state` is that of all layers' weights as they lie in memory.
         """
+        latents = [values_at(layer, index) for layer, index in self._parts]
         return {
-            "latent_weight": self._latents(step_sizes),
+            "latent_weight": torch.cat(latents) if latents else step_sizes[:0],
             "sample_step_size": step_sizes[self._step_index],
             "sample_state": state[self._state_place],
         }
-
-    def _latents(self, like: Tensor) -> Tensor:
-        weights = [None if layer.latent_method else layer.weight for layer in self._layers]
-        lie = all(w is not None and w.stride() == layer.stride for w, layer in zip(weights, self._layers, strict=True))
-        found = gathered(weights, self._owner, self._place) if lie else None
-        if found is not None:
-            return found
-        latents = [values_at(layer, index) for layer, index in self._parts]
-        return torch.cat(latents) if latents else like[:0]
 
 
 def drawn(layers: list[Layer], count: int, seed: int) -> list[np.ndarray]:

@@ -1,15 +1,13 @@
 """Which weights changed their integer state in this step, and which of them turned back?
 
 The update of `count_oscillations` on the weights of all layers at once, in 8 bytes a weight. A flip is rare (one weight
-in a hundred and fewer), so the flipped ones are looked up once and everything else is done on them alone, in one pass
-over memory where the kernel takes it.
+in a hundred and fewer), so the flipped ones are looked up once and everything else is done on them alone.
 """
 
 import torch
 from torch import Tensor
 
-from oscillab.quant.kernel.tracking import KEPT, Indices, follow
-
+KEPT = ("state", "direction", "flips", "oscillations", "frequency")  # what a tracker knows of each weight
 TINY = (
     1e-30  # frequencies below it are set to 0: decaying on they would become denormal, which is a hundred times slower
 )
@@ -28,7 +26,6 @@ class Tracker:
         self.flips = torch.zeros_like(state, dtype=torch.uint8)
         self.oscillations = torch.zeros_like(self.flips)
         self.frequency = torch.zeros_like(state, dtype=torch.float32)
-        self._room = Indices(len(state))
         self._changed = torch.zeros_like(state, dtype=torch.bool)  # reused, as the caller reuses `state`
 
     @property
@@ -39,11 +36,6 @@ class Tracker:
     @torch.no_grad()
     def update(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """The indices (int64, ascending) of the weights that flipped to `state`, and of those that oscillated."""
-        found = follow(state, self, self._room)
-        return self._update(state) if found is None else found
-
-    def _update(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """`update` in torch's operations, with the same bits."""
         flipped = where_true(torch.ne(state, self.state, out=self._changed))
         new = state.index_select(0, flipped)
         direction = torch.where(new > self.state.index_select(0, flipped), 1, -1).to(torch.int8)

@@ -4,8 +4,7 @@ A layer is anything with the three methods of the protocol, from this project or
 `integer_state()` (int8, the weight's shape), `weight_step_size()` (0-d, or one per output channel) and
 `activation_range()` ((low, high) in the units of the input, or None). `bits` and `latent_weight()` are taken where
 they exist; without `latent_weight()` the latent weight is the parameter `weight`. So are the trained step sizes
-`weight_quantizer.step_size` and `input_quantizer.step_size`, whose gradients are looked at (see `gradients.py`). Where
-all layers are of one class that has a `read_many`, it answers for all of them in one call (see `oscillab.quant.many`).
+`weight_quantizer.step_size` and `input_quantizer.step_size`, whose gradients are looked at (see `gradients.py`).
 
 All weights stand one after the other in flat buffers, a layer's in the order in which they lie in memory: reading
 channels-last weights in another order would take as long as all else together. What leaves the recorder is `in_order`.
@@ -87,10 +86,6 @@ class WatchedLayers:
         self._places = Places(model, self.layers)
         self.ranged = [i for i, module in enumerate(self.modules) if module.activation_range() is not None]
         self.per_channel = any(layer.step_count > 1 for layer in self.layers)
-        kinds = {layer.kind for layer in self.layers}
-        read_many = vars(kinds.pop()).get("read_many") if len(kinds) == 1 else None  # not what a class inherits
-        self._many = read_many and read_many(self.modules, [layer.stride for layer in self.layers])
-        self._viewed = None  # a buffer and the layers' views of it
         self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
         self._step_layer = self._step_layer.to(self.device)
 
@@ -108,14 +103,9 @@ class WatchedLayers:
 
     def read(self, out: Tensor) -> Tensor:
         """The checked step sizes (see there); `out` (weights of all layers,) int8 is filled with the integer states."""
-        if not self._many:
-            step_sizes = self.checked_step_sizes()
-            self.integer_states(out)
-            return step_sizes
-        self._places.check()  # before a layer that is no more is read
-        self._check_places(self._many.step_places())
-        probes, step_sizes = self._read_many(out)
-        return self._finite(step_sizes, probes)
+        step_sizes = self.checked_step_sizes()
+        self.integer_states(out)
+        return step_sizes
 
     def checked_step_sizes(self) -> Tensor:
         """The weight step sizes of all layers one after the other, float32 (sum of step counts,).
@@ -141,17 +131,9 @@ class WatchedLayers:
 
     def integer_states(self, out: Tensor) -> Tensor:
         """`out` (weights of all layers,) int8, filled with their integer states, as they lie in memory."""
-        if self._many:
-            self._read_many(out)
-            return out
         for layer in self.layers:
             layer.view(out).copy_(layer.module.integer_state())
         return out
-
-    def _read_many(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        if self._viewed is None or self._viewed[0] is not out:
-            self._viewed = out, [layer.view(out) for layer in self.layers]
-        return self._many.read(self._viewed[1])
 
     def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
         """Mean, and for per-channel layers the least and the largest step size of each layer, float32 (layers,)."""
@@ -163,11 +145,8 @@ class WatchedLayers:
 
     def clipping_ranges(self) -> dict[str, Tensor]:
         """Low and high end of each input quantizer in the units of the input, float32 (layers with one,)."""
-        if self._many:
-            low, high = self._many.activation_ranges()
-        else:
-            ends = [self.modules[i].activation_range() for i in self.ranged]
-            low, high = (torch.stack([pair[side] for pair in ends]).detach() for side in (0, 1))
+        ends = [self.modules[i].activation_range() for i in self.ranged]
+        low, high = (torch.stack([pair[side] for pair in ends]).detach() for side in (0, 1))
         return {"clip_low": low.float(), "clip_high": high.float()}
 
     def _finite(self, step_sizes: Tensor, probes: Tensor) -> Tensor:

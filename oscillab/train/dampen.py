@@ -6,7 +6,7 @@ centre, with a weight that rises from 0, so that weights may still change their 
 
 import torch
 
-from oscillab.quant.weights import bin_distances
+from oscillab.quant.lsq import along_channels, integer_state
 from oscillab.recording.ranges import in_storage_order
 from oscillab.train.remedy import Remedy
 from oscillab.train.schedule import check_share, cosine_between
@@ -74,6 +74,14 @@ def squared_distance(layer, *, reduction="sum"):
         1 if reduction == "sum" else layer.weight[0].numel()
     )  # the mean over the rest of the sum over output channels
     return _SquaredDistance.apply(layer.weight, grid.positive_step_size(), grid.low, grid.high) / count
+
+
+@torch.no_grad()
+def bin_distances(weight, step_size, low, high):
+    """How far each weight, clipped to the grid, lies above its bin's centre, in the units of the weight."""
+    step = along_channels(step_size, weight)
+    centres = integer_state(weight, step_size, low, high).mul_(step)
+    return weight.clamp(low * step, high * step).sub_(centres)
 
 
 class _SquaredDistance(torch.autograd.Function):

@@ -9,9 +9,7 @@ import math
 
 import torch
 
-from oscillab.quant.kernel.many import Stack
-from oscillab.quant.many import ReadMany
-from oscillab.quant.weights import place_frozen, release_frozen
+from oscillab.quant.lsq import along_channels
 from oscillab.recording.watched import dense_stride
 from oscillab.train.frozen import FrozenStates
 from oscillab.train.remedy import Remedy
@@ -34,8 +32,6 @@ class Freezing(Remedy):
             raise ValueError(f"thresholds must be two frequencies of 0 or more, first and last, got {thresholds}")
         self.thresholds, self.begin, self.momentum = tuple(thresholds), check_share("begin", begin), momentum
         super().__init__(model, optimizer, total_steps)
-        strides = [dense_stride(layer.weight) for layer in self.layers]
-        self._many, self._stack = ReadMany(self.layers, strides), Stack(strides)
         whole = torch.empty(sum(layer.weight.numel() for layer in self.layers), dtype=torch.int8)
         self._now = whole.to(self.layers[0].weight.device)
         self._now_views = self._views(self._now)
@@ -61,9 +57,8 @@ class Freezing(Remedy):
         """
         if not self._any:
             return
-        if not self._release_all():
-            for layer, frozen, state in self._parts():
-                self._release(layer, frozen, state)
+        for layer, frozen, state in self._parts():
+            self._release(layer, frozen, state)
 
     def after_step(self):
         """The count, then every frozen weight back to its state (decay and a moving step size took it away)."""
@@ -81,27 +76,18 @@ class Freezing(Remedy):
         self._any = bool(self.states.frozen.any())
 
     def _read(self):
-        """The integer states of all weights (weights,) int8, a layer's in the order in which they lie in memory.
-
-        `_used` become the step sizes that the states are of.
-        """
-        _, self._used = self._many.read(self._now_views)
+        """The integer states of all weights (weights,) int8, a layer's in the order in which they lie in memory."""
+        for layer, view in zip(self.layers, self._now_views, strict=True):
+            view.copy_(layer.integer_state())
         return self._now
-
-    def _release_all(self):
-        """Whether the gradients of all layers were released, in one call."""
-        grids = [layer.weight_quantizer for layer in self.layers]
-        gradients, to_steps = [layer.weight.grad for layer in self.layers], [grid.step_size.grad for grid in grids]
-        if any(gradient is None for gradient in gradients + to_steps):
-            return False
-        scales = [grid._gradient_scale(layer.weight) for grid, layer in zip(grids, self.layers, strict=True)]
-        return self._stack.release(gradients, self._frozen_views, self._state_views, to_steps, scales)
 
     def _release(self, layer, frozen, state):
         grid = layer.weight_quantizer
         if layer.weight.grad is None:
             return
-        total = release_frozen(layer.weight.grad, frozen, state, grid.step_size)
+        each = layer.weight.grad * state  # 0 where the weight is free, as `state` is
+        layer.weight.grad.masked_fill_(frozen, 0)
+        total = each.sum() if grid.step_size.ndim == 0 else each.flatten(1).sum(1)
         if grid.step_size.grad is not None:
             grid.step_size.grad.add_(total * grid._gradient_scale(layer.weight))
 
@@ -109,13 +95,9 @@ class Freezing(Remedy):
         """Each frozen latent weight to the middle of its bin, s * k, which every reader rounds to k."""
         if not self._any:
             return
-        steps = [layer.weight_quantizer.step_size for layer in self.layers]
-        weights = [layer.weight for layer in self.layers]
-        if self._stack.place(weights, self._frozen_views, self._state_views, steps, self._used):
-            return
-        parts = self._used.split([step.numel() for step in steps])
-        for (layer, frozen, state), step, part in zip(self._parts(), steps, parts, strict=True):
-            place_frozen(layer.weight, frozen, state, part.view_as(step))
+        for layer, frozen, state in self._parts():
+            centres = state * along_channels(layer.weight_step_size(), state)
+            layer.weight.copy_(torch.where(frozen, centres, layer.weight))
 
     def _parts(self):
         """(layer, its frozen mask, its frozen states), both in its weight's shape."""

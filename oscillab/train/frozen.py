@@ -2,7 +2,6 @@
 
 import torch
 
-from oscillab.quant.kernel.tracking import Indices, freeze
 from oscillab.recording.tracker import Tracker, where_true
 
 FORGET_EVERY = 250  # updates between two clearings of the tracker's counts, which hold 255
@@ -20,7 +19,7 @@ class FrozenStates:
         self.average = state.float()
         self.frozen = torch.zeros_like(state, dtype=torch.bool)
         self.frozen_state = torch.zeros_like(state)
-        self.update_count, self._room = 0, Indices(len(state))
+        self.update_count = 0
 
     def hold(self, state):
         """`state` with the frozen weights in their frozen states."""
@@ -31,16 +30,6 @@ class FrozenStates:
 
         The order is the published code's: the state that a weight is frozen in is the average before this step.
         """
-        count = freeze(state, self, threshold, self._room)
-        if count is None:
-            count = self._update(state, threshold)
-        self.update_count += 1
-        if self.update_count % FORGET_EVERY == 0:
-            self.tracker.take_counts()
-        return count
-
-    def _update(self, state, threshold):
-        """`update` in torch's operations, with the same bits."""
         state = self.hold(state)
         self.tracker.update(state)
         new = where_true(torch.gt(self.tracker.frequency, threshold))
@@ -48,7 +37,10 @@ class FrozenStates:
         self.frozen_state[new] = self.average[new].round().to(torch.int8)
         self.frozen[new] = True
         momentum = self.tracker.momentum
-        self.average.mul_(1 - momentum).add_(state.float().mul_(momentum))  # two roundings, as the kernel has them
+        self.average.mul_(1 - momentum).add_(state.float().mul_(momentum))
+        self.update_count += 1
+        if self.update_count % FORGET_EVERY == 0:
+            self.tracker.take_counts()
         return len(new)
 
     def state_dict(self):

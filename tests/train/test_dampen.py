@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from oscillab.quant import QuantConv2d
-from oscillab.quant.weights import bin_distances
-from oscillab.train.dampen import Dampening, squared_distance
+from oscillab.train.dampen import Dampening, bin_distances, squared_distance
 
 
 def layer_of(weights, *, step_size=0.2, bits=2):

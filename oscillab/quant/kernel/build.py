@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernel.c")  # includes the others
+SOURCE = Path(__file__).with_name("kernel.c")
 # values must equal torch's to the last bit: no -ffast-math, which some compilers have on. Nobody reads errno and traps
 EXACT = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS = ["-O3", "-std=c11", *EXACT, "-shared", "-fPIC"]

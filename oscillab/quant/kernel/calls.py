@@ -18,18 +18,6 @@ from torch import Tensor
 from .build import shared_object
 
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-POINTER_COUNTS = {  # of each function over weights; the last pointer is that of a struct or of a number of layers
-    "states": 5,
-    "distances": 4,
-    "place": 5,
-    "release": 5,
-    "states_of_many": 8,
-    "place_many": 6,
-    "release_many": 8,
-    "gather": 3,
-    "track_states": 9,
-    "freeze_states": 12,
-}
 BLOCK = 2048  # as in kernel.c
 PLAIN = (Tensor, torch.nn.Parameter)  # another subclass may have no memory of its own
 POINTER = ctypes.c_void_p
@@ -54,7 +42,6 @@ class Kernel:
         library = ctypes.CDLL(str(path))  # lets other threads run while it computes
         self._forward = {dtype: _function(library, f"{name}_forward", 8) for dtype, name in TYPES.items()}
         self._backward = {dtype: _function(library, f"{name}_backward", 9) for dtype, name in TYPES.items()}
-        self._others = {name: _function(library, name, count) for name, count in POINTER_COUNTS.items()}
 
     def forward(self, x, step, floor, held, shift, low, high) -> tuple[Tensor, Tensor]:
         """(y in the memory format of x, the step sizes in use of the shape of `step`); see `lsq` for the rest."""
@@ -75,14 +62,6 @@ class Kernel:
         arguments = [_address(tensor) for tensor in (x, upstream, to_x, used, shift, to_step, to_shift, sums)]
         self._backward[x.dtype](*arguments, ctypes.byref(grid))
         return to_x, to_step, to_shift
-
-    def of_weights(self, name: str, step: Tensor, low: float, high: float, *tensors: Tensor) -> None:
-        """Nothing; a function over dense tensors that lie in memory alike, a row for each step size."""
-        self.call(name, *tensors, grid_of(tensors[0], step, low, high))
-
-    def call(self, name: str, *arguments: Tensor | ctypes.Structure | ctypes.Array) -> None:
-        """Nothing; the function of that name in weights.c or tracking.c on the memory of its arguments."""
-        self._others[name](*[a.data_ptr() if isinstance(a, Tensor) else ctypes.byref(a) for a in arguments])
 
 
 def grid_of(x: Tensor, step: Tensor, *rest: float) -> Grid:

@@ -54,9 +54,6 @@ static float step_in_use(const float *step, const float *floor, int64_t *held, i
     return floor[row];
 }
 
-#include "weights.c"
-#include "tracking.c"
-
 static int64_t blocks_of(const grid *g) { return (g->length + BLOCK - 1) / BLOCK; }
 
 static int threads_for(const grid *g) { return g->rows * g->length < ALONE ? 1 : (int)g->threads; }
