@@ -15,8 +15,8 @@ from oscillab.cli.commands import Qat, measure, start_qat
 from oscillab.data.options import DataOptions, held_out
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec
-from oscillab.recording.oscillation import flip_rate, oscillating_share
 from oscillab.recording.recorder import record
+from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.train.callbacks import MoveEma
 from oscillab.train.ema import Ema, ramp_for
 from oscillab.train.options import RunOptions

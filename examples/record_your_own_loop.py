@@ -80,7 +80,7 @@ def train(model, path, *, steps=200):
 
 def report(recording):
     """The text of a report: one line per layer."""
-    from oscillab.recording.oscillation import layers
+    from oscillab.recording.tables import layers
 
     columns = ["layer", "bits", "weight_count", "flip_rate", "oscillating_share", "near_edge_share", "saturated_share"]
     return layers(recording)[columns].to_string(index=False, float_format="{:.3f}".format)

@@ -15,7 +15,7 @@ _HOMES = {
     "quantize": "oscillab.quant",
     "record": "oscillab.recording.recorder",
     "Recording": "oscillab.recording.recording",
-    "count_oscillations": "oscillab.recording.oscillation",
+    "count_oscillations": "oscillab.recording.tables",
     "Ema": "oscillab.train.ema",
     "Trainer": "oscillab.train.trainer",
     "TrainSpec": "oscillab.train.spec",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 
 from .style import INK, MAP, METHODS, QUIET, method_style, new_figure, set_headline, set_labels
 
@@ -40,7 +40,7 @@ def draw_trajectories(recordings, layer, *, last=150, count=3):
 
 def last_steps(recording, layer, last):
     """The trajectories of a layer's sampled weights over the last steps; raises ValueError where there is none."""
-    course = oscillation.trajectories(recording, layer)
+    course = tables.trajectories(recording, layer)
     if course.empty:
         raise ValueError(f"no weight of layer '{layer}' has a recorded trajectory; record with trajectories=8 or more")
     return course[course["step"] > course["step"].max() - last]
@@ -96,7 +96,7 @@ def draw_boundary_distance(recording, layer=None):
 def add_positions(axes, recording, layer, style=NEUTRAL):
     """The same axes with the histogram of one layer's positions, first and last, and its bin edges."""
     for first, drawn in ((True, BEFORE), (False, style.line(label="at the end"))):
-        table = oscillation.positions(recording, layer, first=first)
+        table = tables.positions(recording, layer, first=first)
         cells = 1 if table["weight_count"].mean() > 200 else 4  # so that a cell holds enough weights to have a shape
         table = table.iloc[cells:-cells]  # the outermost cells hold all that lies beyond
         places, density = (table[name].to_numpy().reshape(-1, cells).mean(1) for name in ("position", "density"))
@@ -120,8 +120,8 @@ def add_distances(axes, recording):
 
 def distances(recording, layer, *, first=False):
     """Distances to the nearest edge in bins (cells,) and counts (cells,) of a layer's weights within its grid."""
-    table = oscillation.edge_distances(recording, layer, first=first)
-    about, places = recording.layers[recording.index(layer)], oscillation.positions(recording, layer, first=first)
+    table = tables.edge_distances(recording, layer, first=first)
+    about, places = recording.layers[recording.index(layer)], tables.positions(recording, layer, first=first)
     beyond = ~places["position"].between(about["low"], about["high"])
     counts = table["weight_count"].to_numpy().copy()
     counts[-1] -= places.loc[beyond, "weight_count"].sum()  # the last cell holds them too
@@ -130,7 +130,7 @@ def distances(recording, layer, *, first=False):
 
 def all_distances(recording, layers=None, *, first=False):
     """Distances (cells,) and shares (cells,) of the weights within the grids of all low-bit layers, or of `layers`."""
-    names = layers or oscillation.chosen_layers(recording, oscillation.LOW_BITS)
+    names = layers or tables.chosen_layers(recording, tables.LOW_BITS)
     pairs = [distances(recording, name, first=first) for name in names]
     counts = sum(counts for _, counts in pairs)
     return pairs[0][0], counts / max(counts.sum(), 1)
@@ -145,7 +145,7 @@ def near_edge(recording, layer=None, *, first=False, within=0.05):
 def draw_layer_map(recording, layer):
     """A figure of how often each weight of the layer flips, a row per output channel."""
     channels = recording.layers[recording.index(layer)]["shape"][0]
-    flips = oscillation.weights(recording, layer)["flip_count"].to_numpy()
+    flips = tables.weights(recording, layer)["flip_count"].to_numpy()
     rate = 100 * flips.reshape(channels, -1) / max(1, recording.meta["tick_count"])
     figure, axes = new_figure(8.0, 4.0)
     panel = axes[0, 0]

@@ -6,7 +6,7 @@ histogram of latent weights, the step size and the range of the inputs over time
 
 import numpy as np
 
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 
 from .layer import add_positions, add_trajectory
 from .plots import same_layers
@@ -82,7 +82,7 @@ def add_inputs(axes, recording, layer, step):
 def add_map(axes, recording, layer, weight):
     """The same axes with how often the weights flip (a cell may hold several), the sampled ones ringed, the picked red."""
     channels = recording.layers[recording.index(layer)]["shape"][0]
-    flips = oscillation.weights(recording, layer)["flip_count"].to_numpy().reshape(channels, -1)
+    flips = tables.weights(recording, layer)["flip_count"].to_numpy().reshape(channels, -1)
     axes.grid(False)
     rate = 100 * flips / max(1, recording.meta["tick_count"])
     place = {"extent": (-0.5, rate.shape[1] - 0.5, rate.shape[0] - 0.5, -0.5), "aspect": "auto"}
@@ -123,7 +123,7 @@ def sampled_weights(recording, layer):
 
 def add_course(axes, recording, style, layer, weight, step):
     """The same axes with the course of a weight around a step: its position, its state, the bin edges."""
-    course = oscillation.trajectories(recording, layer)
+    course = tables.trajectories(recording, layer)
     course = course[(course["weight"] == weight) & course["step"].between(step - AROUND, step + AROUND)]
     if course.empty:
         raise ValueError(

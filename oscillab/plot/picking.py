@@ -4,7 +4,7 @@ Two maps of buttons over a recording: a network's layers in the order of its sta
 course. Something is always chosen where there is something to choose: what flips most, until a click says otherwise.
 """
 
-from oscillab.recording.oscillation import LOW_BITS, chosen_layers
+from oscillab.recording.tables import LOW_BITS, chosen_layers
 
 from .button_map import ButtonMap, stages
 from .layer_view import flip_rates_at, sampled_weights

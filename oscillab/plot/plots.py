@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 from oscillab.study.figures.ladder import draw_ladder, draw_rungs, gain_sentence, panels
 
 from .layer import draw_boundary_distance, draw_layer_map, draw_trajectories
@@ -36,7 +36,7 @@ __all__ = [
     "draw_three_weights",
     "draw_trajectories",
 ]
-LOW_BITS = oscillation.LOW_BITS
+LOW_BITS = tables.LOW_BITS
 
 
 def draw_flips(recordings):
@@ -61,7 +61,7 @@ def draw_layers(recordings):
     ticks = [f"{name} ({b} bit)" if b and b > LOW_BITS else name for name, b in zip(names, bits, strict=True)]
     panel.set_xticks(range(len(names)), ticks, rotation=90, fontsize=7)
     shares = ", ".join(
-        f"{method_style(m).label} {100 * oscillation.oscillating_share(r):.1f} %" for m, r in recordings.items()
+        f"{method_style(m).label} {100 * tables.oscillating_share(r):.1f} %" for m, r in recordings.items()
     )
     return set_headline(figure, f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {shares}")
 
@@ -110,7 +110,7 @@ def same_layers(recordings):
 
 def flips_over_time(recording):
     """Steps (T - 1,) and the share of the low-bit weights that flipped, per step since the row before (T - 1,)."""
-    chosen = [recording.index(name) for name in oscillation.chosen_layers(recording, LOW_BITS)]
+    chosen = [recording.index(name) for name in tables.chosen_layers(recording, LOW_BITS)]
     if not chosen or len(recording.steps) < 2:
         raise ValueError(f"nothing to draw: no layer of at most {LOW_BITS} bits, or no step, was recorded")
     flips = recording["layer_flip_count"][1:, chosen].sum(1)
@@ -149,7 +149,7 @@ def add_flips(axes, recordings):
 
 def flips_sentence(recordings):
     """One sentence on the flips of the last quarter: each method's share of weights a step, and the ratio of two."""
-    late = {method: oscillation.flip_rate(recording) for method, recording in recordings.items()}
+    late = {method: tables.flip_rate(recording) for method, recording in recordings.items()}
     text = ", ".join(f"{method_style(method).label} {100 * rate:.2g} %" for method, rate in late.items())
     first, *others = late.values()
     ratio = f" ({first / others[-1]:.1f} times fewer)" if others and others[-1] > 0 else ""
@@ -158,7 +158,7 @@ def flips_sentence(recordings):
 
 def oscillating_shares(recording):
     """The share of oscillating weights of each layer, (L,)."""
-    return np.array([oscillation.oscillating(recording, name).mean() for name in recording.layer_names])
+    return np.array([tables.oscillating(recording, name).mean() for name in recording.layer_names])
 
 
 def add_layers(axes, recordings):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 
 from .style import ABOVE, INK, METHODS, method_style, new_figure, set_headline, set_labels
 
@@ -29,7 +29,7 @@ def draw_step_sizes(recordings, layer, *, last=None):
 
 def late_spread(recording, layer):
     """The standard deviation of the layer's step size over the last quarter, as a share of its mean."""
-    table = oscillation.layers(recording).set_index("layer")
+    table = tables.layers(recording).set_index("layer")
     return table.loc[layer, "step_size_spread"]
 
 
@@ -56,9 +56,9 @@ def draw_ranges(recording, layer):
 
 
 def observed(recording, layer):
-    """The rows of `oscillation.ranges` of a layer whose inputs were observed; raises ValueError for an unknown layer."""
+    """The rows of `tables.ranges` of a layer whose inputs were observed; raises ValueError for an unknown layer."""
     recording.index(layer)
-    table = oscillation.ranges(recording)
+    table = tables.ranges(recording)
     return table[(table["layer"] == layer) & table["observed_low"].notna()]
 
 

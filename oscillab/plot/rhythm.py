@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oscillab.recording.rhythm import autocorrelation, cycle_lengths
+from oscillab.recording.tables import autocorrelation, cycle_lengths
 
 from .layer import last_steps, most_flipping
 from .style import INK, METHODS, QUIET, new_figure, set_headline, set_labels

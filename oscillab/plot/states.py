@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 
 from .style import method_style, new_figure, set_headline, set_labels
 
@@ -31,7 +31,7 @@ def draw_states(recordings, layer):
 
 def still_and_moved(recording, layer):
     """The shares of a layer's weights in each state (`state`) that never flipped (`still`), and that did (`moved`)."""
-    table, weights = oscillation.occupancy(recording, layer), oscillation.weights(recording, layer)
+    table, weights = tables.occupancy(recording, layer), tables.weights(recording, layer)
     never = weights.loc[weights["flip_count"] == 0, "integer_state"] - table["state"].min()
     still = np.bincount(never, minlength=len(table)) / len(weights)
     return table[["state"]].assign(still=still, moved=table["share"] - still)
@@ -39,6 +39,6 @@ def still_and_moved(recording, layer):
 
 def state_sentence(recording, layer):
     """The layer's dead and saturated shares and its entropy, in words."""
-    about = oscillation.layers(recording).set_index("layer").loc[layer]
+    about = tables.layers(recording).set_index("layer").loc[layer]
     shares = f"dead {100 * about['dead_share']:.1f} %, saturated {100 * about['saturated_share']:.1f} %"
     return f"{shares}, entropy {about['entropy']:.2f} bits"

@@ -2,8 +2,7 @@
 
 `record(adapt(model), optimizer)`: each layer that is known here gets the recorder's three methods (see `watched.py`),
 as attributes of its own; its forward pass, parameters and state_dict stay as they are. Known are layers of Brevitas,
-layers with a fake-quantize module of torch.ao or torchao, and weights under `torch.nn.utils.parametrize`; for torchao's
-pt2e see `graphs.py`. No library is imported: a layer is known by what it has. A layer of your own needs no adapter, only
+layers with a fake-quantize module of torch.ao or torchao, and weights under `torch.nn.utils.parametrize`. No library is imported: a layer is known by what it has. A layer of your own needs no adapter, only
 the three methods.
 """
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from oscillab.plot import plots
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 
 
 def line(figure, text, axes=0):
@@ -34,7 +34,7 @@ def test_flips_are_the_share_of_low_bit_weights(live, average):
 
 def test_flips_title_compares_the_last_quarter(live, average):
     """Oracle: the table's own flip rates."""
-    rates = [oscillation.flip_rate(one) for one in (live, average)]
+    rates = [tables.flip_rate(one) for one in (live, average)]
     title = plots.draw_flips({"lsq": live, "ema": average}).get_suptitle()
     assert f"LSQ {100 * rates[0]:.2g} %" in title and f"{rates[0] / rates[1]:.1f} times fewer" in title
 

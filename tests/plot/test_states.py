@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oscillab.plot.states import draw_states, still_and_moved
-from oscillab.recording.oscillation import layers
+from oscillab.recording.tables import layers
 
 
 def test_bars_are_shares_of_the_states(live, average):

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 
 from oscillab.quant import Quantizer
 from oscillab.recording.adapters import adapt, release, states_of
-from oscillab.recording.oscillation import layers
 from oscillab.recording.recorder import record
+from oscillab.recording.tables import layers
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

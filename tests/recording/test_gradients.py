@@ -7,8 +7,8 @@ from torch import nn
 
 from oscillab.quant import QuantSpec, quantize
 from oscillab.recording.gradients import GradientSigns
-from oscillab.recording.oscillation import layers
 from oscillab.recording.recorder import record
+from oscillab.recording.tables import layers
 from oscillab.recording.watched import WatchedLayers
 
 

@@ -1,11 +1,8 @@
 """Is each latent weight counted at its place between the edges?"""
 
-import doctest
-
 import numpy as np
 import torch
 
-from oscillab.recording import positions
 from oscillab.recording.positions import CELLS_PER_BIN, cell_count, limits_of, position_histogram
 from oscillab.recording.watched import WatchedLayers
 
@@ -37,8 +34,3 @@ def test_limits():
     assert limits_of(None, states) == (-4, 3)
     assert limits_of(None, torch.tensor([-128, 127], dtype=torch.int8)) == (-128, 127)
     assert limits_of(2, states) == (0, 3)
-
-
-def test_examples_run():
-    """Oracle: the docstring's own numbers."""
-    assert doctest.testmod(positions).failed == 0

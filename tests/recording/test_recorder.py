@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 from oscillab.quant import QuantSpec, quantize
-from oscillab.recording.counting import count_oscillations
-from oscillab.recording.oscillation import layers, ranges
 from oscillab.recording.recorder import WINDOW_TICKS, record
+from oscillab.recording.tables import count_oscillations, layers, ranges
 
 
 def small_net(seed=0, **spec):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from oscillab.recording import archive
-from oscillab.recording.oscillation import flip_rate, layers, oscillating_share
 from oscillab.recording.recording import Recording
+from oscillab.recording.tables import flip_rate, layers, oscillating_share
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def test_opens_without_torch(recording, tmp_path, root):
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "import oscillab\n"
-        "from oscillab.record import oscillation\n"
+        "from oscillab.recording import tables\n"
         f"recording = oscillab.Recording.open({str(path)!r})\n"
-        "print(oscillation.oscillating_share(recording), oscillation.flip_rate(recording), len(oscillation.layers(recording)))"
+        "print(tables.oscillating_share(recording), tables.flip_rate(recording), len(tables.layers(recording)))"
     )
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from oscillab.recording.counting import count_oscillations
+from oscillab.recording.tables import count_oscillations
 from oscillab.recording.tracker import Tracker, where_true
 
 

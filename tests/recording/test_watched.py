@@ -1,13 +1,10 @@
 """Is anything that follows the protocol recorded, and nothing else?"""
 
-import doctest
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from oscillab.recording import watched
 from oscillab.recording.recorder import record
 from oscillab.recording.watched import WatchedLayers, find_layers
 
@@ -91,8 +88,3 @@ def test_positions_are_latent_weight_over_step_size(fakes):
     net = fakes.Net([[1, 2], [1, 2]], step_size=torch.tensor([0.5, 0.25]))
     net.stem.weight.data = torch.tensor([[0.5, 0.25], [0.5, 0.25]])
     assert find_layers(net)[0].position().tolist() == [1.0, 0.5, 2.0, 1.0]
-
-
-def test_examples_run():
-    """Oracle: the docstring's own numbers."""
-    assert doctest.testmod(watched).failed == 0

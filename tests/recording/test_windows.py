@@ -1,11 +1,8 @@
 """Are counts over windows of time complete, few, and in order?"""
 
-import doctest
-
 import numpy as np
 import pytest
 
-from oscillab.recording import windows
 from oscillab.recording.windows import Windows, pack, unpack
 
 
@@ -69,8 +66,3 @@ def test_no_windows_is_an_error():
     """Oracle: the error names the least."""
     with pytest.raises(ValueError, match="windows must be 1 or more, got 0"):
         Windows(limit=0)
-
-
-def test_examples_run():
-    """Oracle: the docstring's own numbers."""
-    assert doctest.testmod(windows).failed == 0

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from oscillab.recording.oscillation import layers, ranges, trajectories, weights
 from oscillab.recording.recorder import record
 from oscillab.recording.recording import Recording
-from oscillab.recording.rhythm import rhythms
+from oscillab.recording.tables import layers, periodicity, ranges, trajectories, weights
 from oscillab.study.thin import PER, matching, of_layers, thin
 
 
@@ -36,7 +35,7 @@ def test_tables_of_some_layers(recording, names):
     """Oracle: the rows of the whole recording's tables that belong to these layers."""
     part = of_layers(recording, names)
     assert part.layer_names == sorted(names) and part.meta["tick_count"] == 260
-    for table in (layers, ranges, rhythms):
+    for table in (layers, ranges, periodicity):
         whole = table(recording)
         expected = whole[whole["layer"].isin(names)].reset_index(drop=True)
         assert (expected.empty and table(part).empty) or table(part).equals(expected), table.__name__

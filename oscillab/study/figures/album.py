@@ -3,7 +3,7 @@
 import pandas as pd
 
 from oscillab.plot import plots
-from oscillab.recording import oscillation
+from oscillab.recording import tables
 
 from .gains import draw_gains
 from .ladder import RUNGS, panels
@@ -82,8 +82,8 @@ def of_run(table, recordings):
 
 def busiest(recording):
     """The name of the low-bit layer of the largest share of oscillating weights."""
-    names = oscillation.chosen_layers(recording, oscillation.LOW_BITS)
-    return max(names, key=lambda name: oscillation.oscillating(recording, name).mean())
+    names = tables.chosen_layers(recording, tables.LOW_BITS)
+    return max(names, key=lambda name: tables.oscillating(recording, name).mean())
 
 
 def input_range(recording, layer):
