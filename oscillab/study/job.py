@@ -10,8 +10,8 @@ import pandas as pd
 from oscillab.cli.commands import measure, qat, start_qat
 from oscillab.data.options import held_out, training_batches
 from oscillab.io import atomic_write
-from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.recording.recording import Recording
+from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.study import state
 from oscillab.study.figures.ladder import COLUMNS
 from oscillab.train.options import placed, prepare
