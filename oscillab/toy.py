@@ -1,4 +1,4 @@
-"""Why does a weight that is trained through rounding never come to rest?
+"""Simulate one weight, and three, that are trained through rounding.
 
 Two toys, small enough to follow by hand. `one_weight` is the regression of Nagel et al. (2203.11086, section 2): one
 latent weight, one step size that does not move. `three_weights` is the paper's (2311.05109, section 3): three weights
@@ -6,13 +6,18 @@ and their input at 1 bit, with step sizes that are learned. Both are free of noi
 rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from oscillab.quant.lsq import bin_limits, integer_state, lsq
+
+__all__ = ["expected_frequency", "one_weight", "three_weight_loss", "three_weights"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,12 @@ class Trajectory:
     high: int
     target: float
 
-    def edges(self):
-        """The latent values (high - low,) at which the integer state changes."""
+    def edges(self) -> np.ndarray:
+        """Return the latent values (high - low,) at which the integer state changes."""
         return self.step_size * (np.arange(self.low, self.high) + 0.5)
 
-    def frequency(self):
-        """Measured oscillations per step, there and back again counted as one, from the first flip that turns back."""
+    def frequency(self) -> float:
+        """Return the measured oscillations per step, there and back again counted as one, from the first flip that turns back."""
         changes = np.diff(self.integer_state)
         flips = np.flatnonzero(changes)
         turns = flips[1:][changes[flips[1:]] * changes[flips[:-1]] < 0]
@@ -39,14 +44,14 @@ class Trajectory:
         return (len(ups) - 1) / (ups[-1] - ups[0]) if len(ups) > 1 else 0.0
 
 
-def nearest_grid_value(target, *, step_size=1.0, bits=3):
-    """q(target): the grid value nearest to each target, in the targets' shape."""
+def nearest_grid_value(target: Any, *, step_size: float = 1.0, bits: int = 3) -> np.ndarray:
+    """Return q(target), the grid value nearest to each target, in the targets' shape."""
     states = integer_state(torch.as_tensor(target, dtype=torch.float64), torch.tensor(step_size), *bin_limits(bits))
     return states.numpy() * step_size
 
 
-def expected_frequency(target, *, step_size=1.0, bits=3):
-    """|q(w*) - w*| / s, the closed form of the frequency (section 2 of 2203.11086); 0 for a target beyond the grid.
+def expected_frequency(target: Any, *, step_size: float = 1.0, bits: int = 3) -> np.ndarray:
+    """Return |q(w*) - w*| / s, the closed form of the frequency (section 2 of 2203.11086); 0 for a target beyond the grid.
 
     >>> round(float(expected_frequency(0.2)), 3), float(expected_frequency(3.4))
     (0.2, 0.0)
@@ -57,8 +62,11 @@ def expected_frequency(target, *, step_size=1.0, bits=3):
     return np.where(inside, distance, 0.0)
 
 
-def one_weight(target, *, learning_rate=0.01, step_size=1.0, bits=3, steps=2000, variance=1.0, start=0.0):
-    """The `Trajectory` of one weight that is trained towards `target`; for a sequence of targets, a list of them.
+def one_weight(
+    target: Any, *, learning_rate: float = 0.01, step_size: float = 1.0, bits: int = 3, steps: int = 2000,
+    variance: float = 1.0, start: float = 0.0,
+) -> Any:  # fmt: skip
+    """Return the `Trajectory` of one weight that is trained towards `target`; for a sequence of targets, a list of them.
 
     Minimizes E[(x w* - x q(w))^2] / 2 by gradient descent with the straight-through gradient variance * (q(w) - w*),
     which is zero where the latent weight lies beyond the grid. Raises ValueError for a rate outside 0 < rate < 1.
@@ -75,24 +83,18 @@ def one_weight(target, *, learning_rate=0.01, step_size=1.0, bits=3, steps=2000,
         inside = (latent >= low * step) & (latent <= high * step)
         latent = latent - learning_rate * variance * (states * step - goal) * inside
     latents, integers = (torch.stack(series, 1).numpy() for series in zip(*path, strict=True))  # (targets, steps)
-    grid = {"step_size": step_size, "low": low, "high": high}
     runs = [
-        Trajectory(w, q.astype(np.int8), target=float(t), **grid)
+        Trajectory(w, q.astype(np.int8), step_size, low, high, float(t))
         for w, q, t in zip(latents, integers, goal, strict=True)
     ]
     return runs if np.ndim(target) else runs[0]
 
 
 def three_weights(
-    target=(0.2, 0.5, 0.8),
-    *,
-    learning_rate=0.02,
-    steps=1500,
-    start=(0.3, 0.5, 0.7),
-    step_sizes=(1.0, 0.8),
-    learn_step_sizes=True,
-):
-    """The paper's toy as a frame of one row per step: w_0.., state_0.., weight_step_size, input_step_size and loss.
+    target: Sequence[float] = (0.2, 0.5, 0.8), *, learning_rate: float = 0.02, steps: int = 1500,
+    start: Sequence[float] = (0.3, 0.5, 0.7), step_sizes: Sequence[float] = (1.0, 0.8), learn_step_sizes: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the paper's toy as a frame of one row per step: w_0.., state_0.., weight_step_size, input_step_size and loss.
 
     Minimizes E[|x w* - q(x; s_x) q(w; s_w)|^2] over w, s_w and s_x by plain gradient descent, with x on 256 even points
     of [0, 1) in place of random draws. Both quantizers have 1 bit (states 0 and 1), so the one bin edge lies at s / 2.
@@ -110,8 +112,10 @@ def three_weights(
     return pd.DataFrame(rows, columns=[*names, "weight_step_size", "input_step_size", "loss"])
 
 
-def three_weight_loss(weights, weight_step_size, input_step_size, *, target=(0.2, 0.5, 0.8)):
-    """The 0-d loss E[|x w* - q(x; s_x) q(w; s_w)|^2] of the three-weight toy, with LSQ's gradients."""
+def three_weight_loss(
+    weights: Tensor, weight_step_size: Tensor, input_step_size: Tensor, *, target: Sequence[float] = (0.2, 0.5, 0.8)
+) -> Tensor:
+    """Return the 0-d loss E[|x w* - q(x; s_x) q(w; s_w)|^2] of the three-weight toy, with LSQ's gradients."""
     inputs = (torch.arange(256, dtype=torch.float64)[:, None] + 0.5) / 256  # (256, 1)
     output = lsq(inputs, input_step_size, 0, 1) * lsq(weights, weight_step_size, 0, 1)  # (256, 3)
     return (inputs * torch.tensor(target, dtype=torch.float64) - output).square().sum(1).mean()

@@ -56,11 +56,3 @@ def test_what_needs_no_optimizer_does_not_load_torchs_compiler():
     loads = f"import sys, oscillab; from oscillab import {names}; print('torch._dynamo' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True).stdout
     assert told.strip() == "False"
-
-
-def test_unknown_public_name_lists_the_known_ones():
-    """Oracle: the sentence that a user who mistypes a name reads."""
-    import oscillab
-
-    with pytest.raises(AttributeError, match="'quantise'; it has .*quantize"):
-        _ = oscillab.quantise

@@ -1,11 +1,5 @@
-"""Figures, widgets and the report. `live` watches a training run in a notebook."""
+"""Figures and widgets of recordings, drawn without torch. The public names are those of the stub beside this file."""
 
+from oscillab.extras import attach
 
-def live(recorders):
-    """A widget of loss, flips and step sizes of a run while it goes on, with a Stop button: `await live.fit(trainer)`.
-
-    `recorders`: a Recorder, or method -> Recorder, already entered; see `oscillab.plot.running.Live`.
-    """
-    from .running import Live
-
-    return Live(recorders)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,1 @@
+from oscillab.study.drawing import draw as draw

@@ -1,0 +1,42 @@
+"""Tables of recordings and of results: pandas DataFrames with one observation a row, and a few numbers, without torch."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from oscillab.recording.tables import (
+    compare,
+    flip_attribution,
+    flip_rate,
+    layers,
+    oscillating_share,
+    over_time,
+    periodicity,
+    ranges,
+    trajectories,
+    weights,
+)
+from oscillab.study.beside import beside as paper_comparison
+from oscillab.study.paired import claims, paired_p
+from oscillab.study.summary import summary
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "claims", "compare", "flip_attribution", "flip_rate", "layer_errors", "layers", "oscillating_share", "over_time",
+    "paired_p", "paper_comparison", "periodicity", "ranges", "summary", "trajectories", "weights",
+]  # fmt: skip
+
+
+def layer_errors(float_model: "nn.Module | None", model: "nn.Module", images: "Iterable[Tensor]") -> pd.DataFrame:
+    """Return how far each layer's output misses the float network's, one row per convolution.
+
+    `images`: float tensors (N, 3, H, W), pixels in 0..1. `float_model`: None is `model` itself with its quantizers off.
+    Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
+    what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
+    """
+    from oscillab.train import errors
+
+    return pd.DataFrame(errors.layer_errors(errors.output_errors(float_model, model, images)))
