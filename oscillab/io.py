@@ -36,3 +36,13 @@ def write_json(path: Path | str, content: Any) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
     return Path(path)
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file that comes with oscillab: a detector (`yolov5n-scenes.pt`), a table (`paper/main.csv`).
+
+    An installed package has them within it, a checkout in data/; nothing is there where neither has the file.
+    """
+    here = Path(__file__).resolve().parent
+    inside = here / "shipped" / name
+    return inside if inside.exists() else here.parent / "data" / name

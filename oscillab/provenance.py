@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 import oscillab
+from oscillab.io import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ROOT / "data" / "yolov5n-scenes.pt"
+SHIPPED = shipped("yolov5n-scenes.pt")
 COMMIT = ("describe", "--always", "--abbrev=12")
 CODE = ("oscillab", "pyproject.toml", "constraints.txt", "data/*.pt")  # what a result depends on
 CHANGES = ("status", "--porcelain", "--", *CODE)
@@ -39,6 +40,8 @@ def plain(value: Any) -> Any:
 
 def commit() -> str | None:
     """Return the running commit, with a plus when the code differs from it; None outside a checkout."""
+    if not (ROOT / ".git").exists():  # an installed package may lie within somebody else's repository
+        return None
     try:
         found, changed = (_git(*words) for words in (COMMIT, CHANGES))
     except (OSError, subprocess.CalledProcessError):

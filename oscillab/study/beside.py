@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from oscillab.io import shipped
+
 from .figures.ladder import panels
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "paper"
+FOLDER = shipped("paper")
 FIRST = (
     "main",
     "baselines",

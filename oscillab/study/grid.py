@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from oscillab.cli.commands import Qat
-from oscillab.provenance import ROOT, plain
+from oscillab.io import shipped
+from oscillab.provenance import plain
 from oscillab.quant import QuantSpec
 from oscillab.study.figures.album import run_name
 from oscillab.train.correct import Choices
@@ -172,7 +173,7 @@ def checkpoints(options):
 
 def checkpoint_of(name, folder):
     """Where the checkpoint of a network is looked for."""
-    return folder / f"{name}.pt" if folder else Path(ROOT) / "data" / f"{name}-scenes.pt"
+    return folder / f"{name}.pt" if folder else shipped(f"{name}-scenes.pt")
 
 
 def check(options):
