@@ -17,7 +17,7 @@ from oscillab.cli import export as deliver
 from oscillab.cli import inspect as describe
 from oscillab.cli import study as command
 from oscillab.io import write_json
-from oscillab.study import report
+from oscillab.plot.text import lines
 from oscillab.study.options import Study, preset_in
 from oscillab.train.distributed import joined
 
@@ -90,7 +90,7 @@ def check_shared(options, members):
 
 def show(measured, path, *, quiet=False):
     """0, after the measured values were printed (unless `quiet`), and written to `path` when that is given."""
-    text = measured.pop("text", None) or report.lines(measured)
+    text = measured.pop("text", None) or lines(measured)
     if not quiet:
         sys.stdout.write(f"{text}\n")
     if path:

@@ -17,9 +17,8 @@ from oscillab.recording.tables import (
     trajectories,
     weights,
 )
-from oscillab.study.beside import beside as paper_comparison
-from oscillab.study.paired import claims, paired_p
-from oscillab.study.summary import summary
+from oscillab.study.table import claims, paired_p, summary
+from oscillab.study.table import compare_with_paper as paper_comparison
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

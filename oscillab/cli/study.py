@@ -8,7 +8,8 @@ from pathlib import Path
 
 from oscillab.io import atomic_write, write_json
 from oscillab.provenance import provenance
-from oscillab.study import plan, readme, report, state
+from oscillab.plot.text import table_text
+from oscillab.study import plan, report, state
 from oscillab.study.grid import grid
 from oscillab.study.job import write_table
 from oscillab.study.pool import run_all
@@ -41,7 +42,7 @@ def study(options):
         page = report.write(out)
         seconds = time.perf_counter() - started
         write_json(out / "study.json", provenance(options, device=options.run.device, seconds=round(seconds, 1)))
-    text = f"{report.table_text(table)}\n\n{seconds:.0f} s; report: {page}"
+    text = f"{table_text(table)}\n\n{seconds:.0f} s; report: {page}"
     if failed:
         log.warning("%s", text)
         raise ValueError(
@@ -70,7 +71,7 @@ def report_folder(options):
     """The path of the report that was written."""
     if options.readme:
         with atomic_write(options.readme) as temporary:
-            temporary.write_text(readme.fill(options.readme.read_text(), options.readme.resolve().parent))
+            temporary.write_text(report.fill(options.readme.read_text(), options.readme.resolve().parent))
         return {"readme": str(options.readme)}
     if not (options.folder / "table.csv").is_file():
         raise ValueError(f"no table.csv in {options.folder}: run `oscillab study` first, or name its folder")

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from oscillab.recording import tables
-from oscillab.study.figures.ladder import draw_ladder, draw_rungs, gain_sentence, panels
 
 from .layer import draw_boundary_distance, draw_layer_map, draw_trajectories
 from .ranges import draw_ranges, draw_step_sizes
@@ -22,11 +21,9 @@ from .toys import draw_frequencies, draw_one_weight, draw_three_weights
 __all__ = [
     "METHODS",
     "draw_autocorrelation",
-    "draw_before_after",
     "draw_boundary_distance",
     "draw_flips",
     "draw_frequencies",
-    "draw_ladder",
     "draw_layer_map",
     "draw_layers",
     "draw_one_weight",
@@ -64,28 +61,6 @@ def draw_layers(recordings):
         f"{method_style(m).label} {100 * tables.oscillating_share(r):.1f} %" for m, r in recordings.items()
     )
     return set_headline(figure, f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {shares}")
-
-
-def draw_before_after(table, live, average):
-    """The headline: flips over time before (`live`) and after EMA (`average`), and the mAP of every remedy.
-
-    `table`: rows of one network at one bit width, and FP32; raises ValueError when it holds more than that.
-    """
-    groups = panels(table)
-    if len(groups) > 1:
-        raise ValueError(
-            f"the table must hold one network at one bit width, got {len(groups)} of them; select the rows first"
-        )
-    recordings = {"lsq": live, "ema": average}
-    group = groups[0]
-    figure, axes = new_figure(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
-    add_flips(axes[0, 0], recordings)
-    axes[0, 0].set_title(flips_sentence(recordings), loc="left", fontsize=10)
-    draw_rungs(axes[0, 1], table, group)
-    axes[0, 1].set_title(gain_sentence(table, groups), loc="left", fontsize=10)
-    return set_headline(
-        figure, f"{group.network} at {group.width} bit: oscillation before and after EMA, and what each remedy is worth"
-    )
 
 
 def by_method(recordings):

@@ -1,6 +1,6 @@
 """How is a result printed in a terminal?"""
 
-SHARES = ("oscillating_share", "flip_rate", "clipped_share", "our_kept", "paper_kept")
+SHARES = ("oscillating_share", "flip_rate", "clipped_share", "our_share", "paper_share")
 SCORES = ("map", "map50", "map75", "mask_map")
 POINTS = ("ours", "ours_spread", "paper", "our_gain", "paper_gain", "points_apart")
 DIFFERENCES = ("difference", "spread", "p")
@@ -13,8 +13,8 @@ HEADINGS = {
     "points_apart": "ours - paper",
     "our_gain": "our gain on LSQ",
     "paper_gain": "paper's gain on LSQ",
-    "our_kept": "kept of FP32",
-    "paper_kept": "paper's kept",
+    "our_share": "kept of FP32",
+    "paper_share": "paper's kept",
     "ends_bits": "ends",
     "oscillating_share": "oscillating",
     "flip_rate": "flips/step",

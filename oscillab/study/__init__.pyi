@@ -1,1 +1,1 @@
-from oscillab.study.drawing import draw as draw
+from oscillab.study.figures import draw as draw

@@ -14,7 +14,7 @@ from oscillab.cli.commands import Qat
 from oscillab.io import shipped
 from oscillab.provenance import plain
 from oscillab.quant import QuantSpec
-from oscillab.study.figures.album import run_name
+from oscillab.study.table import run_name
 from oscillab.train.correct import Choices
 from oscillab.train.remedies import QUANTIZERS, REMEDIES
 from oscillab.train.spec import TrainSpec

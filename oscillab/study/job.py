@@ -13,7 +13,7 @@ from oscillab.io import atomic_write
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.study import state
-from oscillab.study.figures.ladder import COLUMNS
+from oscillab.study.table import COLUMNS
 from oscillab.train.options import placed, prepare
 from oscillab.train.remedies import CONTROLS
 from oscillab.train.soft_round import soft_rounding

@@ -1,31 +1,28 @@
-"""What came out of a study, on one page that can be mailed?
+"""Turn a folder of results into a report: figures/*.png, one report.html that holds them, and tables in Markdown.
 
-`write` turns a folder of results (table.csv, run JSONs, recordings) into figures/*.png and one report.html that holds
-its figures and needs nothing else: no network, no script, light or dark as the reader's system is.
+The page needs nothing else: no network, no script, light or dark as the reader's system is.
 """
 
 import json
+import re
 from base64 import b64encode
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from oscillab.io import atomic_write
-from oscillab.plot.style import label_of
-from oscillab.plot.text import HEADINGS, cell, lines, table_text
+from oscillab.methods import method
+from oscillab.plot.text import HEADINGS, cell, width
 from oscillab.recording.recording import Recording
-
-from .beside import beside
-from .figures.album import figures
-from .paired import claims
-
-__all__ = ["figures", "lines", "page", "table_text", "write"]
+from oscillab.study.table import MAIN, claims, compare_with_paper, spread
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fdfdfd; --line: #ccc; --quiet: #666 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e4; --paper: #17181a; --line: #444; --quiet: #a0a0a0 } }
-body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; max-width: 68rem;
+:root { color-scheme: light dark; --ink: #222; --page: #fdfdfd; --line: #ccc; --quiet: #666 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e4e4; --page: #17181a; --line: #444; --quiet: #a0a0a0 } }
+body { color: var(--ink); background: var(--page); font: 16px/1.5 system-ui, sans-serif; max-width: 68rem;
   margin: 2rem auto; padding: 0 1rem }
 figure { margin: 1.5rem 0; overflow-x: auto } figcaption { color: var(--quiet); max-width: 46rem }
 img { max-width: 100%; box-sizing: border-box; background: white; padding: .6rem; border-radius: .4rem;
@@ -37,26 +34,42 @@ pre { overflow-x: auto; font-size: .85rem; color: var(--quiet) }
 """
 
 
-def write(folder):
-    """The path of the report.html that now holds the results of `folder`; figures/*.png are written beside it.
+TRAINED = [name for name in MAIN if "+" not in name]
+PLACE = re.compile(r"(<!-- (results|oscillation): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACES = {  # kind of a marked place: its methods, from left to right, and its scores with what a row's name says of them
+    "results": (
+        [*TRAINED, *(f"{name}+qc" for name in TRAINED if name not in ("fp32", "ptq"))],
+        {"map": "", "mask_map": " masks"},
+    ),
+    "oscillation": ([name for name in TRAINED if name not in ("fp32", "ptq")], {"oscillating_share": ""}),
+}
+
+
+def write(folder: Path | str) -> Path:
+    """Write report.html, and figures/*.png next to it, of the results in `folder`; returns its path.
 
     Raises ValueError when there is no table.csv, or when it lacks a column.
     """
+    from oscillab.study.figures.report_figures import (
+        report_figures,
+    )  # here, since matplotlib and seaborn load for seconds
+
     folder = Path(folder)
     if not (folder / "table.csv").is_file():
         raise ValueError(f"{folder} holds no table.csv; give the folder that a study has written")
     table = pd.read_csv(folder / "table.csv")
-    drawn = {name: (figure.png(), caption) for name, (figure, caption) in figures(table, runs(folder)).items()}
+    found = report_figures(table, recordings(folder))
+    drawn = {name: (figure.png(), caption) for name, (figure, caption) in found.items()}
     for name, (image, _) in drawn.items():
         with atomic_write(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(image)
     with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(page(folder.name, table, drawn, provenance(folder)), encoding="utf-8")
+        temporary.write_text(page(folder.name, table, drawn, provenance_of(folder)), encoding="utf-8")
     return folder / "report.html"
 
 
-def runs(folder):
-    """The recordings of every run below `folder`: run name -> method -> Recording, for those that have both."""
+def recordings(folder: Path | str) -> dict[str, dict[str, Recording]]:
+    """Return the recordings of every run in `folder`: run name -> method -> Recording, for those that have both."""
     found = {}
     for lsq in sorted(Path(folder).glob("*/lsq.npz")):
         if lsq.with_name("ema.npz").is_file():
@@ -64,38 +77,35 @@ def runs(folder):
     return found
 
 
-def provenance(folder):
-    """The run.json of every run below `folder`, by run name."""
+def provenance_of(folder: Path | str) -> dict[str, Any]:
+    """Return the run.json of every run in `folder`, by run name."""
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*/run.json"))}
 
 
-def page(name, table, drawn, notes):
-    """The HTML of a report: headline table, figures (PNG bytes, caption) by name, and how each run was made."""
+def page(name: str, table: pd.DataFrame, drawn: Mapping[str, tuple[bytes, str]], notes: Mapping[str, Any]) -> str:
+    """Return the HTML of a report: headline table, figures (PNG bytes, caption) by name, and how each run was made."""
     parts = [
         f"<h1>oscillab: {escape(name)}</h1>",
         "<p>Quantized networks trained with LSQ, before and after the remedies of arXiv 2311.05109. "
         "<em>Oscillating</em>: share of weights whose oscillation frequency ends above 0.005 (momentum 0.01). "
         "<em>Flips/step</em>: share of weights that change their integer state in one step. QC leaves the integer "
         "states alone, so its rows repeat them. <em>Ends</em>: the bits of the first and the last layers. mAP is COCO's measure, "
-        "0.50 to 0.95, on the pictures that the study was given.</p>",
-        html_table(table),
-        *claims_section(table),
-        *paper_section(table),
-        *(html_figure(*entry) for entry in drawn.values()),
+        "0.50 to 0.95, on the images that the study was given.</p>",
+        _html_table(table),
+        *_claims_section(table),
+        *_paper_section(table),
+        *(_html_figure(*entry) for entry in drawn.values()),
         "<h2>How it was made</h2>",
         *(f"<h3>{escape(run)}</h3><pre>{escape(json.dumps(note, indent=1))}</pre>" for run, note in notes.items()),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-    title = f"<title>oscillab: {escape(name)}</title>"
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}{title}</head>\n<body>\n'
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+    head += f"<title>oscillab: {escape(name)}</title>"
+    body = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def claims_section(table):
-    """The paired comparisons of methods, as HTML parts; none where the table has a single seed or nothing to compare."""
+def _claims_section(table: pd.DataFrame) -> list[str]:
+    """Return the paired comparisons of methods; empty where the table has a single seed or nothing to compare."""
     compared = claims(table)
     if compared.empty or compared["seeds"].max() < 2:
         return []
@@ -104,42 +114,84 @@ def claims_section(table):
         "the p of a two-sided paired t test, and whether every seed agrees that the first method is better (yes), worse "
         "(no), or the seeds disagree (unclear)."
     )
-    return ["<h2>Which differences hold</h2>", f"<p>{text}</p>", html_table(compared)]
+    return ["<h2>Which differences hold</h2>", f"<p>{text}</p>", _html_table(compared)]
 
 
-def paper_section(table):
-    """Our numbers beside the paper's, as HTML parts; none where they have no method in common."""
-    compared = beside(table)
+def _paper_section(table: pd.DataFrame) -> list[str]:
+    """Return our numbers next to the paper's; empty where they have no method in common."""
+    compared = compare_with_paper(table)
     if compared.empty:
         return []
     text = (
         "Points of mAP (0..100). The paper trains 100 epochs on COCO 2017 at 640 pixels; where ours is another data set "
         "or a shorter training, mAP differs and the gains on LSQ are what can be compared."
     )
-    return ["<h2>Beside the paper</h2>", f"<p>{text}</p>", html_table(compared)]
+    return ["<h2>Compared with the paper</h2>", f"<p>{text}</p>", _html_table(compared)]
 
 
-def html_table(table):
-    """A data frame as an HTML table, methods by their printed names."""
+def _html_table(table: pd.DataFrame) -> str:
+    """Return a data frame as an HTML table, methods by their labels, words to the left."""
     heads = "".join(f"<th>{escape(HEADINGS.get(name, name))}</th>" for name in table)
     rows = []
     for row in table.to_dict("records"):
-        named = row | {name: label_of(row[name]) for name in ("method", "reference") if name in row}
-        rows.append("".join(html_cell(name, value) for name, value in named.items()))
+        named = row | {name: method(row[name]).label for name in ("method", "reference") if name in row}
+        rows.append("".join(_html_cell(str(name), value) for name, value in named.items()))
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def html_cell(name, value):
-    """One table cell; words to the left."""
+def _html_cell(name: str, value: Any) -> str:
     kind = ' class="word"' if isinstance(value, str) else ""
     return f"<td{kind}>{escape(cell(name, value))}</td>"
 
 
-def html_figure(image, caption):
-    """A figure with its picture inside the page."""
-    source = b64encode(image).decode()
-    return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{source}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+def _html_figure(image: bytes, caption: str) -> str:
+    source = f"data:image/png;base64,{b64encode(image).decode()}"
+    return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def fill(text: str, root: Path | str) -> str:
+    """Fill every marked place of a Markdown text from the results folder, below `root`, that it names.
+
+    Places are `<!-- results: data/results/quick -->` to `<!-- end -->`, for mAP, and `<!-- oscillation: ... -->` for the share
+    of weights that oscillate. Raises ValueError when a named folder holds no table.csv.
+    """
+
+    def table_of(match: re.Match[str]) -> str:
+        path = Path(root) / match[3] / "table.csv"
+        if not path.is_file():
+            raise ValueError(f"the text names {match[3]}, which holds no table.csv below {root}")
+        return f"{match[1]}{markdown(pd.read_csv(path), match[2])}\n{match[4]}"
+
+    return PLACE.sub(table_of, text)
+
+
+def markdown(table: pd.DataFrame, kind: str = "results") -> str:
+    """Return a study's table in Markdown: a row for each network and width, a column for each method that was run.
+
+    Cells are means over seeds, followed by the standard deviation where there are several.
+
+    >>> rows = [("fp32", 32, 32, 0, 0.81), ("lsq", 4, 8, 0, 0.5593), ("lsq", 4, 8, 1, 0.5613), ("ema+qc", 4, 8, 0, 0.678)]
+    >>> table = pd.DataFrame(rows, columns=["method", "bits", "ends_bits", "seed", "map"]).assign(network="yolov5n")
+    >>> print(markdown(table))
+    | network | bits | FP32 | LSQ | EMA+QC |
+    | --- | ---: | ---: | ---: | ---: |
+    | yolov5n | 4 | 0.810 | 0.560 ± 0.001 | 0.678 |
+    """
+    allowed, scores = PLACES[kind]
+    methods = [name for name in allowed if name in set(table["method"])]
+    rows = [["network", "bits", *(method(name).label for name in methods)], ["---", "---:", *["---:"] * len(methods)]]
+    for network, of_network in table.groupby("network", sort=False):
+        for score, suffix in scores.items():
+            if score in of_network and of_network[score].notna().any():
+                rows += _markdown_rows(f"{network}{suffix}", of_network, score, methods)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _markdown_rows(title: str, table: pd.DataFrame, score: str, methods: list[str]) -> list[list[str]]:
+    """Return the rows of one network; its float result stands in every width's."""
+    rows, is_float = [], table["method"] == "fp32"
+    for bits, of_width in table[~is_float].groupby(["bits", "ends_bits"], sort=False):
+        both = pd.concat([table[is_float], of_width])
+        rows.append([title, width(*bits), *(spread(score, both[score][both["method"] == name]) for name in methods)])
+    return rows

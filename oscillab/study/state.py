@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from oscillab.io import atomic_write, write_json
 from oscillab.quant.layers import RENAMED
-from oscillab.study.figures.ladder import COLUMNS
+from oscillab.study.table import COLUMNS
 
 PATIENCE = 20.0  # seconds that a dying process may take to let go of its lock
 STATUSES = ("planned", "running", "failed", "done")

@@ -1,4 +1,4 @@
-"""Do four key figures look as they were last looked at?
+"""Do three key figures look as they were last looked at?
 
 `pytest --mpl` compares them with tests/show/baseline, pixel by pixel; what is in them is tested beside each drawing. After
 a change that is meant: look at the new ones, then `pytest tests/plot/test_images.py --mpl-generate-path=tests/show/baseline`.
@@ -7,15 +7,9 @@ a change that is meant: look at the new ones, then `pytest tests/plot/test_image
 import pytest
 
 from oscillab.plot.layer_view import draw_layer_view
-from oscillab.plot.plots import draw_before_after, draw_boundary_distance, draw_trajectories
+from oscillab.plot.plots import draw_boundary_distance, draw_trajectories
 
 compared = pytest.mark.mpl_image_compare(style="default", tolerance=4, savefig_kwargs={"dpi": 60})
-
-
-@compared
-def test_before_after(make_table, live, average):
-    """Oracle: the stored picture."""
-    return draw_before_after(make_table(bits=(3,)), live, average)
 
 
 @compared

@@ -1,7 +1,7 @@
 """The grid of panels: who stands where, and what stays empty."""
 
 from oscillab.plot.multiples import outer_sides, panel_grid, places_of
-from oscillab.study.figures.ladder import Group
+from oscillab.study.table import Group
 
 
 def test_rows_and_columns_in_order_and_an_empty_corner():

@@ -54,20 +54,6 @@ def test_layers_show_the_share_per_layer(live, average):
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["first (8 bit)", "middle", "last"]
 
 
-def test_before_after_holds_both_halves(live, average, make_table):
-    """Oracle: the two lines of flips, and the means of the table's methods over two seeds."""
-    figure = plots.draw_before_after(make_table(bits=(3,)), live, average)
-    assert {"LSQ", "EMA"} <= {one.get_label() for one in figure.axes[0].lines}
-    heights = [bar.get_height() for bar in figure.axes[1].patches]
-    np.testing.assert_allclose(heights, [0.105, 0.305, 0.405, 0.455, 0.505])
-
-
-def test_before_after_takes_one_bit_width(table, live, average):
-    """Oracle: the documented error."""
-    with pytest.raises(ValueError, match="one network at one bit width"):
-        plots.draw_before_after(table, live, average)
-
-
 def test_recordings_of_two_networks_are_refused(live, make_recording):
     """Oracle: the documented error names both methods."""
     with pytest.raises(ValueError, match="lsq and ema cannot be compared"):
@@ -81,12 +67,11 @@ def test_what_is_no_mapping_of_methods_is_refused(given):
         plots.draw_flips(given)
 
 
-def test_every_figure_is_pure(live, average, table):
+def test_every_figure_is_pure(live, average):
     """Oracle: figures are matplotlib's, pyplot is never imported, drawing twice gives the same bytes, inputs stay."""
     before = {name: array.copy() for name, array in live.arrays.items()}
     both = {"lsq": live, "ema": average}
     for draw in (
-        lambda: plots.draw_ladder(table),
         lambda: plots.draw_flips(both),
         lambda: plots.draw_layers(both),
         lambda: plots.draw_trajectories(both, "middle"),

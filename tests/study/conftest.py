@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from oscillab.data.options import DataOptions
 from oscillab.study.options import Study
+from oscillab.study.table import COLUMNS
 from oscillab.train.options import RunOptions
 from oscillab.train.spec import TrainSpec
 
@@ -26,3 +29,28 @@ def tiny(tmp_path):
         return replace(options, **changes)
 
     return build
+
+
+def study_table(bits=(4, 3), seeds=(0, 1), network="yolov5n"):
+    """A study's table of known mAP: FP32 0.6, PTQ 0.1, LSQ 0.3, EMA 0.4, LSQ+QC 0.45, EMA+QC 0.5, plus seed / 100."""
+    scores = {"ptq": 0.1, "lsq": 0.3, "ema": 0.4, "lsq+qc": 0.45, "ema+qc": 0.5}
+    rows = [(network, "detect", 32, 32, "fp32", 0, 0.6, 0.8, np.nan, np.nan, np.nan, 1.0)]
+    for b in bits:
+        for seed in seeds:
+            rows += [
+                (network, "detect", b, 8, m, seed, v + seed / 100, 0.7, np.nan, 0.25, 0.001, 9.0)
+                for m, v in scores.items()
+            ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@pytest.fixture(scope="session")
+def make_table():
+    """`make_table(bits=(4, 3), seeds=(0, 1), network="yolov5n")`, see `study_table`."""
+    return study_table
+
+
+@pytest.fixture
+def table():
+    """A study of two bit widths and two seeds."""
+    return study_table()

@@ -1,114 +1,164 @@
-"""Which remedy and which control is worth how much, seed by seed?"""
+"""Draw differences between methods, seed by seed, and the share of FP32's mAP that each method keeps, ours and the paper's."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
 
-from oscillab.plot.style import INK, METHODS, QUIET, label_of, new_figure, set_headline, set_labels
-from oscillab.study.paired import differences
-
-from .ladder import panels
+from oscillab.methods import METHODS, method, names
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
+from oscillab.plot.style import INK, QUIET, Picture, new_figure, set_headline, set_labels
+from oscillab.study.figures.map_by_method import name_rows
+from oscillab.study.table import CLAIMS, differences, groups, paired_p
 
 LOWEST = -20.0  # points; what loses more is written at the edge, so that the others can be told apart
-FAMILIES = (  # what stands together: (heading, methods laid against LSQ, or against EMA where the heading says so)
-    ("Averages, against LSQ", "lsq", ("ema", "ema_weights", "ema_step_sizes", "ema_buffers")),
-    (
-        "Other training, against LSQ",
-        "lsq",
-        (
-            *("dampening", "freezing", "scale_freezing", "q_ema", "slow_step_sizes"),
-            *("rounded_mask", "per_channel", "lsq_plus"),
-        ),
-    ),
-    (
-        "The same, averaged, against EMA",
-        "ema",
-        (
-            *("dampening+ema", "freezing+ema", "scale_freezing+ema", "q_ema+ema", "slow_step_sizes+ema"),
-            *("rounded_mask+ema", "per_channel+ema", "lsq_plus+ema"),
-        ),
-    ),
-    (
-        "After LSQ, against it",
-        "lsq",
-        ("lsq+qc", "lsq+bn_affine", "lsq+bn_reestimation", "lsq+bias_correction", "lsq+soft_rounding"),
-    ),
-    (
-        "After EMA, against it",
-        "ema",
-        (
-            *(
-                "ema+qc",
-                "ema+qc_scale",
-                "ema+qc_shift",
-                "ema+qc_per_tensor",
-                "ema+bn_affine",
-                "ema+bn_affine_and_biases",
-            ),
-            *("ema+bn_reestimation", "ema+bias_correction", "ema+soft_rounding"),
-        ),
-    ),
-)
+Gains = list[tuple[str, np.ndarray]]
 
 
-def families(table, group):
-    """(heading, [(method, its paired differences (n,))]) of each family that the table has something of."""
-    found = []
-    for heading, reference, methods in FAMILIES:
-        gains = [(method, 100 * differences(table, group, method, reference)) for method in methods]
-        gains = [(method, values) for method, values in gains if len(values)]
-        if gains:
-            found.append((heading, gains))
-    return found
+def families() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return (heading, reference, methods) of each family of methods that `draw_gains` compares with LSQ or with EMA."""
+    trained, after = names("training")[1:], names("control")
+    return [
+        ("Averages, against LSQ", "lsq", names("average")),
+        ("Other training, against LSQ", "lsq", trained),
+        ("The same, averaged, against EMA", "ema", tuple(f"{name}+ema" for name in trained)),
+        ("After LSQ, against it", "lsq", tuple(f"lsq+{name}" for name in after)),
+        ("After EMA, against it", "ema", tuple(f"ema+{name}" for name in after)),
+    ]
 
 
-def draw_gains(table):
-    """A figure of every method's paired difference in mAP points, a dot per seed and a bar for the mean, by family.
+def draw_gains(table: pd.DataFrame) -> Picture:
+    """Draw every method's paired difference in mAP points, a dot per seed, a bar for the mean, by family.
 
-    `table`: a study's rows of one network at one bit width (FP32 may stand with them); raises ValueError for more, or
-    when there is nothing to compare.
+    `table`: a study's rows of one network at one bit width (FP32 may be among them); raises ValueError for more, or when
+    there is nothing to compare.
     """
-    groups = panels(table)
-    if len(groups) != 1:
-        raise ValueError(f"the table must hold one network at one bit width, got {len(groups)} of them")
-    found = families(table, groups[0])
+    group, *others = groups(table)
+    if others:
+        raise ValueError(f"the table must hold one network at one bit width, got {1 + len(others)} of them")
+    found: list[tuple[str, Gains]] = []
+    for heading, reference, members in families():
+        gains = [(name, 100 * differences(table, group, name, reference)) for name in members]
+        if gains := [(name, values) for name, values in gains if len(values)]:
+            found.append((heading, gains))
     if not found:
         raise ValueError("the table has no method beside LSQ or EMA to compare with them")
     heights = [len(gains) for _, gains in found]
-    figure, axes = new_figure(
-        8.6, 0.9 + 0.27 * sum(heights) + 0.55 * len(found), rows=len(found), height_ratios=heights, sharex=True
-    )
+    size = 8.6, 0.9 + 0.27 * sum(heights) + 0.55 * len(found)
+    figure, axes = new_figure(*size, rows=len(found), height_ratios=heights, sharex=True)
     for panel, (heading, gains) in zip(axes[:, 0], found, strict=True):
-        draw_family(panel, heading, gains, least=LOWEST)
+        add_gains(panel, heading, gains, least=LOWEST)
     low = min(values.min() for _, gains in found for _, values in gains)
     axes[-1, 0].set_xlim(left=LOWEST if low < LOWEST else None)
     set_labels(axes[-1, 0], x="difference in mAP (points, 0..100)", y="")
     best, values = max((pair for _, gains in found for pair in gains), key=lambda pair: pair[1].mean())
-    where = f"{groups[0].network} at {groups[0].width} bit"
     seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-    return set_headline(
-        figure, f"{where}, {seeds}: the largest gain is {label_of(best)}'s, {values.mean():+.1f} points"
-    )
+    gain = f"the largest gain is {method(best).label}'s, {values.mean():+.1f} points"
+    return set_headline(figure, f"{group.network} at {group.width} bit, {seeds}: {gain}")
 
 
-def draw_family(axes, heading, gains, *, least=-np.inf, most=np.inf):
-    """The same axes with one row for each (method, differences (n,)), empty where there are none.
+def add_gains(axes: Axes, heading: str, gains: Gains, *, least: float = -np.inf, most: float = np.inf) -> Axes:
+    """Draw a row for each (method, differences (n,)), empty where there are none: seeds, their mean, its standard deviation.
 
     A mean below `least` or above `most` is written there.
     """
-    for place, (method, values) in enumerate(gains):
-        if not len(values):
-            continue
-        color = METHODS[method].color if method in METHODS else INK
-        axes.barh(place, np.clip(values.mean(), least, most), height=0.6, color=color, alpha=0.25)
-        axes.plot(values, [place] * len(values), "o", color=color, markersize=5, markerfacecolor="none")
-        text = {"va": "center", "fontsize": 8.5, "color": INK}
-        if values.mean() < least:
-            axes.text(least, place, f" ‹ {values.mean():.1f} in the mean", ha="left", **text)
-        if values.mean() > most:
-            axes.text(most, place, f"{values.mean():.1f} in the mean › ", ha="right", **text)
+    rows = pd.DataFrame(
+        [(row, value) for row, (_, values) in enumerate(gains) for value in values], columns=["row", "gain"]
+    )
+    colors = {row: method(name).color for row, (name, _) in enumerate(gains)}
+    same = {"data": rows, "x": "gain", "y": "row", "hue": "row", "palette": colors, "orient": "h", "ax": axes}
+    same |= {"order": list(colors), "hue_order": list(colors), "legend": False}
+    seaborn.barplot(**same, width=0.6, alpha=0.25, errorbar="sd", err_kws={"linewidth": 1.2, "color": QUIET})
+    seaborn.stripplot(**same, jitter=False, size=5, linewidth=1)
+    for row, (_, values) in enumerate(gains):
+        text: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": INK}
+        if len(values) and values.mean() < least:
+            axes.text(least, row, f" ‹ {values.mean():.1f} in the mean", ha="left", **text)
+        if len(values) and values.mean() > most:
+            axes.text(most, row, f"{values.mean():.1f} in the mean › ", ha="right", **text)
     axes.axvline(0.0, color=QUIET, linewidth=0.9)
-    axes.set_yticks(range(len(gains)), [label_of(method) for method, _ in gains])
-    axes.set_ylim(len(gains) - 0.5, -0.5)
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
-    axes.grid(axis="y", visible=False)
+    name_rows(axes, [method(name).label for name, _ in gains]).grid(axis="y", visible=False)
     axes.set_title(heading, loc="left", fontsize=10, color=INK)
-    return axes
+    return set_labels(axes, x="", y="")
+
+
+def draw_claims(table: pd.DataFrame, *, pairs: Sequence[tuple[str, str]] = CLAIMS, most: float = np.inf) -> Picture:
+    """Draw the paired differences of `pairs` (method, reference), a panel per network and bit width.
+
+    Dots are seeds, bars their mean, in points of mAP; the p of `paired_p` stands at the right. `most`: points where the
+    axis ends on both sides, so that one ruin does not hide the rest; a mean beyond is written at the edge. Raises
+    ValueError where the table has none of the pairs.
+    """
+    places = places_of(groups(table))
+    gains = {place: {pair: 100 * differences(table, group, *pair) for pair in pairs} for place, group in places.items()}
+    known = [pair for pair in pairs if any(len(of[pair]) for of in gains.values())]
+    if not known:
+        raise ValueError("the table has no two methods of the pairs that were asked for")
+    panel = 2.7 if len(places) > 1 else 5.0, 0.6 + 0.21 * len(known)
+    figure, found = panel_grid(places, panel=panel, margin=1.9, sharex=True)
+    for place, axes in found.items():
+        rows = [(pair[0], gains[place][pair]) for pair in known]
+        add_gains(axes, f"{places[place].network}, {places[place].width} bit", rows, least=-most, most=most)
+        texts = [f"{method(one).label} − {method(reference).label}" for one, reference in known]
+        axes.set_yticks(range(len(known)), texts, fontsize=8.5)
+        for row, pair in enumerate(known):
+            _add_p(axes, row, gains[place][pair])
+        set_labels(axes, x="difference in mAP (points)" * outer_sides(axes, found)[1], y="")
+    if most < np.inf:
+        next(iter(found.values())).set_xlim(-most, most)
+    return set_headline(figure, _agreement_sentence(one for of in gains.values() for one in of.values() if len(one)))
+
+
+def _add_p(axes: Axes, row: int, values: np.ndarray) -> None:
+    """Write the p of one row's differences at its right end."""
+    p = paired_p(values)
+    if not np.isnan(p):
+        text = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+        axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7, color="#555555")
+
+
+def _agreement_sentence(gains: Iterable[np.ndarray]) -> str:
+    """Say of how many differences all seeds agree that they are gains, losses, or do not agree."""
+    values = list(gains)
+    up, down = sum((one > 0).all() for one in values), sum((one < 0).all() for one in values)
+    rest = ", seeds disagree in the rest" if up + down < len(values) else ""
+    return f"{len(values)} differences: every seed gains in {up}, every seed loses in {down}{rest}"
+
+
+def draw_share_of_fp32(compared: pd.DataFrame) -> Picture:
+    """Draw the share of FP32's mAP that each method keeps, ours as a coloured mark, the paper's as a black stroke.
+
+    `compared`: rows of `oscillab.study.table.compare_with_paper`; a panel for each network, metric (boxes or masks) and bit
+    width. Raises ValueError where FP32 is known of neither.
+    """
+    rows = compared.dropna(subset=["our_share", "paper_share"])
+    if rows.empty:
+        raise ValueError("there is nothing to compare with the paper: no method and FP32 of one network are in both")
+    rows = rows.assign(row=list(zip(rows["network"], rows["metric"], strict=True)))
+    methods = [name for name in METHODS if name in set(rows["method"])]
+    methods += sorted(set(rows["method"]) - set(methods))
+    places = dict(list(rows.groupby(["row", "width"], sort=False)))
+    figure, found = panel_grid(places, panel=(2.8, 0.7 + 0.22 * len(methods)), margin=1.1, sharex=True)
+    for place, axes in found.items():
+        _add_shares(axes, places[place], methods)
+        network, metric = place[0]
+        title = f"{network}{' masks' if metric == 'mask' else ''}, {place[1]} bit"
+        set_labels(axes, x="share of FP32's mAP (%)" * outer_sides(axes, found)[1], y="", title=title)
+    gap = 100 * (rows["our_share"] - rows["paper_share"]).abs().median()
+    text = f"The middle one of {len(rows)} pairs is {gap:.0f} % of FP32's mAP apart"
+    return set_headline(figure, f"Coloured: ours; black stroke: the paper's. {text}")
+
+
+def _add_shares(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
+    """Draw a row for each method, ours and the paper's, joined."""
+    for row in rows.itertuples():
+        height, ours, theirs = methods.index(str(row.method)), 100 * row.our_share, 100 * row.paper_share
+        style = method(str(row.method))
+        axes.plot([ours, theirs], [height] * 2, color="#cccccc", linewidth=2, zorder=1)
+        axes.plot([theirs], [height], marker="|", color="black", markersize=12, markeredgewidth=2)
+        axes.plot([ours], [height], **style.points(markersize=6, markerfacecolor="none"))
+    name_rows(axes, [method(name).label for name in methods])
+    axes.set_xlim(0, 100)

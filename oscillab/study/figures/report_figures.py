@@ -1,59 +1,51 @@
-"""Which figures belong into the report of a study?"""
+"""Draw the figures of a study's report."""
+
+from collections.abc import Mapping
 
 import pandas as pd
 
 from oscillab.plot import plots
+from oscillab.plot.style import Picture
 from oscillab.recording import tables
+from oscillab.recording.recording import Recording
+from oscillab.study.figures.gains import draw_gains
+from oscillab.study.figures.map_by_method import draw_before_after, draw_map_by_method
+from oscillab.study.table import QUANTIZED, groups, run_name
 
-from .gains import draw_gains
-from .ladder import RUNGS, panels
-
-
-def run_name(network, bits, ends_bits, arm, seed):
-    """The name of the folder that a study gives one run.
-
-    >>> run_name("yolov5n", 4, 8, "lsq", 0), run_name("yolov5n", 4, 4, "dampening", 1)
-    ('yolov5n-4bit-seed0', 'yolov5n-4bit-ends4-dampening-seed1')
-    """
-    words = [f"{network}-{bits}bit", f"ends{ends_bits}" * (ends_bits != 8), arm * (arm != "lsq"), f"seed{seed}"]
-    return "-".join(word for word in words if word)
+Figures = dict[str, tuple[Picture, str]]
 
 
-def figures(table, runs):
-    """Name -> (Figure, caption) of every figure of a study.
+def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recording]]) -> Figures:
+    """Return name -> (Figure, caption) of every figure of a study.
 
     `table`: a study's rows. `runs`: run name -> method -> Recording. Of the seeds of one network and bit width, the
     first is drawn in detail.
     """
-    album = {
-        "ladder": (
-            plots.draw_ladder(table),
-            "mAP by method, COCO's measure, on the pictures of this study. A point is a seed, a bar the mean.",
-        )
-    }
-    for group in panels(table):
+    caption = "mAP by method, COCO's measure, on the images of this study. A point is a seed, a bar the mean."
+    found = {"map-by-method": (draw_map_by_method(table), caption)}
+    for group in groups(table):
         rows = group.rows(table)
-        if set(rows["method"]) - set(RUNGS):
+        if set(rows["method"]) - set(QUANTIZED):
             name = f"{group.network}-{group.bits}bit" + f"-ends{group.ends_bits}" * (group.ends_bits != 8) + "-gains"
-            album[name] = (
-                draw_gains(rows),
-                "Differences of mAP to LSQ or to EMA of the same seed: dots, their mean a bar.",
+            caption = (
+                "Differences of mAP to LSQ or to EMA of the same seed: dots; their mean and standard deviation: a bar."
             )
+            found[name] = (draw_gains(rows), caption)
         name = run_name(group.network, group.bits, group.ends_bits, "lsq", rows["seed"].min())
         if name in runs:
             floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]
-            drawn = of_run(pd.concat([floats, rows]), runs[name])
-            album |= {f"{name}-{kind}": (figure, f"{name}. {caption}") for kind, (figure, caption) in drawn.items()}
-    return album
+            drawn = _figures_of_run(pd.concat([floats, rows]), runs[name])
+            found |= {f"{name}-{kind}": (figure, f"{name}. {caption}") for kind, (figure, caption) in drawn.items()}
+    return found
 
 
-def of_run(table, recordings):
-    """Kind -> (Figure, caption) of the figures of one run, with one layer in detail: the one that oscillates most."""
+def _figures_of_run(table: pd.DataFrame, recordings: Mapping[str, Recording]) -> Figures:
+    """Return kind -> (Figure, caption) of one run, with one layer in detail: the one that oscillates most."""
     live, average = recordings["lsq"], recordings["ema"]
-    layer = busiest(live)
+    layer = busiest_layer(live)
     return {
         "before-after": (
-            plots.draw_before_after(table, live, average),
+            draw_before_after(table, live, average),
             "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP.",
         ),
         "layers": (plots.draw_layers(recordings), "Oscillating weights of each convolution, in the network's order."),
@@ -72,7 +64,7 @@ def of_run(table, recordings):
             "move together do so because the step size moves, by which all are divided.",
         ),
         "step-sizes": (plots.draw_step_sizes(recordings, layer), "The weight step size of that layer."),
-        **input_range(live, layer),
+        **_input_range(live, layer),
         "map": (
             plots.draw_layer_map(live, layer),
             "How often each weight of that layer flips: a row is an output channel. Where the grain is even, none stands out.",
@@ -80,14 +72,14 @@ def of_run(table, recordings):
     }
 
 
-def busiest(recording):
-    """The name of the low-bit layer of the largest share of oscillating weights."""
+def busiest_layer(recording: Recording) -> str:
+    """Return the name of the low-bit layer of the largest share of oscillating weights."""
     names = tables.chosen_layers(recording, tables.LOW_BITS)
     return max(names, key=lambda name: tables.oscillating(recording, name).mean())
 
 
-def input_range(recording, layer):
-    """The figure of the layer's input range, or nothing where none was observed."""
+def _input_range(recording: Recording, layer: str) -> Figures:
+    """Draw the layer's input range; empty where none was observed."""
     try:
         figure = plots.draw_ranges(recording, layer)
     except ValueError:

@@ -1,0 +1,204 @@
+"""Draw mAP by method: as trained, with what QC adds, over the share of weights that oscillate, and before and after EMA.
+
+Each figure has a row of panels for each network and a column for each bit width.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+
+from oscillab.methods import METHODS, method
+from oscillab.plot.multiples import outer_sides, panel_grid, places_of
+from oscillab.plot.plots import add_flips, flips_sentence
+from oscillab.plot.style import INK, QUIET, Picture, new_figure, set_headline, set_labels
+from oscillab.recording.recording import Recording
+from oscillab.study.table import QUANTIZED, Group, groups
+
+TRAINED = tuple(
+    name for name in QUANTIZED if "+" not in name
+)  # the rows of `draw_remedies`, each with QC where there is one
+WITH_STATES = tuple(
+    name for name in TRAINED if name != "ptq"
+)  # QC leaves integer states alone: it has no share of its own
+SCORES = {"map": "mAP (0.50:0.95)", "map50": "AP50", "mask_map": "mask mAP (0.50:0.95)"}
+
+
+def draw_map_by_method(table: pd.DataFrame) -> Picture:
+    """Draw mAP by method: a point per seed, a bar for the mean.
+
+    FP32, which has no bit width of its own, is a grey line in every panel of its network. Raises ValueError for a table
+    without a study's columns or without a quantized row.
+    """
+    places, known = places_of(groups(table)), set(table["method"])
+    figure, found = panel_grid(places, panel=(0.68 * sum(name in known for name in QUANTIZED), 3.1))
+    for place, axes in found.items():
+        add_map_by_method(axes, table, places[place])
+        if not outer_sides(axes, found)[0]:
+            axes.set_ylabel("")
+    return set_headline(figure, gain_sentence(table, list(places.values())))
+
+
+def draw_before_after(table: pd.DataFrame, live: Recording, average: Recording) -> Picture:
+    """Draw the headline: flips over time before (`live`) and after EMA (`average`), and the mAP of every method.
+
+    `table`: rows of one network at one bit width, and FP32; raises ValueError when it holds more than that.
+    """
+    group, *others = groups(table)
+    if others:
+        count = 1 + len(others)
+        raise ValueError(
+            f"the table must hold one network at one bit width, got {count} of them; select the rows first"
+        )
+    recordings = {"lsq": live, "ema": average}
+    figure, axes = new_figure(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
+    add_flips(axes[0, 0], recordings)
+    axes[0, 0].set_title(flips_sentence(recordings), loc="left", fontsize=10)
+    add_map_by_method(axes[0, 1], table, group)
+    axes[0, 1].set_title(gain_sentence(table, [group]), loc="left", fontsize=10)
+    text = "oscillation before and after EMA, and what each remedy is worth"
+    return set_headline(figure, f"{group.network} at {group.width} bit: {text}")
+
+
+def add_map_by_method(axes: Axes, table: pd.DataFrame, group: Group) -> Axes:
+    """Draw one network's mAP by method at one bit width."""
+    rows, at_bits = table[(table["network"] == group.network) & (table["task"] == group.task)], group.rows(table)
+    shown = [name for name in QUANTIZED if name in set(at_bits["method"])]
+    for place, name in enumerate(shown):
+        values, style = at_bits.loc[at_bits["method"] == name, "map"], METHODS[name]
+        axes.bar(place, values.mean(), width=0.62, color=style.color, alpha=0.25)
+        axes.plot([place] * len(values), values, **style.points(markersize=6, markerfacecolor="none", clip_on=False))
+        text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+        axes.annotate(f"{values.mean():.3f}", (place, values.max()), (0, 7), **text)
+    floats = rows.loc[rows["method"] == "fp32", "map"].mean()
+    if floats == floats:  # a table without FP32 has nan
+        axes.axhline(floats, color=QUIET, linewidth=0.9)
+        axes.text(-0.4, floats, f"FP32 {floats:.3f}", va="bottom", fontsize=9, color=QUIET)
+        axes.set_ylim(top=max(axes.get_ylim()[1], floats * 1.12))
+    axes.set_xlim(-0.5, len(shown) - 0.5)
+    axes.set_xticks(range(len(shown)), [METHODS[name].label for name in shown])
+    axes.set_ylim(bottom=0)
+    return set_labels(axes, x="", y=SCORES["map"], title=f"{group.network}, {group.width} bit")
+
+
+def gain_sentence(table: pd.DataFrame, every: list[Group]) -> str:
+    """Say what EMA+QC (else the best method) gains on LSQ in each group, and over how many seeds.
+
+    Of more than four groups it says the least and the largest gain.
+    """
+    parts, gains = [], []
+    for group in every:
+        means = group.rows(table).groupby("method")["map"].mean()
+        if "lsq" in means and len(means) > 1:
+            best = "ema+qc" if "ema+qc" in means else means[means.index.isin(QUANTIZED)].drop("lsq").idxmax()
+            name = f"{group.network} " if len({one.network for one in every}) > 1 else ""
+            gains.append(means[best] - means["lsq"])
+            parts.append(f"{method(str(best)).label} {gains[-1]:+.3f} mAP on LSQ at {name}{group.width} bit")
+    if len(parts) > 4:
+        span = f"{min(gains):+.3f} to {max(gains):+.3f} mAP on LSQ in {len(parts)} panels"
+        parts = [f"EMA+QC (else the best) gains {span}"]
+    seeds = table.loc[table["method"].isin(QUANTIZED), "seed"].nunique()
+    return "; ".join([*parts, f"{seeds} seed{'s' if seeds > 1 else ''}"])
+
+
+def draw_remedies(table: pd.DataFrame, *, score: str = "map") -> Picture:
+    """Draw a score by way of training, with what QC adds as a second mark.
+
+    `score`: "map", "map50" or "mask_map". Small marks are seeds, large ones their mean, open as trained and filled with QC;
+    FP32 is a grey line. Raises ValueError where no row has the score.
+    """
+    table = table[table[score].notna()]
+    places = places_of(groups(table))
+    figure, found = panel_grid(places, panel=(3.0 if len(places) > 1 else 5.0, 2.1), margin=0.7, sharex=True)
+    rows = [name for name in TRAINED if name in set(table["method"])]
+    for place, group in places.items():
+        axes, at_bits = found[place], group.rows(table)
+        for height, name in enumerate(rows):
+            _add_pair(axes, at_bits, name, height, score)
+        floats = table[(table["network"] == group.network) & (table["method"] == "fp32")][score]
+        if len(floats):
+            axes.axvline(floats.mean(), color=QUIET, linewidth=0.9)
+            axes.text(floats.mean(), -0.55, "FP32 ", ha="right", va="center", fontsize=8, color=QUIET)
+        name_rows(axes, [METHODS[name].label for name in rows], top=-0.9)
+        axes.set_xlim(left=0)
+        set_labels(
+            axes, x=SCORES[score] * outer_sides(axes, found)[1], y="", title=f"{group.network}, {group.width} bit"
+        )
+    return set_headline(figure, f"Open: as trained; filled: with QC. {_order_sentence(table, places.values(), score)}")
+
+
+def _add_pair(axes: Axes, rows: pd.DataFrame, name: str, height: int, score: str) -> None:
+    """Draw a method's seeds and mean at one height, as trained (open) and with QC (filled)."""
+    trained, corrected = (rows.loc[rows["method"] == one, score] for one in (name, f"{name}+qc"))
+    if len(trained) and len(corrected):
+        axes.plot([trained.mean(), corrected.mean()], [height] * 2, color="#cccccc", linewidth=4, zorder=1)
+    for values, one in ((trained, name), (corrected, f"{name}+qc")):
+        style = METHODS.get(one, METHODS[name])
+        face = {"markerfacecolor": "white"} if one == name and style.marker != "x" else {}
+        if len(values):
+            axes.plot(values, [height] * len(values), **style.points(markersize=3, alpha=0.6, clip_on=False))
+            axes.plot([values.mean()], [height], **style.points(markersize=7, clip_on=False) | face)
+
+
+def name_rows(axes: Axes, labels: list[str], *, top: float = -0.5) -> Axes:
+    """Name the rows of a horizontal figure from the top down."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, top)
+    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.tick_params(axis="y", colors=INK)
+    return axes
+
+
+def _order_sentence(table: pd.DataFrame, every: Iterable[Group], score: str) -> str:
+    """Say in how many panels EMA lies above LSQ in the mean, and EMA+QC above EMA; empty where neither can be said."""
+    means, parts = [group.rows(table).groupby("method")[score].mean() for group in every], []
+    for high, low in (("ema", "lsq"), ("ema+qc", "ema")):
+        gains = [one[high] - one[low] for one in means if high in one and low in one]
+        if gains:
+            count = f"{sum(gain > 0 for gain in gains)} of {len(gains)} panel{'s' if len(gains) > 1 else ''}"
+            parts.append(f"{METHODS[high].label} above {METHODS[low].label} in {count}")
+    return ", ".join(parts)
+
+
+def draw_map_vs_oscillation(table: pd.DataFrame) -> Picture:
+    """Draw mAP over the share of oscillating weights, a mark per seed.
+
+    Does the network whose weights oscillate least detect best? Raises ValueError where no method has a share.
+    """
+    rows = table[table["method"].isin(WITH_STATES) & table["oscillating_share"].notna()]
+    if rows.empty:
+        raise ValueError(f"the table has no oscillating share of {', '.join(WITH_STATES)}")
+    rows = rows.assign(percent=100 * rows["oscillating_share"], label=[method(one).label for one in rows["method"]])
+    places, best = places_of(groups(rows)), []
+    figure, found = panel_grid(places, panel=(2.9 if len(places) > 1 else 5.0, 2.4), margin=0.6, sharex=True)
+    for place, axes in found.items():
+        of_group = places[place].rows(rows)
+        means = of_group.groupby("method")[["oscillating_share", "map"]].mean()
+        best.append(means["oscillating_share"].idxmin() == means["map"].idxmax())
+        _add_scatter(axes, of_group)
+        first, last = outer_sides(axes, found)
+        title = f"{places[place].network}, {places[place].width} bit"
+        set_labels(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=title)
+    marks = {
+        text: mark for axes in found.values() for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(WITH_STATES), frameon=False)
+    where = f"{sum(best)} of {len(best)} panel{'s' if len(best) > 1 else ''}"
+    return set_headline(figure, f"The calmest weights belong to the best detector in {where}")
+
+
+def _add_scatter(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw a mark for each seed of each method, on a logarithmic scale of shares."""
+    looks = {METHODS[name].label: METHODS[name] for name in WITH_STATES if name in set(rows["method"])}
+    kinds = {"hue": "label", "style": "label", "hue_order": list(looks), "style_order": list(looks)}
+    palette, markers = ({name: getattr(one, part) for name, one in looks.items()} for part in ("color", "marker"))
+    seaborn.scatterplot(
+        rows, x="percent", y="map", **kinds, palette=palette, markers=markers, s=45, linewidth=0.3, ax=axes
+    )
+    axes.legend_.remove()
+    axes.set_xscale("log")
+    axes.set_xlim(0.1, 100)
+    axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    axes.margins(y=0.25)

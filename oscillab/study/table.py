@@ -1,0 +1,242 @@
+"""Read a study's table: its columns, its groups, paired tests between methods, and the paper's numbers next to ours.
+
+A table has one row per network, task, bit width (of the inner layers, and of the first and last ones), method and seed.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from oscillab.io import shipped
+from oscillab.methods import METHODS, method
+from oscillab.plot.text import HEADINGS, cell, width
+
+COLUMNS = (
+    *("network", "task", "bits", "ends_bits", "method", "seed"),
+    *("map", "map50", "mask_map", "oscillating_share", "flip_rate", "seconds"),
+)
+MAIN = tuple(name for name, one in METHODS.items() if one.main)  # the methods of the figures of mAP, FP32 first
+QUANTIZED = MAIN[1:]
+PAPER_CLAIMS = (  # (method, reference): the paper's order of methods, and what QC adds to each
+    ("ema", "lsq"),
+    ("ema+qc", "ema"),
+    ("ema+qc", "lsq"),
+    ("lsq+qc", "lsq"),
+    ("ema", "dampening"),
+    ("ema", "freezing"),
+    ("dampening", "lsq"),
+    ("dampening+qc", "dampening"),
+    ("freezing", "lsq"),
+    ("freezing+qc", "freezing"),
+)
+QC_CONTROLS = (  # what might do as well as QC, after EMA and after LSQ
+    *(
+        ("ema+qc", f"ema+{name}")
+        for name in ("bn_affine", "bn_affine_and_biases", "bn_reestimation", "bias_correction")
+    ),
+    *(("ema+qc", f"ema+{name}") for name in ("qc_scale", "qc_shift", "qc_per_tensor", "soft_rounding")),
+    ("ema+qc", "per_channel+ema"),
+    *(("lsq+qc", f"lsq+{name}") for name in ("bn_affine", "bn_reestimation", "bias_correction", "soft_rounding")),
+    ("lsq+qc", "ema"),
+)
+OTHER_CLAIMS = (
+    *(("rounded_mask", "lsq"), ("rounded_mask+ema", "ema")),
+    *(("slow_step_sizes", "lsq"), ("ema", "slow_step_sizes")),
+)
+CLAIMS = (*PAPER_CLAIMS, *QC_CONTROLS, *OTHER_CLAIMS)
+PAPER = shipped("paper")
+PAPER_TABLES = (
+    "main",
+    "baselines",
+    "segmentation",
+    "per_channel",
+    "qc_parts",
+    "soft_rounding",
+)  # the first cell counts
+PAPER_KEY = ["network", "metric", "bits", "ends_bits", "method"]
+
+
+class Group(NamedTuple):
+    """One network at one bit width."""
+
+    network: str
+    task: str
+    bits: int
+    ends_bits: int
+
+    @property
+    def width(self) -> str:
+        """Its bits as the paper writes them, such as 4*."""
+        return width(self.bits, self.ends_bits)
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return its rows of a study's table."""
+        keep = (table["network"] == self.network) & (table["task"] == self.task)
+        return table[keep & (table["bits"] == self.bits) & (table["ends_bits"] == self.ends_bits)]
+
+
+def groups(table: pd.DataFrame) -> list[Group]:
+    """Return the groups of a table by network and task, most bits first.
+
+    Raises ValueError for a table without the columns of `COLUMNS` or without a row of a quantized main method.
+    """
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise ValueError(f"the table lacks the columns {', '.join(missing)}; a study's table.csv has them")
+    rows = table[table["method"].isin(QUANTIZED)]
+    if rows.empty:
+        raise ValueError(f"the table has no row of a quantized method; allowed are {', '.join(QUANTIZED)}")
+    found = rows[list(Group._fields)].drop_duplicates().itertuples(index=False)
+    every = [Group(str(g.network), str(g.task), int(g.bits), int(g.ends_bits)) for g in found]
+    return sorted(every, key=lambda group: (group.network, group.task, -group.bits, -group.ends_bits))
+
+
+def run_name(network: str, bits: int, ends_bits: int, training: str, seed: int) -> str:
+    """Return the name of the folder that a study gives one run.
+
+    >>> run_name("yolov5n", 4, 8, "lsq", 0), run_name("yolov5n", 4, 4, "dampening", 1)
+    ('yolov5n-4bit-seed0', 'yolov5n-4bit-ends4-dampening-seed1')
+    """
+    words = [f"{network}-{bits}bit", f"ends{ends_bits}" * (ends_bits != 8), training * (training != "lsq")]
+    return "-".join(word for word in [*words, f"seed{seed}"] if word)
+
+
+def differences(table: pd.DataFrame, group: Group, method: str, reference: str, *, score: str = "map") -> np.ndarray:
+    """Return `method` minus `reference` of each seed that has both, (n,), of one group of a study's table."""
+    by_seed = group.rows(table).pivot_table(index="seed", columns="method", values=score)
+    if method not in by_seed or reference not in by_seed:
+        return np.zeros(0)
+    return (by_seed[method] - by_seed[reference]).dropna().to_numpy()
+
+
+def claims(table: pd.DataFrame, *, score: str = "map", pairs: Iterable[tuple[str, str]] = CLAIMS) -> pd.DataFrame:
+    """Return a row for each of `pairs` (method, reference) that the table has, by network and bit width.
+
+    Columns: `network`, `width`, `method`, `reference`, `seeds`, `difference` and `spread` (mean and standard deviation over
+    seeds, in units of mAP 0..1), `p` (two-sided t test of the paired differences; nan below two seeds), `holds`: "yes" or
+    "no" where every seed agrees on the sign, else "unclear".
+    """
+    rows = []
+    for group in groups(table):
+        about = {"network": group.network, "width": group.width}
+        for name, reference in pairs:
+            gains = differences(table, group, name, reference, score=score)
+            if len(gains):
+                rows.append(about | {"method": name, "reference": reference} | _claim(gains))
+    return pd.DataFrame(rows)
+
+
+def _claim(gains: np.ndarray) -> dict[str, Any]:
+    return {
+        "seeds": len(gains),
+        "difference": float(gains.mean()),
+        "spread": float(gains.std(ddof=1)) if len(gains) > 1 else float("nan"),
+        "p": paired_p(gains),
+        "holds": "yes" if (gains > 0).all() else "no" if (gains < 0).all() else "unclear",
+    }
+
+
+def paired_p(gains: np.ndarray) -> float:
+    """Return the two-sided p of Student's t test that the mean of `gains` (n,) is 0; nan below two, or without spread.
+
+    Methods of one seed share their images, and mostly the run itself, so they are compared pair by pair. Exact in the number
+    of seeds: P(|T| > t) with n - 1 degrees of freedom is the share of the area under cos(angle)^(n - 2) beyond
+    arctan(t / sqrt(n - 1)). With 2 degrees of freedom it is 1 - t / sqrt(2 + t^2):
+
+    >>> float(round(paired_p(np.array([0.01, 0.02, 0.03])), 4)), round(1 - 12**0.5 / 14**0.5, 4)
+    (0.0742, 0.0742)
+    """
+    count, spread = len(gains), np.std(gains, ddof=1) if len(gains) > 1 else 0.0
+    if spread == 0:
+        return float("nan")
+    t = abs(np.mean(gains)) / (spread / count**0.5)
+    angle = np.linspace(0.0, np.pi / 2, 20_001)
+    density = np.cos(angle) ** (count - 2)
+    beyond = angle >= np.arctan(t / (count - 1) ** 0.5)
+    return float(np.trapezoid(density * beyond, angle) / np.trapezoid(density, angle))
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a study's table as cells of text, a row per network, bit width and method: means, with the spread over seeds.
+
+    Columns: `network`, `bits`, `method` and the scores' headings, masks only where the table has any; rows in its own order.
+
+    >>> rows = [{"network": "yolov5n", "bits": 4, "ends_bits": 8, "method": "ema", "map": score, "map50": 0.8,
+    ...     "oscillating_share": 0.05, "flip_rate": 0.001} for score in (0.66, 0.68)]
+    >>> list(summary(pd.DataFrame(rows)).loc[0])
+    ['yolov5n', '4', 'EMA', '0.670 ± 0.014', '0.800 ± 0.000', '5.0 % ± 0.0 %', '0.100 % ± 0.000 %']
+    """
+    shown = ("map", "map50", "mask_map", "oscillating_share", "flip_rate")
+    scores = [name for name in shown if name != "mask_map" or (name in table and table[name].notna().any())]
+    rows = []
+    for (network, *bits, name), group in table.groupby(["network", "bits", "ends_bits", "method"], sort=False):
+        about = {"network": network, "bits": width(*bits), "method": method(name).label}
+        rows.append(about | {HEADINGS[score]: spread(score, group[score]) for score in scores})
+    return pd.DataFrame(rows)
+
+
+def spread(name: str, values: pd.Series) -> str:
+    """Return the mean as a table's cell, followed by the standard deviation where there are several values."""
+    if len(values) < 2 or values.isna().any():
+        return cell(name, values.iloc[0] if len(values) else None)
+    return f"{cell(name, values.mean())} ± {cell(name, values.std())}"
+
+
+def paper(folder: Path | str = PAPER) -> pd.DataFrame:
+    """Return every number of 2311.05109, one row per network, metric ("box" or "mask"), bit width and method; mAP in percent.
+
+    `table`, `row` and `column` name its place. A method's first cell counts where tables repeat it (they differ by 0.1 here
+    and there). Empty where the files are missing.
+    """
+    files = [Path(folder) / f"{name}.csv" for name in PAPER_TABLES]
+    tables = [pd.read_csv(path) for path in files if path.is_file()]
+    if not tables:
+        return pd.DataFrame(columns=["table", "row", "column", *PAPER_KEY, "map_percent"])
+    return pd.concat(tables).drop_duplicates(PAPER_KEY).reset_index(drop=True)
+
+
+def compare_with_paper(table: pd.DataFrame, *, cells: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return a row for each method of ours that the paper has as well, at the same network and bit width.
+
+    mAP itself, which only the same data and training make equal, and two things that may carry over: the gain on LSQ, and the
+    share of FP32's mAP. Columns: `network`, `metric`, `width`, `method`, `seeds`; `ours`, `ours_spread` (mean and standard
+    deviation over seeds), `paper`, `points_apart`, `our_gain` and `paper_gain`: all in points of mAP, 0..100; `our_share` and
+    `paper_share`, the share of FP32's mAP, 0..1. None where LSQ or FP32 is not known.
+    """
+    cells = paper() if cells is None else cells
+    rows: list[dict[str, Any]] = []
+    for group in groups(table):
+        of_network = table[(table["network"] == group.network) & (table["task"] == group.task)]
+        for metric, score in (("box", "map"), ("mask", "mask_map")):
+            ours = 100 * group.rows(table).pivot_table(index="seed", columns="method", values=score)
+            same = cells[(cells["network"] == group.network) & (cells["metric"] == metric)]
+            floats = 100 * of_network.loc[of_network["method"] == "fp32", score].mean(), _percent(same, "fp32")
+            same = same[(same["bits"] == group.bits) & (same["ends_bits"] == group.ends_bits)]
+            about = {"network": group.network, "metric": metric, "width": group.width}
+            rows += [about | _compared(method, ours, same, floats) for method in same["method"] if method in ours]
+    return pd.DataFrame(rows)
+
+
+def _percent(cells: pd.DataFrame, method: str) -> Any:
+    found = cells.loc[cells["method"] == method, "map_percent"]
+    return None if found.empty else found.iloc[0]
+
+
+def _compared(method: str, ours: pd.DataFrame, cells: pd.DataFrame, floats: tuple[Any, Any]) -> dict[str, Any]:
+    """Compare one method; `ours`: seed by method in points, `cells`: the paper's, `floats`: FP32's of both."""
+    mean, theirs = ours[method].mean(), _percent(cells, method)
+    base, their_base = ours.get("lsq"), _percent(cells, "lsq")
+    return {
+        "method": method,
+        "seeds": int(ours[method].count()),
+        "ours": mean,
+        "ours_spread": ours[method].std(),
+        "paper": theirs,
+        "points_apart": mean - theirs,
+        "our_gain": None if base is None else (ours[method] - base).mean(),
+        "paper_gain": None if their_base is None else theirs - their_base,
+        "our_share": None if pd.isna(floats[0]) else mean / floats[0],
+        "paper_share": None if floats[1] is None else theirs / floats[1],
+    }
