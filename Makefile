@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+LOWEST := tests/quant tests/recording tests/plot tests/test_face.py tests/test_toy.py oscillab/quant oscillab/recording oscillab/plot
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
-.PHONY: study test unit nbval browser-test lab notebooks student html lint bench pretrain clean
+.PHONY: study test unit nbval browser-test wheel-test test-lowest lab notebooks student html lint bench pretrain clean
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oscillab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
@@ -31,6 +32,17 @@ browser-test: $(STAMP)
 	sh tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
 
+# apart from `test`: they build the wheel and install packages into environments of their own, below build/
+wheel-test: $(STAMP)
+	$(BIN)/python -m pytest tests/wheel
+
+# the oldest versions that pyproject.toml allows
+test-lowest: $(STAMP)
+	$(BIN)/python tests/lowest.py build/lowest.txt
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint build/lowest.txt --editable ".[all]" pytest hypothesis
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -q $(LOWEST)
+
 # with widgets' pictures kept in notebooks that are saved; in a container one is often root, which jupyter wants to be told
 lab: $(STAMP)
 	mkdir -p .venv/share/jupyter/lab/settings
@@ -51,6 +63,8 @@ html: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_storeys.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -61,5 +75,6 @@ pretrain: $(STAMP)
 		--out data/yolov5n-seg-scenes.pt
 	$(BIN)/python -m oscillab pretrain --model yolov7-tiny --epochs 24 --ema-decay 0.995 --out data/yolov7-tiny-scenes.pt
 
+# results/ stays: hours of work lie there
 clean:
-	rm -rf .venv build results *.egg-info
+	rm -rf .venv build *.egg-info
