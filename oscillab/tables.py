@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from oscillab.plot.text import table_text
 from oscillab.recording.tables import (
     compare,
     flip_attribution,
@@ -17,15 +18,15 @@ from oscillab.recording.tables import (
     trajectories,
     weights,
 )
-from oscillab.study.table import claims, paired_p, summary
-from oscillab.study.table import compare_with_paper as paper_comparison
+from oscillab.study.table import claims, compare_with_paper, paired_p, summary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "claims", "compare", "flip_attribution", "flip_rate", "layer_errors", "layers", "oscillating_share", "over_time",
-    "paired_p", "paper_comparison", "periodicity", "ranges", "summary", "trajectories", "weights",
+    "claims", "compare", "compare_with_paper", "flip_attribution", "flip_rate", "layer_errors", "layers",
+    "oscillating_share", "over_time", "paired_p", "periodicity", "ranges", "summary", "table_text", "trajectories",
+    "weights",
 ]  # fmt: skip
 
 

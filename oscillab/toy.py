@@ -17,7 +17,7 @@ from torch import Tensor
 
 from oscillab.quant.lsq import bin_limits, integer_state, lsq
 
-__all__ = ["expected_frequency", "one_weight", "three_weight_loss", "three_weights"]
+__all__ = ["one_weight", "three_weights"]
 
 
 @dataclass(frozen=True)

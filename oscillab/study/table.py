@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from oscillab.extras import nearest
 from oscillab.io import shipped
 from oscillab.methods import METHODS, method
 from oscillab.plot.text import HEADINGS, cell, width
@@ -47,6 +48,8 @@ OTHER_CLAIMS = (
     *(("slow_step_sizes", "lsq"), ("ema", "slow_step_sizes")),
 )
 CLAIMS = (*PAPER_CLAIMS, *QC_CONTROLS, *OTHER_CLAIMS)
+CLAIM_SETS = {"all": CLAIMS, "paper": PAPER_CLAIMS, "qc controls": QC_CONTROLS}
+Pairs = str | Iterable[tuple[str, str]]
 PAPER = shipped("paper")
 PAPER_TABLES = (
     "main",
@@ -111,9 +114,19 @@ def differences(table: pd.DataFrame, group: Group, method: str, reference: str, 
     return (by_seed[method] - by_seed[reference]).dropna().to_numpy()
 
 
-def claims(table: pd.DataFrame, *, score: str = "map", pairs: Iterable[tuple[str, str]] = CLAIMS) -> pd.DataFrame:
+def pairs_of(pairs: Pairs) -> tuple[tuple[str, str], ...]:
+    """Return the pairs (method, reference) themselves, or those of the set of that name; ValueError for an unknown one."""
+    if not isinstance(pairs, str):
+        return tuple(pairs)
+    if pairs not in CLAIM_SETS:
+        raise ValueError(f"there are no claims {pairs!r}; {nearest(pairs, CLAIM_SETS)}")
+    return CLAIM_SETS[pairs]
+
+
+def claims(table: pd.DataFrame, *, score: str = "map", pairs: Pairs = "all") -> pd.DataFrame:
     """Return a row for each of `pairs` (method, reference) that the table has, by network and bit width.
 
+    `pairs`: "all", "paper" (its order of methods), "qc controls" (what might do as well as QC), or pairs of your own.
     Columns: `network`, `width`, `method`, `reference`, `seeds`, `difference` and `spread` (mean and standard deviation over
     seeds, in units of mAP 0..1), `p` (two-sided t test of the paired differences; nan below two seeds), `holds`: "yes" or
     "no" where every seed agrees on the sign, else "unclear".
@@ -121,7 +134,7 @@ def claims(table: pd.DataFrame, *, score: str = "map", pairs: Iterable[tuple[str
     rows = []
     for group in groups(table):
         about = {"network": group.network, "width": group.width}
-        for name, reference in pairs:
+        for name, reference in pairs_of(pairs):
             gains = differences(table, group, name, reference, score=score)
             if len(gains):
                 rows.append(about | {"method": name, "reference": reference} | _claim(gains))

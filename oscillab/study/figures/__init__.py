@@ -37,7 +37,7 @@ def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> Figure:
     | remedies | [score="map"] | a score by way of training, and what QC adds to it |
     | gains | | paired differences of one network at one bit width, by family |
     | claims | [pairs, most] | paired differences of pairs (method, reference), with their p |
-    | share of FP32 | | what each method keeps, ours and the paper's; `what`: `oscillab.tables.paper_comparison` |
+    | share of FP32 | | what each method keeps, ours and the paper's; `what`: `oscillab.tables.compare_with_paper` |
     | mAP and oscillation | | mAP over the share of oscillating weights |
     | before and after | live, average | flips of two recordings and mAP; `what`: rows of one network and width |
     | layer errors | | error of each layer; `what`: method -> `oscillab.tables.layer_errors` |

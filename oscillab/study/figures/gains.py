@@ -1,6 +1,6 @@
 """Draw differences between methods, seed by seed, and the share of FP32's mAP that each method keeps, ours and the paper's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from oscillab.methods import METHODS, method, names
 from oscillab.plot.multiples import outer_sides, panel_grid, places_of
 from oscillab.plot.style import INK, QUIET, Picture, new_figure, set_headline, set_labels
 from oscillab.study.figures.map_by_method import name_rows
-from oscillab.study.table import CLAIMS, differences, groups, paired_p
+from oscillab.study.table import Pairs, differences, groups, paired_p, pairs_of
 
 LOWEST = -20.0  # points; what loses more is written at the edge, so that the others can be told apart
 Gains = list[tuple[str, np.ndarray]]
@@ -85,14 +85,14 @@ def add_gains(axes: Axes, heading: str, gains: Gains, *, least: float = -np.inf,
     return set_labels(axes, x="", y="")
 
 
-def draw_claims(table: pd.DataFrame, *, pairs: Sequence[tuple[str, str]] = CLAIMS, most: float = np.inf) -> Picture:
-    """Draw the paired differences of `pairs` (method, reference), a panel per network and bit width.
+def draw_claims(table: pd.DataFrame, *, pairs: Pairs = "all", most: float = np.inf) -> Picture:
+    """Draw the paired differences of `pairs` (see `claims`), a panel per network and bit width.
 
     Dots are seeds, bars their mean, in points of mAP; the p of `paired_p` stands at the right. `most`: points where the
     axis ends on both sides, so that one ruin does not hide the rest; a mean beyond is written at the edge. Raises
     ValueError where the table has none of the pairs.
     """
-    places = places_of(groups(table))
+    pairs, places = pairs_of(pairs), places_of(groups(table))
     gains = {place: {pair: 100 * differences(table, group, *pair) for pair in pairs} for place, group in places.items()}
     known = [pair for pair in pairs if any(len(of[pair]) for of in gains.values())]
     if not known:
