@@ -20,7 +20,7 @@ from oscillab.data.dataset import CocoFolder
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED, hardware
 from oscillab.train.options import placed
-from oscillab.yolo import zoo
+from oscillab.yolo import checkpoint
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def main(options):
     """Print a line for each split and one for all."""
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(0)
-    model = placed(zoo.load(options.weights), "cpu")
+    model = placed(checkpoint.load(options.weights), "cpu")
     if options.data:
         datasets = [CocoFolder(options.data, split, cache_bytes=0) for split in options.splits]
     else:

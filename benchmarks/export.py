@@ -33,7 +33,7 @@ from oscillab.quant import quant_layers
 from oscillab.quant.exact import exact
 from oscillab.train import accuracy
 from oscillab.train.options import RunOptions, prepare
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def speeds(networks, options):
 
 def measure(path, dataset, folder, options):
     """What is measured of one checkpoint, a mapping."""
-    model = files.load(path)
+    model = checkpoint.load(path)
     small, other = export_onnx(model, folder / "small.onnx"), export_onnx(model, folder / "other.onnx", form="qdq")
     whole = export_float(to_float(model), folder / "float.onnx")
     predictor = load_onnx(small.path)
@@ -171,7 +171,7 @@ def main(options):
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for path in options.weights:
-            dataset = pictures_of(options, files.load(path).task == "segment")
+            dataset = pictures_of(options, checkpoint.load(path).task == "segment")
             rows.append(measure(path, dataset, Path(folder), options))
             print(f"{len(dataset)} pictures of {dataset.name}, {options.size} pixels, {hardware()}")
             for name, value in rows[-1].items():

@@ -1,8 +1,8 @@
 # The public face, one import per name; `attach` reads it when the package is used. tests/test_face.py holds it to 60 names.
 # Networks
 from oscillab.yolo.zoo import build as build
-from oscillab.yolo.files import load as load
-from oscillab.yolo.files import save as save
+from oscillab.yolo.checkpoint import load as load
+from oscillab.yolo.checkpoint import save as save
 from oscillab.yolo.anchors import fit as fit_anchors
 from oscillab.yolo.loss import DetectionLoss as DetectionLoss
 from oscillab.yolo.loss import build_loss as build_loss

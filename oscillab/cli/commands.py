@@ -18,7 +18,8 @@ from oscillab.train.distributed import group
 from oscillab.train.options import RunOptions, placed, prepare
 from oscillab.train.run import QatConfig, prepare_qat, run_correction, run_pretraining, run_qat
 from oscillab.train.spec import TrainSpec
-from oscillab.yolo import begin, files, zoo
+from oscillab.yolo import checkpoint, zoo
+from oscillab.yolo.anchors import auto_anchor
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ def pretrain(options):
     batches = training_batches(options.data, options.run.seed, masks=options.model.endswith("-seg"))
     names = batches.dataset.names
     model = placed(zoo.build(options.model, classes=len(names), names=names), options.run.device)
-    taken = begin.load_matching_weights(model, options.start) if options.start else 0
+    taken = checkpoint.load_matching_weights(model, options.start) if options.start else 0
     choice = {"choice": options.anchors, "seed": options.run.seed}
-    recall = begin.auto_anchor(model, batches.dataset, options.data.size, **choice)
+    recall = auto_anchor(model, batches.dataset, options.data.size, **choice)
     how = {"ema_decay": options.ema_decay, "progress": options.run.progress, "resume": options.resume}
     trained = run_pretraining(model, batches, options.train, options.out, **how)
     if trained.get("interrupted"):
         return trained
-    model = placed(files.load(options.out), options.run.device)
+    model = placed(checkpoint.load(options.out), options.run.device)
     measured = measure(model, held_out(options.data, masks=model.task == "segment"), options.data.size) | {
         "tensors_taken": taken,
         "anchor_recall": recall,
@@ -85,7 +86,7 @@ class Qat(QatConfig):
 def start_qat(options):
     """The quantized, calibrated model and its training batches, before the first step."""
     prepare(options.run)
-    model = files.load(options.weights)
+    model = checkpoint.load(options.weights)
     batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     if is_quantized(model):
         raise ValueError(f"{options.weights} is already quantized; start from a float checkpoint")
@@ -123,7 +124,7 @@ class Correct:
 def correct_file(options):
     """What a QC run measured; the folded detector is written to `options.out`."""
     prepare(options.run)
-    model = files.load(options.weights)
+    model = checkpoint.load(options.weights)
     batches = training_batches(options.data, options.run.seed, masks=model.task == "segment")
     check_classes(model, batches.dataset, options.weights)
     if not is_quantized(model):
@@ -157,7 +158,9 @@ def evaluate_file(options):
     """The measured mAP as a mapping."""
     prepare(options.run)
     size = options.size or (160 if options.data == "scenes" else 640)
-    model = files.open_detector(options.weights)
+    from oscillab.export.predictor import open_detector  # onnx is imported by whoever needs it alone
+
+    model = open_detector(options.weights)
     dataset = held_out(DataOptions(options.data, size, held_out=options.held_out), masks=model.task == "segment")
     check_classes(model, dataset, options.weights)
     return measure(

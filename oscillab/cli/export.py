@@ -9,7 +9,7 @@ import tyro
 
 from oscillab.plot.text import lines, table_text
 from oscillab.train.options import RunOptions, prepare
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 
 # Of a run's folder, the network to take: the best that is there
 NETWORKS = ("ema+qc.pt", "ema.pt", "lsq+qc.pt", "lsq.pt")
@@ -48,7 +48,7 @@ def export(options):
     path = network_of(options.source)
     if options.out.suffix != ".onnx":
         raise ValueError(f"the file to write must end in .onnx, got {options.out}")
-    model = files.load(path)
+    model = checkpoint.load(path)
     common = {"opset": options.opset, "size": options.size}
     if options.fp32:
         written = export_float(model, options.out, **common)

@@ -11,7 +11,7 @@ from oscillab.cli.export import inspect_onnx
 from oscillab.plot.text import table_text
 from oscillab.quant import QuantSpec
 from oscillab.train.options import RunOptions
-from oscillab.yolo import catalogue, checkpoint, zoo
+from oscillab.yolo import checkpoint, zoo
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def models(options):
             "at pixels": entry.published.size,
             "source": entry.published.source,
         }
-        for entry in catalogue.entries()
+        for entry in map(zoo.entry, zoo.MODELS)
     ]
     return {"text": table_text(pd.DataFrame(rows)), "models": rows}
 
@@ -57,7 +57,7 @@ def inspect(options):
     """What a checkpoint holds, also where it is none of the zoo's; bytes and costs of an exported file."""
     if options.file.suffix == ".onnx":
         return inspect_onnx(options.file, options.size)
-    found = zoo.inspect(options.file)
+    found = checkpoint.inspect(options.file)
     parameters = sum(
         tensor.numel()
         for name, tensor in found.state.items()
@@ -67,7 +67,7 @@ def inspect(options):
     quant = asdict(QuantSpec.from_dict(found.quant)) if found.quant else {}
     return {
         "file": options.file.name,
-        "model": found.name or f"none of the zoo's: {checkpoint.foreign(found) or 'a network that nothing here names'}",
+        "model": found.name or f"none of the zoo's: {zoo.foreign(found) or 'a network that nothing here names'}",
         "classes": found.classes,
         "names": ", ".join(found.names or []),
         "strides": ", ".join(str(int(stride)) for stride in found.strides) if found.name else "",

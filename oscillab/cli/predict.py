@@ -25,7 +25,6 @@ from oscillab.plot.detections import paint_detections
 from oscillab.plot.text import table_text
 from oscillab.train.accuracy import as_measured
 from oscillab.train.options import RunOptions, placed, prepare
-from oscillab.yolo import files
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,9 @@ def predict(options):
         raise ValueError(
             f"two pictures are called {twice!r}: their drawings would overwrite each other in {options.out}"
         )
-    model = as_measured(placed(files.open_detector(options.model), options.run.device))
+    from oscillab.export.predictor import open_detector  # onnx is imported by whoever needs it alone
+
+    model = as_measured(placed(open_detector(options.model), options.run.device))
     size = options.size or getattr(getattr(model, "facts", None), "size", None) or 640
     rows = []
     for path in options.images:

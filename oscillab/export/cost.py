@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 
-from oscillab.yolo.catalogue import GFLOPS_SIZE
+from oscillab.yolo.zoo import GFLOPS_SIZE
 
 from .kinds import Kind, kinds_of
 from .reading import facts_of, read

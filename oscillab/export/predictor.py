@@ -1,9 +1,12 @@
 """How is an exported file run with the same call as the torch model?"""
 
+from pathlib import Path
+
 import onnxruntime
 import torch
 from torch import nn
 
+from oscillab.yolo.checkpoint import load
 from oscillab.yolo.graph import check_image_size
 
 from .reading import facts_of, read
@@ -65,3 +68,8 @@ def open_session(proto, path, threads=None):
         return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         raise ValueError(f"{path}: onnxruntime cannot run it: {' '.join(str(error).split()):.200}") from error
+
+
+def open_detector(path):
+    """Return what detects, in eval mode: an exported ONNX file as a `Predictor`, every other file as a `Detector`."""
+    return load_onnx(path) if Path(path).suffix == ".onnx" else load(path)

@@ -8,7 +8,6 @@ control comes after training, on a copy of either.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from oscillab.cli.commands import Qat
 from oscillab.io import shipped
@@ -18,7 +17,7 @@ from oscillab.study.table import run_name
 from oscillab.train.correct import Choices
 from oscillab.train.remedies import QUANTIZERS, REMEDIES
 from oscillab.train.spec import TrainSpec
-from oscillab.yolo import zoo
+from oscillab.yolo import checkpoint, zoo
 
 SLOW_STEP_SIZES = 0.1  # the step sizes' share of the weights' learning rate in the arm "slow_step_sizes"
 PARTIAL = {"qc_scale", "qc_shift", "qc_per_tensor", "bn_affine_and_biases"}  # measured on EMA alone, as in the paper
@@ -155,7 +154,7 @@ def quant_spec(width, first_last_bits=8):
 def checkpoints(options):
     """Network -> float checkpoint; raises ValueError where there is none, or where it holds another network."""
     if options.weights and options.weights.is_file():
-        held = zoo.inspect(options.weights).name
+        held = checkpoint.inspect(options.weights).name
         names = options.model or (held,)
         if tuple(names) != (held,):
             raise ValueError(f"{options.weights} holds {held or 'no network of the zoo'}, not {' '.join(names)}")
@@ -166,7 +165,7 @@ def checkpoints(options):
             raise ValueError(f"unknown model {name!r}, allowed are {', '.join(zoo.MODELS)}")
         if not path.is_file():
             raise ValueError(f"no checkpoint of {name} at {path}: give --weights, or make one with `oscillab pretrain`")
-        if (held := zoo.inspect(path).name) != name:
+        if (held := checkpoint.inspect(path).name) != name:
             raise ValueError(f"{path} holds {held or 'no network of the zoo'}, not {name}")
     return found
 

@@ -17,7 +17,7 @@ from oscillab.study.table import COLUMNS
 from oscillab.train.options import placed, prepare
 from oscillab.train.remedies import CONTROLS
 from oscillab.train.soft_round import soft_rounding
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 
 UNTRAINED = ("fp32", "ptq")  # measured beside the arm "lsq", before its first step
 KEPT = ("qc",)  # controls whose network is kept, for export and for the notebooks
@@ -47,7 +47,7 @@ def train(job):
     model, batches = start_qat(job.qat)
     if job.arm == "lsq" and not any(row["method"] == "ptq" for row in state.rows(job)):
         started = time.perf_counter()
-        add_row(job, "fp32", placed(files.load(job.qat.weights), job.qat.run.device), started)
+        add_row(job, "fp32", placed(checkpoint.load(job.qat.weights), job.qat.run.device), started)
         add_row(job, "ptq", model, time.perf_counter())
     resume = (job.folder / "last.pt").is_file()
     if qat(replace(job.qat, resume=resume), start=(model, batches)).get("interrupted"):
@@ -61,7 +61,7 @@ def measure_method(job, method, start, control):
     trained = job.folder / f"{start}.pt"
     if not trained.is_file():
         raise ValueError(f"{trained}, which {method} is measured from, was removed after the run: give another --out")
-    model = placed(files.load(trained), job.qat.run.device)
+    model = placed(checkpoint.load(trained), job.qat.run.device)
     if control == "soft_rounding":
         context = soft_rounding(model)
     else:
@@ -70,7 +70,7 @@ def measure_method(job, method, start, control):
         options = {"spec": job.correction, "choices": job.choices, "progress": job.qat.run.progress}
         CONTROLS[control](model, batches, **options)
     if control in KEPT:
-        files.save(model, job.folder / f"{start}+{control}.pt")
+        checkpoint.save(model, job.folder / f"{start}+{control}.pt")
     with context:
         add_row(job, method, model, started, recording=recording(job, start), trained=control == "none")
 

@@ -17,7 +17,7 @@ from oscillab.quant import quantize
 from oscillab.study import state
 from oscillab.train.options import placed, prepare
 from oscillab.train.trainer import Trainer
-from oscillab.yolo import zoo
+from oscillab.yolo import checkpoint, zoo
 from oscillab.yolo.loss import build_loss
 
 PROBE_BATCH = 4  # pictures in a measured step
@@ -30,7 +30,7 @@ def check_data(options, jobs):
     needed = 0
     for network, weights in {job.network: job.qat.weights for job in jobs}.items():
         masks = network.endswith("-seg")
-        model = zoo.build(network, zoo.inspect(weights).classes)
+        model = zoo.build(network, checkpoint.inspect(weights).classes)
         for dataset in (training_batches(options.data, 0, masks=masks).dataset, held_out(options.data, masks=masks)):
             check_classes(model, dataset, weights)
         count = sum(job.network == network and not job.folder.exists() for job in jobs)
@@ -89,7 +89,7 @@ def seconds_per_picture(options, job):
     """The seconds that a picture takes in a training step of the job's network, measured now, on its device."""
     prepare(job.qat.run)
     size, device = options.data.size, job.qat.run.device
-    classes = zoo.inspect(job.qat.weights).classes
+    classes = checkpoint.inspect(job.qat.weights).classes
     images = torch.randint(0, 256, (PROBE_BATCH, 3, size, size), dtype=torch.uint8)
     model = quantize(placed(zoo.build(job.network, classes), "cpu"), job.qat.quant, [images.float() / 255])
     trainer = Trainer(placed(model, device), build_loss(model), [None], job.qat.train, progress=False)

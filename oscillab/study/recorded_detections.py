@@ -19,7 +19,7 @@ from oscillab.io import write_json
 from oscillab.provenance import SHIPPED
 from oscillab.quant import quant_layers
 from oscillab.train.accuracy import as_measured
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 
 FORMAT, VERSION = "oscillab detections", 1
 METHODS = ("lsq", "ema", "lsq+qc", "ema+qc")
@@ -46,7 +46,7 @@ class Options:
 def recorded(options):
     """All that is kept, in what JSON holds."""
     networks = {"fp32": options.float_weights} | {name: options.folder / f"{name}.pt" for name in METHODS}
-    models = {name: files.load(path) for name, path in networks.items()}
+    models = {name: checkpoint.load(path) for name, path in networks.items()}
     scenes = Scenes(max(options.pictures) + 1, split="val", size=options.size)
     samples = {number: scenes.sample(number) for number in options.pictures}
     truth = {number: rows_of(sample.boxes, sample.labels) for number, sample in samples.items()}

@@ -7,7 +7,7 @@ import torch
 
 from oscillab.io import atomic_write
 from oscillab.train.trainer import Callback
-from oscillab.yolo import archive
+from oscillab.yolo import pt_file
 
 
 def save_run(path, trainer, **parts):
@@ -26,7 +26,7 @@ def continue_from(path, trainer, **parts):
     """The step that the run goes on from, with everything set as it was when `save_run` wrote `path`, in that order."""
     if not Path(path).is_file():
         raise ValueError(f"nothing to resume: {path} is missing; start without resume")
-    state = archive.read(path)
+    state = pt_file.read(path)
     if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
     _check_network(path, state["model"], trainer.model.state_dict())

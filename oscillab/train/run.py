@@ -26,7 +26,7 @@ from oscillab.train.options import placed
 from oscillab.train.remedies import AVERAGES, treat
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Callback, Trainer
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import build_loss
 
 
@@ -71,7 +71,7 @@ def run_pretraining(
     trainer.fit()
     if trainer.interrupted:
         return interruption(trainer, last)
-    files.save(ema.model, out, half=True)
+    checkpoint.save(ema.model, out, half=True)
     return {"steps": trainer.step, "seconds": trainer.seconds}
 
 
@@ -136,7 +136,7 @@ def run_qat(
     measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay, "processes": members.count}
     if members.leader:
         for name, network in {"lsq": model, **{name: average.model for name, average in averages.items()}}.items():
-            files.save(remedy.settle(network), out / f"{name}.pt")
+            checkpoint.save(remedy.settle(network), out / f"{name}.pt")
         write_json(out / "run.json", (about or {}) | measured)
         last.unlink(missing_ok=True)
     members.wait()  # for the files, which another command may read next
@@ -167,7 +167,7 @@ def run_correction(
     progress = progress and members.leader
     fold(correct(model, batches, spec=spec, choices=choices, progress=progress, members=members))
     if members.leader:
-        files.save(model, out)
+        checkpoint.save(model, out)
     members.wait()
     return {"steps": spec.epochs * len(batches), "out": str(out)}
 

@@ -1,14 +1,19 @@
-"""Do the anchor boxes suit the objects of a data set, and which would suit them better?
+"""Tell whether anchor boxes suit the objects of a data set, and fit others that do (YOLOv5's AutoAnchor).
 
-YOLOv5's AutoAnchor, on sizes of boxes alone: an anchor can answer for an object where neither side is more than
+On sizes of boxes alone: an anchor can answer for an object where neither side is more than
 `threshold` times the other's (`loss.match`). Where the given anchors reach nearly all objects (`recall` above
 `ENOUGH`), better keep them: weights trained before know them. Otherwise `fit` finds others, by k-means and then by
-chance mutations; nothing here changes a model (`model.head.set_anchors` does).
+chance mutations.
 """
 
-from typing import NamedTuple
+import logging
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from .graph import Detector
+
+logger = logging.getLogger(__name__)
 
 ENOUGH = 0.98  # recall above which the official code keeps the anchors it has
 LEAST_SIDE = 2.0  # pixels; boxes with neither side as long are left out of a fit
@@ -24,8 +29,35 @@ class Suitability(NamedTuple):
     anchors_per_box: float  # that can answer for a box, on the average
 
 
-def box_sizes(ground_truth, size):
-    """Width and height (n, 2) in pixels of a data set's boxes, its images' longer sides being `size` pixels.
+def auto_anchor(model: Detector, dataset: Any, size: int, *, choice: str = "keep", seed: int = 0) -> float:
+    """Return the best possible recall (0..1) of the anchors that `model` has now, on boxes of `dataset` at `size` pixels.
+
+    Where they reach too few boxes ("auto") others take their place, in place and before the loss is built, if those
+    reach more; ("keep") a warning names the option. Raises ValueError where the data set holds no box.
+    """
+    if choice not in ("keep", "auto"):
+        raise ValueError(f"anchors must be keep or auto, got {choice}")
+    sizes = box_sizes(dataset.ground_truth(), size)
+    recall = suitability(sizes, model.anchors.cpu().numpy()).recall
+    if recall > ENOUGH:
+        logger.info("anchors: kept, they can answer for %.1f %% of the boxes at %d pixels", 100 * recall, size)
+        return recall
+    few = f"anchors: at {size} pixels they can answer for {100 * recall:.1f} % of the boxes, {100 * ENOUGH:g} % are enough"
+    if choice == "keep":
+        logger.warning("%s; --anchors auto fits others to this data", few)
+        return recall
+    others = fit(sizes, seed=seed)
+    better = suitability(sizes, others).recall
+    if better <= recall:
+        logger.warning("%s; kept, as those fitted to this data reach no more (%.1f %%)", few, 100 * better)
+        return recall
+    model.head.set_anchors(others)
+    logger.warning("%s; others, fitted to this data, took their place and reach %.1f %%", few, 100 * better)
+    return better
+
+
+def box_sizes(ground_truth: dict[str, Any], size: int) -> np.ndarray:
+    """Return width and height (n, 2) in pixels of a data set's boxes, its images' longer sides being `size` pixels.
 
     `ground_truth` is a dictionary in COCO's format, as data sets give it; crowds do not count. Raises ValueError where
     it holds no box.
@@ -36,8 +68,8 @@ def box_sizes(ground_truth, size):
     return checked(sizes)
 
 
-def suitability(sizes, anchors, *, threshold=4.0):
-    """The `Suitability` of anchors (…, 2) for boxes of `sizes` (n, 2), width and height in one unit.
+def suitability(sizes: Any, anchors: Any, *, threshold: float = 4.0) -> Suitability:
+    """Return the `Suitability` of anchors (…, 2) for boxes of `sizes` (n, 2), width and height in one unit.
 
     >>> suitability([[10, 10], [20, 10]], [[10, 10], [100, 100]])
     Suitability(recall=1.0, fitness=0.75, anchors_per_box=1.0)
@@ -47,8 +79,16 @@ def suitability(sizes, anchors, *, threshold=4.0):
     return Suitability(float(near.any(1).mean()), fitness_of(best, threshold), float(near.sum(1).mean()))
 
 
-def fit(sizes, *, levels=3, per_level=3, threshold=4.0, generations=1000, seed=0):
-    """Anchors (levels, per_level, 2) in the unit of `sizes` (n, 2, pixels), from small to large, for `set_anchors`.
+def fit(
+    sizes: Any,
+    *,
+    levels: int = 3,
+    per_level: int = 3,
+    threshold: float = 4.0,
+    generations: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return anchors (levels, per_level, 2) in the unit of `sizes` (n, 2, pixels), from small to large, for `set_anchors`.
 
     k-means in units of each side's spread, then `generations` of random mutations of which those stay that raise the
     official fitness. Half precision holds the result. Raises ValueError for fewer boxes than anchors.
@@ -65,8 +105,8 @@ def fit(sizes, *, levels=3, per_level=3, threshold=4.0, generations=1000, seed=0
     return anchors.astype(np.float32).reshape(levels, per_level, 2)
 
 
-def likenesses(sizes, anchors):
-    """How alike boxes (n, 2) and anchors (k, 2) are, (n, k) in 0..1: the smallest of the sides' ratios.
+def likenesses(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Return how alike boxes (n, 2) and anchors (k, 2) are, (n, k) in 0..1: the smallest of the sides' ratios.
 
     1 is equal; 1 / 4 where a side is four times the other's, whichever is longer.
     """
@@ -74,19 +114,19 @@ def likenesses(sizes, anchors):
     return np.minimum(ratio, 1 / ratio).min(2)
 
 
-def fitness_of(best, threshold):
-    """The mean of each box's best likeness (n,), 0 for a box that no anchor can answer for."""
+def fitness_of(best: np.ndarray, threshold: float) -> float:
+    """Return the mean of each box's best likeness (n,), 0 for a box that no anchor can answer for."""
     return float((best * (best > 1 / threshold)).mean())
 
 
-def cluster(points, count, generator):
-    """The best of several k-means of points (n, 2): `count` centres (count, 2) of the least squared distance."""
+def cluster(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the best of several k-means of points (n, 2): `count` centres (count, 2) of the least squared distance."""
     found = [lloyd(points, spread_start(points, count, generator)) for _ in range(RESTARTS)]
     return min(found, key=lambda centres: distances(points, centres).min(1).sum())
 
 
-def spread_start(points, count, generator):
-    """Points to start k-means from, (count, 2), each drawn in proportion to its distance from those before."""
+def spread_start(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return points to start k-means from, (count, 2), each drawn in proportion to its distance from those before."""
     centres = points[generator.integers(len(points), size=1)]
     while len(centres) < count:
         far = distances(points, centres).min(1)
@@ -94,8 +134,8 @@ def spread_start(points, count, generator):
     return centres
 
 
-def lloyd(points, centres):
-    """The centres after k-means: every point joins its nearest one, every centre moves to the mean of its points."""
+def lloyd(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the centres after k-means: every point joins its nearest one, every centre moves to the mean of its points."""
     for _ in range(ROUNDS):
         nearest = distances(points, centres).argmin(1)
         counts = np.bincount(nearest, minlength=len(centres))[:, None]
@@ -104,13 +144,15 @@ def lloyd(points, centres):
     return centres
 
 
-def distances(points, centres):
-    """The squared distance (n, k) of every point (n, 2) from every centre (k, 2)."""
+def distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the squared distance (n, k) of every point (n, 2) from every centre (k, 2)."""
     return np.square(points[:, None] - centres[None]).sum(2)
 
 
-def evolve(sizes, anchors, generations, threshold, generator):
-    """Anchors (k, 2) at least as fit as those given: of each generation's mutations the better one lives on."""
+def evolve(
+    sizes: np.ndarray, anchors: np.ndarray, generations: int, threshold: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Return anchors (k, 2) at least as fit as those given: of each generation's mutations the better one lives on."""
     fitness = fitness_of(likenesses(sizes, anchors).max(1), threshold)
     for _ in range(generations):
         changed = generator.random(anchors.shape) < MUTATION_SHARE
@@ -122,8 +164,8 @@ def evolve(sizes, anchors, generations, threshold, generator):
     return anchors
 
 
-def checked(sizes):
-    """`sizes` as an array (n, 2) of float64; raises ValueError unless they are finite, above 0, and one or more."""
+def checked(sizes: Any) -> np.ndarray:
+    """Return `sizes` as an array (n, 2) of float64; raises ValueError unless they are finite, above 0, and one or more."""
     sizes = np.asarray(sizes, np.float64)
     if not sizes.size:
         raise ValueError("anchors need boxes to suit: the data set holds none")

@@ -1,26 +1,30 @@
-"""Which network does a checkpoint hold: its weights, classes, anchors and strides?
+"""Save and load detectors: official YOLOv5 and YOLOv7 files, oscillab's own (float or quantized), plain state_dicts.
 
-Read are official YOLOv5 and YOLOv7 files (a pickled module, full or stripped), this project's own, and plain
-`state_dict`s. Nothing in a file is run (`unpickle.py`), and nothing in it is taken for plain before it is looked at.
+Nothing in a file is run (`pt_file.py`), and nothing in it is taken for plain before it is looked at.
 """
 
-from dataclasses import dataclass
-from itertools import islice
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-from . import archive
+from oscillab.io import atomic_write
+from oscillab.quant import QuantSpec, integer_state, is_quantized, quant_layers, quantize
+from oscillab.quant.fold import corrections, insert
+
+from . import pt_file, zoo
+from .fuse import fuse
+from .graph import Detector
 from .heads import COEFFICIENTS
-from .unpickle import Inert
+from .official import class_names, plain, read_official, tensors
 
-FORMAT = "oscillab"
-CLASSIFIERS = (".Classify", ".ClassificationModel")
+logger = logging.getLogger(__name__)
 
-# Bounds on what is walked, far above any real network: a few bytes of pickle can describe a tree without end.
-MAX_MODULES = 10_000  # YOLOv5x has 567
-MAX_DEPTH = 16  # YOLOv5x has 5
-MAX_OWN_TENSORS = 100  # of one module; a BatchNorm has 5
-MAX_KEY = 500  # characters
+FORMAT, VERSION = "oscillab", 1
 
 
 @dataclass(frozen=True)
@@ -29,154 +33,180 @@ class Checkpoint:
 
     path: str
     state: dict[str, Tensor]  # as state_dict() gives it, in its order and precision
-    name: str | None = None  # a name of the zoo, where the file tells (or `zoo.inspect` finds) it
+    name: str | None = None  # a name of the zoo, where the file tells (or `inspect` finds) it
     classes: int | None = None
     names: list[str] | None = None  # of the classes
     anchors: Tensor | None = None  # (levels, anchors, 2) in pixels
     strides: tuple[int, ...] = (8, 16, 32)
+    size: int | None = None  # pixels, of the longer side of the images that it was trained with
     epoch: int | None = None  # -1 in official files whose training is over
     quant: dict | None = None  # the QuantSpec's fields of a quantized network
+    corrected: bool = False  # whether QC is in it, not folded
     activations: frozenset[str] = frozenset()  # class names; empty where only tensors were saved
     bn: tuple[float, float] | None = None  # eps and momentum of its BatchNorms, where the file holds one pair
     kinds: frozenset[str] = frozenset()  # dotted names of its modules' classes; empty where only tensors were saved
+    notes: tuple[str, ...] = ()  # what of the file was not taken as it is, in words
 
     @property
-    def fused(self):
+    def fused(self) -> bool:
         """Whether its BatchNorms are folded into the convolutions."""
         return not any(key.endswith("running_mean") for key in self.state)
 
 
-def read(path):
-    """The `Checkpoint` at `path`. Raises ValueError, one line that names the file, where it holds none."""
-    content = archive.read(path)
+def save(model: Detector, path: Path | str, *, half: bool = False, size: int | None = None, **extra: Any) -> Path:
+    """Write the detector to `path`, whole or not at all, and return it.
+
+    `half`: floats in half precision, half the size; of a quantized network step sizes stay as they are and every integer
+    state stays the same. `size`: pixels of the images that it was trained with (the model's own if None). `extra`: more
+    entries of plain containers and tensors. Raises ValueError for a number that half precision cannot hold.
+    """
+    spec = getattr(model, "quant_spec", None)
+    entries = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": model.name,
+        "classes": model.classes,
+        "names": list(model.names),
+        "size": model.size if size is None else size,
+        "quant": None if spec is None else asdict(spec),
+        "corrected": bool(corrections(model)),
+        "model": halved(model) if half else model.state_dict(),
+    }
+    with atomic_write(path) as temporary:
+        torch.save(entries | extra, temporary)
+    return Path(path)
+
+
+def load(path: Path | str) -> Detector:
+    """Return the detector in a checkpoint, float or quantized, in eval mode and float32.
+
+    `.names`, `.anchors` (3, 3, 2) in pixels, `.strides` and `.size` come with it. A file whose BatchNorms are folded gives
+    a fused network, with a warning, as such a one cannot be trained well. Raises ValueError, one line that names the file
+    and what is wrong with it, for one that does not fit a model of the zoo entirely.
+    """
+    found = inspect(path)
+    if found.name is None:
+        raise ValueError(f"{path}: {zoo.misfit(found)}")
+    problem = zoo.difference(found, found.name) if found.quant is None else None
+    if problem is not None:
+        raise ValueError(f"{path}: says that it holds {found.name}, but {problem}")
+    for note in found.notes:
+        logger.warning("%s: %s", path, note)
+    names = found.names
+    if names is not None and len(names) != found.classes:
+        logger.warning("%s: %d names for %d classes, numbers are used", path, len(names), found.classes)
+        names = None
     try:
-        facts = read_own(content) if is_own(content) else read_official(content)
+        model = zoo.build(found.name, found.classes or 80, names=names)
+        model.size = found.size
+        if found.quant is not None:
+            quantize(model, QuantSpec.from_dict(found.quant), None)
+            model = insert(model) if found.corrected else model
+        elif found.fused:
+            logger.warning("%s: its BatchNorms are folded away: good to evaluate and to export, not to train", path)
+            model = fuse(model)
+        model.load_state_dict(found.state)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split()):.200}") from error
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d) and found.bn is not None:
+            layer.eps, layer.momentum = found.bn
+    return model.eval()
+
+
+@torch.no_grad()
+def halved(model: nn.Module) -> dict[str, Tensor]:
+    """Return a state_dict in half precision with the step sizes and the integer states of `model`.
+
+    A weight that rounding moves across a bin edge takes the next number on its own side. Raises ValueError where half
+    precision is too coarse or too small a range.
+    """
+    state = model.state_dict()
+    made = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    for name, layer in quant_layers(model).items():
+        made |= {key: state[key] for key in state if key.startswith((f"{name}.weight_quant", f"{name}.input_quant"))}
+        grid, weight = layer.weight_quantizer, made[f"{name}.weight"]
+        states = layer.integer_state()
+
+        def moved(weight: Tensor) -> Tensor:
+            return integer_state(weight.to(layer.weight), layer.weight_step_size(), grid.low, grid.high) - states  # noqa: B023
+
+        back = np.nextafter(weight.cpu().numpy(), -moved(weight).sign().mul(np.inf).nan_to_num(0).half().cpu().numpy())
+        made[f"{name}.weight"] = weight = torch.where(moved(weight) == 0, weight, torch.from_numpy(back).to(weight))
+        if moved(weight).any():
+            raise ValueError(
+                f"half precision is too coarse for the integer states of layer {name!r}; save without half"
+            )
+    for key, tensor in made.items():
+        if not torch.equal(tensor.isfinite(), state[key].isfinite()):
+            raise ValueError(f"half precision cannot hold the numbers of {key!r}, up to {state[key].abs().max():.3g}")
+    return made
+
+
+def load_matching_weights(model: Detector, path: Path | str) -> int:
+    """Take into `model`, in place, every tensor of its name and shape from a float checkpoint; return how many.
+
+    BN statistics and anchors are among them; the others stay as they are. Raises ValueError for a quantized checkpoint,
+    for one whose BatchNorms are folded, and where nothing matches.
+    """
+    source = load(path)
+    given, own = source.state_dict(), model.state_dict()
+    if is_quantized(source) or not any(key.endswith("running_mean") for key in given):
+        kind = "quantized" if is_quantized(source) else "fused (its BatchNorms are folded away)"
+        raise ValueError(f"{path} is {kind}; start from a float checkpoint with BatchNorms")
+    taken = {key: given[key] for key, value in own.items() if key in given and given[key].shape == value.shape}
+    if not taken:
+        raise ValueError(f"{path}: no tensor of {source.name} has the name and shape of one of {model.name}'s")
+    model.load_state_dict(taken, strict=False)
+    share = sum(map(torch.numel, taken.values())) / sum(map(torch.numel, own.values()))
+    words = "%s: took %d of %d tensors of %s, %.1f %% of its numbers; the others start at random"
+    logger.info(words, path, len(taken), len(own), model.name, 100 * share)
+    return len(taken)
+
+
+def inspect(path: Path | str) -> Checkpoint:
+    """Return the `Checkpoint` at `path`, with the `name` of the model that its weights fit where the file tells none."""
+    found = read(path)
+    return found if found.name is not None else replace(found, name=zoo.recognise(found))
+
+
+def read(path: Path | str) -> Checkpoint:
+    """Return the `Checkpoint` at `path`. Raises ValueError, one line that names the file, where it holds none."""
+    content = pt_file.read(path)
+    try:
+        own = isinstance(content, dict) and content.get("format") == FORMAT
+        facts = read_own(content) if own else read_official(content)
         return Checkpoint(path=str(path), **facts | read_head(facts))
-    except archive.DAMAGE as error:
+    except pt_file.DAMAGE as error:
         reason = f"its network is malformed ({type(error).__name__}: {error})"
     except ValueError as error:
         reason = str(error)
     raise ValueError(f"{path}: {' '.join(reason.split()):.300}")
 
 
-def foreign(found):
-    """What kind of network outside the zoo a `Checkpoint` holds, in words, None where nothing tells."""
-    levels = [len(tensor) for key, tensor in found.state.items() if key.endswith(".anchors") and tensor.ndim == 3]
-    if any(kind.startswith("ultralytics.") for kind in found.kinds) or any(".dfl." in key for key in found.state):
-        return "a network of the ultralytics package (YOLOv8 and later, or YOLOv5u)"
-    classifies = any(kind.endswith(CLASSIFIERS) for kind in found.kinds)
-    if classifies or any(key.endswith(".linear.weight") for key in found.state):
-        return "a classification network, which predicts no boxes"
-    if len(found.strides) == 4 or 4 in levels:
-        return "a P6 network, with a fourth level of stride 64"
-    return None
-
-
-def is_own(content):
-    """Whether `content` is a checkpoint of this project."""
-    return isinstance(content, dict) and content.get("format") == FORMAT
-
-
-def read_own(content):
-    """The fields of a `Checkpoint` from this project's own format, version 1."""
-    if content.get("version") != 1:
-        raise ValueError("its format version must be 1; a newer oscillab may have written it")
-    kinds = {"name": str, "classes": int, "epoch": int, "quant": dict}
+def read_own(content: dict) -> dict[str, Any]:
+    """Return the fields of a `Checkpoint` from this project's own format."""
+    if content.get("version") != VERSION:
+        raise ValueError(f"its format version must be {VERSION}; a newer oscillab may have written it")
+    kinds = {"name": str, "classes": int, "epoch": int, "quant": dict, "size": int}
     fields = {key: plain(content.get(key), kind) for key, kind in kinds.items()}
-    return {"state": tensors(content["model"]), "names": class_names(content.get("names")), **fields}
-
-
-def read_official(content):
-    """The fields of a `Checkpoint` from an official file's content, the averaged weights (`ema`) preferred."""
-    content = content if isinstance(content, dict) else {"model": content}
-    epoch = plain(content.get("epoch"), int)
-    model = content.get("ema") or content.get("model") or content
-    if isinstance(model, dict):
-        return {"state": tensors(model), "epoch": epoch}
-    if not (isinstance(model, Inert) and isinstance(model.state, dict) and "_modules" in model.state):
-        raise ValueError("holds no network: neither a pickled module under 'ema' or 'model' nor a state_dict")
-    modules = list(islice(walk(model), MAX_MODULES + 1))
-    if len(modules) > MAX_MODULES:
-        raise ValueError(f"its network must have at most {MAX_MODULES} modules")
-    return {
-        "state": {key: tensor for prefix, module in modules for key, tensor in own_tensors(prefix, module)},
-        "classes": plain(model.state.get("nc"), int),
-        "names": class_names(model.state.get("names")),
-        "epoch": epoch,
-        **read_modules(module for _, module in modules),
-        **read_strides(model.state.get("stride")),
+    names, notes = class_names(content.get("names"))
+    return {"state": tensors(content["model"]), "names": names, "notes": notes, **fields} | {
+        "quant": fields["quant"] or None,
+        "corrected": content.get("corrected") is True,
     }
 
 
-def walk(module, prefix="", depth=0):
-    """(prefix of its keys, record) of a pickled module and of all below it, in the order of `state_dict()`."""
-    if depth > MAX_DEPTH or len(prefix) > MAX_KEY:
-        raise ValueError(f"its modules must be at most {MAX_DEPTH} deep, with keys of at most {MAX_KEY} characters")
-    yield prefix, module
-    for name, child in module.state["_modules"].items():
-        yield from walk(child, f"{prefix}{name}.", depth + 1)
-
-
-def own_tensors(prefix, module):
-    """(key, tensor) of a pickled module's own parameters and of the buffers that a state_dict holds."""
-    left_out = module.state.get("_non_persistent_buffers_set")
-    left_out = left_out.arguments[0] if isinstance(left_out, Inert) and left_out.arguments else ()
-    parameters, buffers = module.state["_parameters"], module.state["_buffers"]
-    if len(parameters) + len(buffers) + len(left_out) > MAX_OWN_TENSORS:
-        raise ValueError(f"a module must have at most {MAX_OWN_TENSORS} tensors of its own")
-    both = (*parameters.items(), *buffers.items())
-    return [(prefix + name, tensor) for name, tensor in both if isinstance(tensor, Tensor) and name not in left_out]
-
-
-def read_modules(modules):
-    """What the pickled modules tell beyond their tensors: their classes, activations and constants of BatchNorm."""
-    activations, pairs, kinds = set(), set(), set()
-    for module in modules:
-        kind = module.name.split(".")[-1]
-        kinds.add(module.name)
-        if ".activation." in module.name:
-            activations.add(kind)
-        if kind == "BatchNorm2d":
-            pair = module.state["eps"], module.state["momentum"]
-            pairs.update({pair} if all(isinstance(value, float) for value in pair) else ())
-    bn = pairs.pop() if len(pairs) == 1 else None
-    return {"activations": frozenset(activations), "bn": bn, "kinds": frozenset(kinds)}
-
-
-def read_strides(stride):
-    """The strides, where the pickled attribute is a tensor of a few."""
-    found = isinstance(stride, Tensor) and stride.ndim == 1 and len(stride) <= 8
-    return {"strides": tuple(int(pixels) for pixels in stride)} if found else {}
-
-
-def plain(value, kind):
-    """`value`, which must be None or a `kind`."""
-    if value is not None and not isinstance(value, kind):
-        raise ValueError(f"holds a {type(value).__name__} where a {kind.__name__} belongs")
-    return value
-
-
-def tensors(state):
-    """`state`, after a check that it maps names to tensors."""
-    if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise ValueError("holds no network: expected a state_dict, a mapping of names to tensors")
-    return state
-
-
-def class_names(names):
-    """The class names as a list of str from the list or the dict by class index that files hold, None without any."""
-    names = [names[index] for index in sorted(names)] if isinstance(names, dict) else names
-    return list(names) if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else None
-
-
-def read_head(facts):
-    """The anchors, and the number of classes unless the file told it, from the head's tensors."""
-    found = {}
+def read_head(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the anchors, and the number of classes unless the file told it, from the head's tensors."""
+    found: dict[str, Any] = {}
     strides = facts.get("strides", Checkpoint.strides)
     coefficients = COEFFICIENTS if any(".proto." in key for key in facts["state"]) else 0
     for key, tensor in facts["state"].items():
         if key.endswith(".anchors") and tensor.ndim == 3 and len(tensor) == len(strides):
-            found["anchors"] = tensor.float() * tensor.new_tensor(strides).float().view(-1, 1, 1)
+            found["anchors"] = tensor.float() * tensor.new_tensor(strides).float().view(
+                -1, 1, 1
+            )  # (levels, anchors, 2)
         if key.endswith(".m.0.bias") and facts.get("classes") is None:
             found["classes"] = len(tensor) // 3 - 5 - coefficients
     return found

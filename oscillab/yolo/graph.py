@@ -30,6 +30,7 @@ class Detector(nn.Module):
         super().__init__()
         self.name = name
         self.names = list(names)
+        self.size: int | None = None  # pixels, of the longer side of the images that it was trained with
         self.sources, self.model = assemble(rows)
         # Maps that a later row reads; every other map is let go as soon as the next row has used it.
         self.kept = {s for i, source in enumerate(self.sources) for s in as_tuple(source) if s != i - 1}

@@ -93,7 +93,8 @@ class GridDetect(Detect):
 
 class ImplicitDetect(GridDetect):
     """The head of YOLOv7's training graph (official: IDetect): a learned offset before each convolution, a learned
-    factor after it, one number a channel."""
+    factor after it, one number a channel.
+    """
 
     def __init__(self, channels_in, classes, anchors):
         super().__init__(channels_in, classes, anchors)

@@ -143,7 +143,9 @@ class DetectionLoss:
         """Return the total, and the parts after their gains, detached."""
         gains = self.scaled_gains(image_size)
         items = {name: gains[name] * part for name, part in parts.items()}
-        return sum(items.values(), items["box"].new_zeros(())) * batch_size, {name: item.detach() for name, item in items.items()}
+        return sum(items.values(), items["box"].new_zeros(())) * batch_size, {
+            name: item.detach() for name, item in items.items()
+        }
 
     def scaled_gains(self, image_size: int) -> dict[str, float]:
         """Return the gain of each part, a dict of floats, for an image of `image_size` pixels."""

@@ -1,33 +1,51 @@
-"""Which detectors are there, and how does a name or a file become one?"""
+"""Build the detectors of the zoo by name, and say what is known of each: size, cost, published accuracy."""
 
-import logging
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import checkpoint, v5, v7
+from oscillab.quant.hooks import Hooks
+
+from . import tables
+from .blocks import Upsample
 from .fuse import fuse
-from .graph import Detector
+from .graph import Detector, Row
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 # name -> function(classes) that gives the layer table
-MODELS = {
-    **{f"yolov5{size}": partial(v5.rows, size) for size in v5.SIZES},
-    **{f"yolov5{size}-seg": partial(v5.rows, size, segment=True) for size in v5.SIZES},
-    "yolov7-tiny": partial(v7.tiny_rows, "training"),
-    "yolov7-tiny-deploy": partial(v7.tiny_rows, "deploy"),
-    "yolov7": partial(v7.rows, "training"),
-    "yolov7-deploy": partial(v7.rows, "deploy"),
-    "yolov7-seg": partial(v7.rows, "segment"),
+MODELS: dict[str, Callable[[int], list[Row]]] = {
+    **{f"yolov5{size}": partial(tables.v5_rows, size) for size in tables.SIZES},
+    **{f"yolov5{size}-seg": partial(tables.v5_rows, size, segment=True) for size in tables.SIZES},
+    "yolov7-tiny": partial(tables.v7_tiny_rows, "training"),
+    "yolov7-tiny-deploy": partial(tables.v7_tiny_rows, "deploy"),
+    "yolov7": partial(tables.v7_rows, "training"),
+    "yolov7-deploy": partial(tables.v7_rows, "deploy"),
+    "yolov7-seg": partial(tables.v7_rows, "segment"),
 }
 MAX_CLASSES = 100_000
+# Kinds of networks outside the zoo, by what is in a key of theirs
+FOREIGN = {
+    ".dfl.": "a network of the ultralytics package (YOLOv8 and later, or YOLOv5u)",
+    ".linear.weight": "a classification network, which predicts no boxes",
+    ".module_list.": "a Darknet-style network (YOLOv3 or YOLOv4)",
+    ".head.cls_preds.": "a YOLOX network",
+    ".bbox_head.": "a network of MMDetection",
+    ".transformer.": "a transformer, such as DETR",
+    ".backbone.body.": "a detector of torchvision",
+    ".layer1.0.conv1.": "a ResNet, which predicts no boxes",
+}
+GFLOPS_SIZE = 640  # pixels, the side of the square image that costs are quoted for
+COSTS = {nn.BatchNorm2d: 8, Upsample: 2}  # operations per number of the output
 
 
-def build(name, classes=80, *, names=None):
-    """A new `Detector` called `name` for `classes` classes, with PyTorch's own random start and the official biases.
+def build(name: str, classes: int = 80, *, names: Iterable[str] | None = None) -> Detector:
+    """Return a new `Detector` called `name`, with PyTorch's own random start and the official biases.
 
     `names` are the classes' names (their numbers if None). Raises ValueError for an unknown name, for a number of
     classes outside 1..100000, and for a number of names other than `classes`.
@@ -42,52 +60,33 @@ def build(name, classes=80, *, names=None):
     return Detector(name, MODELS[name](classes), names=names)
 
 
-def load(path):
-    """The float `Detector` in the checkpoint at `path`, in eval mode and float32, with its own classes and anchors.
-
-    Official and own files are read without running anything in them (`checkpoint.py`). A file whose BatchNorms are
-    folded gives a fused network (`fuse.fuse`), with a warning, as such a one cannot be trained well. Raises
-    ValueError, one line that names the file, the key and the remedy, for a file that does not fit a model of the zoo
-    entirely.
-    """
-    found = inspect(path)
-    if found.quant is not None:
-        raise ValueError(f"{path}: holds a quantized network, open it with oscillab.load(path)")
-    if found.name is None:
-        raise ValueError(f"{path}: {misfit(found)}")
-    problem = difference(found, found.name)
-    if problem is not None:
-        raise ValueError(f"{path}: says that it holds {found.name}, but {problem}")
-    names = found.names
-    if names is not None and len(names) != found.classes:
-        logger.warning("%s: %d names for %d classes, numbers are used", path, len(names), found.classes)
-        names = None
-    model = build(found.name, found.classes, names=names)
-    if found.fused:
-        logger.warning("%s: its BatchNorms are folded away: good to evaluate and to export, not to train", path)
-        model = fuse(model)
-    model.load_state_dict(found.state)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d) and found.bn is not None:
-            layer.eps, layer.momentum = found.bn
-    return model.eval()
+@lru_cache(maxsize=128)
+def blueprint(name: str, classes: int, *, fused: bool = False) -> Detector:
+    """Return the model called `name` without memory for its weights (on the meta device), to compare shapes with."""
+    with torch.device("meta"):
+        model = build(name, classes).eval()
+        return fuse(model) if fused else model
 
 
-def inspect(path):
-    """The `Checkpoint` at `path`, with the `name` of the model that its weights fit where the file tells none."""
-    found = checkpoint.read(path)
-    if found.name is not None:
-        return found
-    return replace(found, name=next((name for name in MODELS if difference(found, name) is None), None))
+@lru_cache(maxsize=128)
+def layout(name: str, classes: int, fused: bool) -> dict[str, tuple[int, ...]]:
+    """Return the keys and shapes of the weights of the model called `name`, in their order."""
+    model = blueprint(name, classes, fused=fused)
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
-def difference(found, name):
-    """The first way in which a `Checkpoint` differs from the model called `name`, in words; None if it fits."""
+def recognise(found: "Checkpoint") -> str | None:
+    """Return the name of the model that a checkpoint's weights fit, None where there is none."""
+    return next((name for name in MODELS if difference(found, name) is None), None)
+
+
+def difference(found: "Checkpoint", name: str) -> str | None:
+    """Return the first way in which a checkpoint differs from the model called `name`, in words; None if it fits."""
     try:
-        wanted = layout(name, found.classes, found.fused)
+        wanted = layout(name, found.classes or 0, found.fused)
     except ValueError as error:
         return str(error)
-    model = blueprint(name, found.classes, fused=found.fused)
+    model = blueprint(name, found.classes or 0, fused=found.fused)
     given = {key: tuple(tensor.shape) for key, tensor in found.state.items()}
     for key, shape in wanted.items():
         if key not in given:
@@ -105,16 +104,16 @@ def difference(found, name):
     return None
 
 
-def misfit(found):
-    """Why a `Checkpoint` fits no model of the zoo, and what would, in words."""
+def misfit(found: "Checkpoint") -> str:
+    """Say why a checkpoint fits no model of the zoo, and what would."""
     remedy = f"Give a checkpoint of one of {', '.join(MODELS)}"
-    foreign = checkpoint.foreign(found)
-    if foreign is not None:
-        return f"holds {foreign}. {remedy}"
+    kind = foreign(found)
+    if kind is not None:
+        return f"holds {kind}. {remedy}"
     classes = found.classes if found.classes in range(1, MAX_CLASSES + 1) else 80
 
-    def shared_count(name):
-        wanted = layout(name, classes, found.fused)
+    def shared_count(name: str) -> int:
+        wanted = layout(name, classes or 80, found.fused)
         return sum(wanted.get(key) == tuple(tensor.shape) for key, tensor in found.state.items())
 
     nearest = max(MODELS, key=shared_count)
@@ -122,16 +121,84 @@ def misfit(found):
     return f"its weights fit no model of the zoo; nearest is {nearest}, but {problem}. {remedy}"
 
 
-@lru_cache(maxsize=128)
-def layout(name, classes, fused):
-    """The keys and shapes of the weights of the model called `name`, a dict in their order."""
-    model = blueprint(name, classes, fused=fused)
-    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+def foreign(found: "Checkpoint") -> str | None:
+    """Return what kind of network outside the zoo a checkpoint holds, in words; None where nothing tells."""
+    levels = [len(tensor) for key, tensor in found.state.items() if key.endswith(".anchors") and tensor.ndim == 3]
+    if any(kind.startswith("ultralytics.") for kind in found.kinds):
+        return FOREIGN[".dfl."]
+    if any(kind.endswith((".Classify", ".ClassificationModel")) for kind in found.kinds):
+        return FOREIGN[".linear.weight"]
+    if len(found.strides) == 4 or 4 in levels:
+        return "a P6 network, with a fourth level of stride 64"
+    return next((words for part, words in FOREIGN.items() if any(part in f".{key}" for key in found.state)), None)
 
 
-@lru_cache(maxsize=128)
-def blueprint(name, classes, *, fused=False):
-    """The model called `name` without memory for its weights (on the meta device), to compare shapes with."""
-    with torch.device("meta"):
-        model = build(name, classes).eval()
-        return fuse(model) if fused else model
+class Published(NamedTuple):
+    """An accuracy on COCO val2017 as its authors report it."""
+
+    box_map: float  # percent, mean over the IoU thresholds 0.50, 0.55 … 0.95
+    mask_map: float | None  # percent, of the masks; None without masks
+    size: int  # pixels
+    source: str
+
+
+V5, V7, U7 = "YOLOv5 v7.0 README", "YOLOv7 README", "YOLOv7 README of seg/ in branch u7"
+PUBLISHED = {
+    "yolov5n": Published(28.0, None, 640, V5),
+    "yolov5s": Published(37.4, None, 640, V5),
+    "yolov5m": Published(45.4, None, 640, V5),
+    "yolov5l": Published(49.0, None, 640, V5),
+    "yolov5x": Published(50.7, None, 640, V5),
+    "yolov5n-seg": Published(27.6, 23.4, 640, V5),
+    "yolov5s-seg": Published(37.6, 31.7, 640, V5),
+    "yolov5m-seg": Published(45.0, 37.1, 640, V5),
+    "yolov5l-seg": Published(49.0, 39.9, 640, V5),
+    "yolov5x-seg": Published(50.7, 41.4, 640, V5),
+    # Its authors give no figure at 640 pixels.
+    **dict.fromkeys(("yolov7-tiny", "yolov7-tiny-deploy"), Published(35.2, None, 416, "YOLOv7 issue 106, an author")),
+    **dict.fromkeys(("yolov7", "yolov7-deploy"), Published(51.2, None, 640, V7)),
+    "yolov7-seg": Published(49.6, 40.5, 640, U7),
+}
+
+
+class Entry(NamedTuple):
+    """What is known of a model of the zoo, for 80 classes."""
+
+    name: str
+    task: str  # detect or segment
+    parameters: int
+    gflops: float  # at 640 pixels, every BatchNorm counted
+    published: Published
+
+
+@lru_cache
+def entry(name: str) -> Entry:
+    """Return the `Entry` of the model called `name`, worked out from the network; ValueError for an unknown name."""
+    model = blueprint(name, 80)
+    return Entry(name, model.task, count_parameters(model), count_gflops(model), PUBLISHED[name])
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of learned numbers in a network."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_gflops(model: nn.Module, size: int = GFLOPS_SIZE) -> float:
+    """Return the billions of operations for one image of `size` x `size` pixels, of a network on the meta device.
+
+    As the authors' counter has it, whose figures these are: two for a multiplication with addition in a convolution,
+    eight for a number that passes a BatchNorm, two for one that an enlargement makes, nothing for the rest.
+    (torch.utils.flop_counter counts convolutions alone.)
+    """
+    counts: list[int] = []
+
+    def add(layer: Any, _: Any, output: Tensor) -> None:
+        per_number = 2 * layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else COSTS[type(layer)]
+        counts.append(per_number * output.numel())
+
+    with Hooks() as hooks, torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, (nn.Conv2d, *COSTS)):
+                hooks.after(layer, add)
+        model(torch.empty(1, 3, size, size, device="meta"))
+    return sum(counts) / 1e9

@@ -15,7 +15,7 @@ from torch import nn
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import average_precision, evaluate
 from oscillab.data.sample import Sample
-from oscillab.yolo import zoo
+from oscillab.yolo import checkpoint
 
 
 class Pictures:
@@ -253,7 +253,7 @@ def test_size_is_the_data_sets_own():
 
 def test_official_number_on_real_pictures(shared):
     """Oracle: the official code's AP of the real yolov5n on the same 188 pictures, square letterbox, 416 pixels."""
-    model = zoo.load(shared / "coco" / "yolov5n.pt")
+    model = checkpoint.load(shared / "coco" / "yolov5n.pt")
     found = evaluate(model, CocoFolder(shared / "coco", "val2017"), size=416)
     # 0.001 of AP is more than the order of sums moves it (0.00001), and less than any departure from the protocol.
     assert (found.map, found.map50, found.map75) == pytest.approx((0.27484, 0.43932, 0.29607), abs=0.001)

@@ -14,7 +14,7 @@ from oscillab.data.evaluate import evaluate
 from oscillab.data.masks import cut_mask, decode_masks, encode_cut, mask_runs
 from oscillab.data.places import Place
 from oscillab.data.sample import Sample, decode_runs, encode_runs
-from oscillab.yolo import zoo
+from oscillab.yolo import checkpoint
 
 SHAPE = (64, 96)
 
@@ -193,7 +193,7 @@ def test_official_numbers_on_real_pictures(shared):
     The file's weights were rounded to half precision after they were folded, which the official run may have been
     spared: hence 0.002, the limit that the study sets itself; found are 0.0005 and 0.0001.
     """
-    model = zoo.load(shared / "coco" / "yolov5n-seg-fused.pt")
+    model = checkpoint.load(shared / "coco" / "yolov5n-seg-fused.pt")
     data = CocoFolder(shared / "coco", "val2017", masks=True)
     found = evaluate(model, data, size=416, batch_size=8, iou=0.6, rectangular=True)
     assert (found.map, found.map50, found.map75) == pytest.approx((0.26021, 0.40413, 0.26971), abs=0.002)

@@ -21,7 +21,7 @@ from oscillab.recording.recorder import record
 from oscillab.train.correct import correct
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer, seed_everything
-from oscillab.yolo import files, zoo
+from oscillab.yolo import checkpoint, zoo
 from oscillab.yolo.loss import build_loss
 
 STEPS = {4: 24, 3: 64}  # of training; 3 bits need more of it before anything is found
@@ -60,7 +60,7 @@ def train(bits, folder):
     """What `trained` gives, made."""
     seed_everything(0)
     batches = training(8 * STEPS[bits])
-    model = quantize(files.load(SHIPPED), QuantSpec(bits=bits), [to_pixels(batches.batch(0, 0).images)])
+    model = quantize(checkpoint.load(SHIPPED), QuantSpec(bits=bits), [to_pixels(batches.batch(0, 0).images)])
     spec = TrainSpec(learning_rate=1e-3, schedule="constant", warmup_steps=6)
     trainer = Trainer(model, build_loss(model), batches, spec, progress=False)
     with record(model, trainer.optimizer) as recorder:

@@ -5,7 +5,7 @@ import pytest
 from oscillab.export.cost import cost
 from oscillab.export.write import export_float, export_onnx
 from oscillab.provenance import SHIPPED
-from oscillab.yolo import files, zoo
+from oscillab.yolo import checkpoint, zoo
 
 
 def test_hand_worked_layers(trained):
@@ -55,5 +55,5 @@ def test_sizes_that_do_not_fit_are_named(trained, tmp_path):
 
 def test_float_weights_take_four_bytes(tmp_path):
     """Oracle: four times the weights and biases of the fused network, no scale, no BatchNorm."""
-    found = cost(export_float(files.load(SHIPPED), tmp_path / "float.onnx").path)
+    found = cost(export_float(checkpoint.load(SHIPPED), tmp_path / "float.onnx").path)
     assert sum(layer.bytes for layer in found.layers) == sum(layer.float_bytes for layer in found.layers)

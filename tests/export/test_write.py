@@ -15,7 +15,7 @@ from oscillab.export.write import export_float, export_onnx
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.fold import fold, insert
-from oscillab.yolo import files, zoo
+from oscillab.yolo import checkpoint, zoo
 
 
 @pytest.mark.parametrize("bits", [4, 3])
@@ -46,14 +46,14 @@ def test_weights_lie_in_four_bits_and_ends_in_eight(bits, trained):
 
 def test_a_sixth_of_the_float_file_of_the_scenes_network(trained, tmp_path):
     """Oracle: the issue's limit, 0.16 of the FP32 file, graph and metadata counted in both."""
-    whole = export_float(files.load(SHIPPED), tmp_path / "float.onnx")
+    whole = export_float(checkpoint.load(SHIPPED), tmp_path / "float.onnx")
     assert trained(4).path.stat().st_size <= 0.16 * whole.byte_count
     assert whole.byte_count == (tmp_path / "float.onnx").stat().st_size > 4 * 1_767_808  # its weights alone
 
 
 def test_a_sixth_of_the_float_file_of_the_official_network(shared, images, tmp_path):
     """Oracle: the same limit for the official YOLOv5n of 80 classes, whose 8-bit head is four times as large."""
-    model = files.load(shared / "coco" / "yolov5n.pt")
+    model = checkpoint.load(shared / "coco" / "yolov5n.pt")
     whole = export_float(model, tmp_path / "float.onnx")
     small = export_onnx(quantize(model, QuantSpec(bits=4), [images]), tmp_path / "small.onnx")
     assert small.byte_count <= 0.16 * whole.byte_count

@@ -8,7 +8,7 @@ import pytest
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.study.recorded_detections import rows_of, seen
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,6 @@ def test_the_float_networks_rows_are_what_it_sees(shipped):
     """Oracle: the shipped detector run on the picture: its confident rows to a pixel's tenth and a hundredth in score."""
     sample = Scenes(12, split="val").sample(0)
     wanted = [row for row in shipped["methods"]["fp32"]["0"] if row[4] > 0.5]
-    given = [row for row in seen(files.load(SHIPPED), sample.image, 0.25) if row[4] > 0.5]
+    given = [row for row in seen(checkpoint.load(SHIPPED), sample.image, 0.25) if row[4] > 0.5]
     assert len(wanted) >= 3
     np.testing.assert_allclose(given, wanted, atol=0.11)

@@ -9,14 +9,14 @@ from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.exact import ExactConv2d
 from oscillab.train import accuracy
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 
 
 def calibrated():
     """The shipped detector at 6 bits, which finds most of the scenes' objects without training."""
     scenes = Scenes(8, split="train", size=96)
     pictures = torch.stack([torch.from_numpy(scenes.sample(k).image).permute(2, 0, 1) for k in range(8)])
-    return quantize(files.load(SHIPPED), QuantSpec(bits=6), [to_pixels(pictures)])
+    return quantize(checkpoint.load(SHIPPED), QuantSpec(bits=6), [to_pixels(pictures)])
 
 
 def test_batches_and_kernels_do_not_matter():
@@ -32,6 +32,6 @@ def test_batches_and_kernels_do_not_matter():
 
 def test_a_float_network_is_measured_as_it_is():
     """Oracle: `oscillab.data.evaluate`."""
-    model, scenes = files.load(SHIPPED), Scenes(12, split="val", size=96)
+    model, scenes = checkpoint.load(SHIPPED), Scenes(12, split="val", size=96)
     assert accuracy.as_measured(model) is model
     assert accuracy.evaluate(model, scenes).per_class == judging.evaluate(model, scenes).per_class

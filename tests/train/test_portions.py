@@ -14,9 +14,8 @@ from oscillab.train.portions import Portion, portions, split
 from oscillab.train.remedies import treat
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
-from oscillab.yolo import files, zoo
-from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.loss import build_loss
+from oscillab.yolo import checkpoint, zoo
+from oscillab.yolo.loss import DetectionLoss, build_loss
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def whole():
 @pytest.fixture
 def detector():
     """The shipped detector: trained, so that its gradients are of ordinary size."""
-    return files.load(SHIPPED)
+    return checkpoint.load(SHIPPED)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from oscillab.train.ema import Ema
 from oscillab.train.remedies import AVERAGES, CONTROLS, QUANTIZERS, REMEDIES, pixels, treat
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import DetectionLoss
 
 SPEC = TrainSpec(epochs=1, learning_rate=5e-3, schedule="constant", warmup_steps=0)
@@ -51,8 +51,8 @@ def test_every_remedy_is_one_more_turn_of_a_loop(quantized, batches, tmp_path):
                 expected = network(IMAGES)
                 settled = remedy.settle(copy.deepcopy(network))
                 assert list(settled.state_dict()) == keys
-                files.save(settled, tmp_path / "settled.pt")
-                assert torch.equal(files.load(tmp_path / "settled.pt")(IMAGES), expected), name
+                checkpoint.save(settled, tmp_path / "settled.pt")
+                assert torch.equal(checkpoint.load(tmp_path / "settled.pt")(IMAGES), expected), name
     assert torch.equal(results["none"], torch.cat([p.detach().flatten() for p in plain.parameters()]))
     assert all(torch.equal(results["none"], result) == (name == "none") for name, result in results.items())
 

@@ -22,7 +22,7 @@ from oscillab.train.distributed import joined
 from oscillab.train.ema import Ema
 from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
-from oscillab.yolo import files
+from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import build_loss
 
 
@@ -33,7 +33,7 @@ def batches(members):
 
 def detector(members, bits):
     """The shipped detector, quantized by the leader from its own batch."""
-    model = files.load(SHIPPED)
+    model = checkpoint.load(SHIPPED)
     if bits:
         pictures = to_pixels(Batches(Scenes(13, split="train", size=64), size=64, batch_size=8).batch(0, 0).images)
         quantize(model, QuantSpec(bits=bits), [pictures] if members.leader else None)
@@ -66,7 +66,7 @@ def trained(members, bits):
 
 def measured(members):
     """The evaluation of the shipped detector on 21 scenes in batches of 4."""
-    result = evaluate(files.load(SHIPPED), Scenes(21, split="val", size=64), batch_size=4, members=members)
+    result = evaluate(checkpoint.load(SHIPPED), Scenes(21, split="val", size=64), batch_size=4, members=members)
     return {
         "map": result.map,
         "images": result.image_count,

@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
-from oscillab.yolo.ota_loss import OtaLoss, class_cost, transport
+from oscillab.yolo.ota_loss import OtaLoss, Ragged, class_cost, transport
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +129,26 @@ def test_batches_without_objects_or_candidates_and_certain_outputs_give_a_finite
         certain = [factor * raw.detach().abs() for raw in outputs]
         matches = OtaLoss(model).assign(certain, targets)
         assert sum(len(level.target) for level in matches) > 0
+
+
+@pytest.mark.parametrize("image", [[2, 0, 2, 2, 3, 0], [0, 0, 1], [1], []])
+def test_every_row_has_a_place_of_its_own(image):
+    """Oracle: the rows collected in one list an image."""
+    lists = [[row for row, own in enumerate(image) if own == number] for number in range(4)]
+    places = Ragged(torch.tensor(image, dtype=torch.long), 4)
+    assert places.counts.tolist() == [len(rows) for rows in lists]
+    assert places.longest == max(map(len, lists))
+    assert places.position.tolist() == [lists[own].index(row) for row, own in enumerate(image)]
+    found = places.padded(torch.arange(len(image)), fill=-1)
+    assert found.tolist() == [rows + [-1] * (places.longest - len(rows)) for rows in lists]
+    assert places.filled.tolist() == [[entry >= 0 for entry in rows] for rows in found.tolist()]
+    assert places.flat(found).tolist() == list(range(len(image)))
+
+
+def test_rows_of_numbers_keep_their_gradient():
+    """Oracle: the sum over the padded places has the gradient 1 for every number."""
+    rows = torch.randn(3, 2, requires_grad=True)
+    padded = Ragged(torch.tensor([1, 1, 0]), 2).padded(rows)
+    assert padded.shape == (2, 2, 2)
+    padded.sum().backward()
+    assert torch.equal(rows.grad, torch.ones(3, 2))
