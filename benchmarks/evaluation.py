@@ -34,8 +34,6 @@ class Options:
     count: int = 100
     """scenes, where no folder is given"""
     batch_size: int = 16
-    judge: str = "pycocotools"
-    """or 'faster'"""
     threads: int = 1
 
 
@@ -56,7 +54,7 @@ def main(options):
     try:
         for dataset in datasets:
             found = evaluate.evaluate(
-                model, dataset, size=options.size, batch_size=options.batch_size, judge=options.judge
+                model, dataset, size=options.size, batch_size=options.batch_size
             )
             total, network = total + found.seconds, network + found.network_seconds
             count += found.image_count

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 import tyro
 
-from oscillab.data import evaluate as judging
 from oscillab.data.dataset import open_dataset
+from oscillab.data.evaluate import evaluate
+from oscillab.data.images import letterbox_batch
 from oscillab.data.options import DataOptions, held_out
-from oscillab.data.places import pictures
 from oscillab.export.agreement import compare
 from oscillab.export.predictor import load_onnx
 from oscillab.export.write import export_float, export_onnx
@@ -31,7 +31,6 @@ from oscillab.io import write_json
 from oscillab.provenance import hardware
 from oscillab.quant import quant_layers
 from oscillab.quant.exact import exact
-from oscillab.train import accuracy
 from oscillab.train.options import RunOptions, prepare
 from oscillab.yolo import checkpoint
 
@@ -95,11 +94,11 @@ def to_float(model):
     return model
 
 
-def maps(model, dataset, size, *, judge=accuracy.evaluate):
+def maps(model, dataset, size):
     """mAP of boxes, and of masks where the data set has them and the network gives them; None where classes differ."""
     if model.classes != len(dataset.names):
         return None, None
-    found = judge(model, dataset, size=size)
+    found = evaluate(model, dataset, size=size)
     return found.map, found.mask_map
 
 
@@ -108,7 +107,7 @@ def agreement(model, path, dataset, options):
     parts = np.array_split(np.arange(min(options.compared, len(dataset))), -(-min(options.compared, len(dataset)) // 4))
     found = []
     for part in parts:
-        images = pictures(dataset, part, options.size, (options.size, options.size))[0].float().div_(255).contiguous()
+        images = letterbox_batch(dataset, part, options.size, (options.size, options.size))[0].float().div_(255).contiguous()
         found.append(compare(model, path, images))
     shares = ("near_edge_share", "differing_share", "free_raw_share")
     return {
@@ -149,14 +148,14 @@ def measure(path, dataset, folder, options):
         "of FP32": small.byte_count / whole.byte_count,
         "batch norms kept, qdq": len(other.kept),
     }
-    row["mAP torch"], row["mask mAP torch"] = maps(model, dataset, options.size)
+    row["mAP torch"], row["mask mAP torch"] = maps(exact(model), dataset, options.size)
     row["mAP onnx"], row["mask mAP onnx"] = maps(predictor, dataset, options.size)
     row |= agreement(model, small.path, dataset, options)
     if options.others:
         second = export_onnx(model, folder / "second.onnx", scales="per_tensor")
         row["multiplier error"] = max(layer.multiplier_error for layer in second.fixed_point)
         row["mAP per tensor"], row["mask mAP per tensor"] = maps(load_onnx(second.path), dataset, options.size)
-        row["mAP torch, as trained"], _ = maps(model, dataset, options.size, judge=judging.evaluate)
+        row["mAP torch, as trained"], _ = maps(model, dataset, options.size)
         row["mAP onnx, qdq"], _ = maps(load_onnx(other.path), dataset, options.size)
     if options.timed:
         networks = {"torch": exact(model), "torch, as trained": model}

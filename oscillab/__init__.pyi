@@ -20,8 +20,8 @@ from oscillab.quant.exact import exact as exact
 from oscillab.data.batches import Batches as Batches
 from oscillab.data.dataset import CocoFolder as CocoFolder
 from oscillab.data.scenes import Scenes as Scenes
-from oscillab.cli.predict import look_at as detect
-from oscillab.train.accuracy import evaluate as evaluate
+from oscillab.data.nms import detect as detect
+from oscillab.data.evaluate import evaluate as evaluate
 
 # Training and correcting
 from oscillab.methods import method as method

@@ -69,7 +69,8 @@ def main(arguments=None):
         config=(tyro.conf.OmitArgPrefixes,),
     )
     try:
-        with joined(options.run.device, timeout=options.run.timeout) as members:
+        run = getattr(options, "run", options)
+        with joined(getattr(run, "device", "cpu"), timeout=getattr(run, "timeout", 600)) as members:
             check_shared(options, members)
             measured = ACTIONS[type(options)](options)
     except (ValueError, OSError, FloatingPointError) as error:
@@ -78,7 +79,8 @@ def main(arguments=None):
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what was written stays\n")
         return 130
-    return show(measured, options.run.json if members.leader else None, quiet=not members.leader)
+    run = getattr(options, "run", options)
+    return show(measured, run.json if members.leader else None, quiet=not members.leader)
 
 
 def check_shared(options, members):

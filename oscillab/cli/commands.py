@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from oscillab.data.evaluate import evaluate
 from oscillab.data.options import DataOptions, check_classes, held_out, training_batches
 from oscillab.io import write_json
 from oscillab.provenance import SHIPPED, provenance
 from oscillab.quant import is_quantized
-from oscillab.train.accuracy import evaluate
+from oscillab.quant.exact import exact_or_float
 from oscillab.train.correct import Choices
 from oscillab.train.distributed import group
 from oscillab.train.options import RunOptions, placed, prepare
@@ -149,8 +150,6 @@ class Evaluate:
     """pictures, for scenes"""
     batch_size: int = 16
     """pictures at once"""
-    judge: Literal["pycocotools", "faster"] = "pycocotools"
-    """who works out the mAP: 'faster' is faster-coco-eval, with the same results in less time"""
     run: RunOptions = field(default_factory=RunOptions)
 
 
@@ -168,17 +167,10 @@ def evaluate_file(options):
         dataset,
         size,
         batch_size=options.batch_size,
-        judge=options.judge,
         progress=options.run.progress and group().leader,
     )
 
 
 def measure(model, dataset, size, **options):
-    """COCO mAP, AP50 and AP75 of boxes, and of masks where there are any, and how many pictures that took.
-
-    Several processes share the pictures; all must call this, and all get the same.
-    """
-    result = evaluate(model, dataset, size=size, members=group(), **options)
-    names = ("map", "map50", "map75", "mask_map", "mask_map50", "mask_map75")
-    measured = {name: getattr(result, name) for name in names if getattr(result, name) is not None}
-    return measured | {"images": result.image_count}
+    """Return COCO mAP of a network's exact form as a mapping; all processes must call this, and all get the same."""
+    return evaluate(exact_or_float(model), dataset, size=size, members=group(), **options).summary()

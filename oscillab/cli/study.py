@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from oscillab.io import atomic_write, write_json
-from oscillab.provenance import provenance
 from oscillab.plot.text import table_text
+from oscillab.provenance import provenance
 from oscillab.study import plan, report, state
 from oscillab.study.grid import grid
 from oscillab.study.job import write_table

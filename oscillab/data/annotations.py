@@ -1,108 +1,222 @@
-"""What does a COCO annotation file say, and is it fit to train on?
+"""Check a COCO annotation file when it is opened, and mend what can be mended.
 
-Everything that a later step would stumble over is looked for here, once, when the file is opened: what cannot be meant
-is a one-line ValueError, what can be mended is mended and counted in one warning.
+Everything that a later step would stumble over is looked for here, once: what cannot be meant is a fault, and all faults
+make one ValueError; what can be mended is mended and said in one warning each.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
+from typing import Any
+
+from oscillab.data.sample import checked_counts
 
 log = logging.getLogger(__name__)
 
 ROUNDING = 1.0  # pixels by which a box may stand over the image's edge before it is worth a word
-_NEEDED = {
-    "images": ("id", "file_name", "height", "width"),
-    "annotations": ("image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
+LARGEST = 2**53  # no coordinate, area or id of a file lies beyond
+LARGEST_SIDE, LARGEST_IMAGE = 2**16, 2**30  # pixels; OpenCV reads no larger image
+SHOWN = 10  # faults told at once
 
 
-def read_annotations(path):
-    """The content of a COCO annotation file: a dictionary with checked lists images, annotations and categories.
+def read_annotations(path: Path | str) -> dict[str, Any]:
+    """Return the checked content of a COCO annotation file: lists images, annotations and categories.
 
-    Boxes that stand over an image's edge are clipped, boxes without any area inside left out, with one warning each.
-    Raises ValueError when the file is absent, no JSON, no COCO, empty, or refers to images or categories that it does
-    not list.
+    Annotations have a number for `iscrowd` and `area`, and a `segmentation` only where there is one. Boxes that stand over
+    an image's edge are clipped, boxes without any area inside left out, with one warning each. Raises ValueError that tells
+    up to ten faults when the file is absent, no JSON, no COCO, empty, or inconsistent.
     """
-    content = _parse(Path(path))
-    for part, keys in _NEEDED.items():
-        _check_part(content, part, keys, path)
+    content = parse(Path(path))
+    if found := faults(content):
+        more = f" … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise ValueError(f"{path}: {'; '.join(found[:SHOWN])}{more}")
+    content, notes = mended(content)
+    for note in notes:
+        log.warning("%s: %s", path, note)
+    return content
+
+
+def parse(path: Path) -> Any:
+    """Return what a JSON file holds; raise ValueError where there is none."""
+    if not path.is_file():
+        raise ValueError(f"no annotation file {path}: a data set holds annotations/instances_<split>.json")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers of too many digits
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def faults(content: Any) -> list[str]:
+    """Return what is wrong with the content of an annotation file, each in words with its entry; empty if nothing is."""
+    if not isinstance(content, dict):
+        return [f"must hold a dictionary in COCO's format, got a {type(content).__name__}"]
+    lacking = [part for part in FIELDS if not isinstance(content.get(part), list)]
+    if lacking:
+        return [f"lacks the list {part!r}: COCO's format has {', '.join(FIELDS)}" for part in lacking]
     if not content["images"]:
-        raise ValueError(f"{path} is empty: it must list one image or more")
+        return ["is empty: it must list one image or more"]
+    wrong = [fault for part in FIELDS for fault in _field_faults(part, content[part])]
+    return wrong or [*_identity_faults(content), *_segmentation_faults(content)]
+
+
+def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the content of a sound file with defaults set and boxes in their images, and a sentence for each change."""
     images = {image["id"]: image for image in content["images"]}
-    if len(images) < len(content["images"]):
-        raise ValueError(f"{path} lists {len(content['images']) - len(images)} images twice: ids must be unique")
-    _check_references(content, "image_id", set(images), "images", path)
-    _check_references(content, "category_id", {entry["id"] for entry in content["categories"]}, "categories", path)
-    return content | {"annotations": _mend_boxes(content["annotations"], images, path)}
+    kept, clipped, dropped = [], 0, []
+    for entry in content["annotations"]:
+        box = entry["bbox"]
+        x1, y1, x2, y2 = clip_box(box, images[entry["image_id"]])
+        inside = [x1, y1, x2 - x1, y2 - y1]
+        if min(box[2:]) <= 0 or min(inside[2:]) <= 0:
+            dropped.append(entry)
+            continue
+        if max(abs(a - b) for a, b in zip(box, inside, strict=True)) > ROUNDING:
+            box, clipped = inside, clipped + 1
+        area = box[2] * box[3] if entry.get("area") is None else entry["area"]
+        entry = entry | {"bbox": box, "iscrowd": int(entry.get("iscrowd") or 0), "area": area}
+        if not entry.get("segmentation"):
+            entry.pop("segmentation", None)
+        kept.append(entry)
+    notes = [f"{clipped} boxes stand over their image's edge and were clipped"] if clipped else []
+    if dropped:
+        first = f"the first {dropped[0]['bbox']} in image {dropped[0]['image_id']}"
+        notes.append(f"left out {len(dropped)} boxes without area in their image, {first}")
+    used = {entry["category_id"] for entry in content["annotations"]}
+    parents = {category.get("supercategory") for category in content["categories"]}
+    roots = [c["name"] for c in content["categories"] if c["id"] not in used and c["name"] in parents - {None}]
+    if roots and used:
+        notes.append(f"the category {roots[0]!r} has no object and is above others; it counts as a class nevertheless")
+    return content | {"annotations": kept}, notes
 
 
-def clip_box(box, image):
-    """COCO's box [x, y, width, height] as [x1, y1, x2, y2], cut to the image's own height and width."""
+def clip_box(box: list[float], image: dict[str, Any]) -> list[float]:
+    """Return COCO's box [x, y, width, height] as [x1, y1, x2, y2], cut to the image's own height and width."""
     x, y, width, height = box
     low = min(max(x, 0), image["width"]), min(max(y, 0), image["height"])
     return [*low, min(max(x + width, 0), image["width"]), min(max(y + height, 0), image["height"])]
 
 
-def _parse(path):
-    if not path.is_file():
-        raise ValueError(f"no annotation file {path}: a data set holds annotations/instances_<split>.json")
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number of a sensible size; true and false are none."""
+    return type(value) in (int, float) and -LARGEST < value < LARGEST
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or (type(value) is int and is_number(value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != "" and "\0" not in value
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 1 <= value < LARGEST_SIDE
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def _is_crowd(value: Any) -> bool:
+    return type(value) in (int, bool) and value in (0, 1)
+
+
+def _is_area(value: Any) -> bool:
+    return is_number(value) and value >= 0
+
+
+Check = tuple[Callable[[Any], bool], str]
+ID: Check = (_is_id, "a whole number or text")
+NAME: Check = (_is_text, "text")
+SIDE: Check = (_is_side, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
+FIELDS: dict[str, dict[str, Check]] = {
+    "images": {"id": ID, "file_name": NAME, "height": SIDE, "width": SIDE},
+    "annotations": {
+        "id": ID,
+        "image_id": ID,
+        "category_id": ID,
+        "bbox": (_is_box, "4 finite numbers"),
+        "iscrowd": (_is_crowd, "0 or 1"),
+        "area": (_is_area, "a number of 0 or more"),
+    },
+    "categories": {"id": ID, "name": NAME},
+}
+OPTIONAL = {"annotations": ("id", "iscrowd", "area")}  # null counts as absent
+
+
+def _field_faults(part: str, entries: list[Any]) -> Iterator[str]:
+    """Yield what is wrong with the types of the fields of one list."""
+    optional = OPTIONAL.get(part, ())
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            yield f"entry {number} of {part!r} must be a dictionary, got {_short(entry)}"
+            continue
+        for key, (check, allowed) in FIELDS[part].items():
+            value = entry.get(key)
+            if value is None and (key in optional or key not in entry):
+                if key not in optional:
+                    yield f"entry {number} of {part!r} lacks {key}"
+            elif not check(value):
+                yield f"{key} of entry {number} of {part!r}{_where(entry)} must be {allowed}, got {_short(value)}"
+
+
+def _identity_faults(content: dict[str, Any]) -> Iterator[str]:
+    """Yield ids that occur twice or are of two types, names that occur twice, and references to what is not listed."""
+    for part, key in (("images", "id"), ("categories", "id"), ("categories", "name"), ("annotations", "id")):
+        values = [entry[key] for entry in content[part] if entry.get(key) is not None]
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
+            yield f"{len(twice)} {key}s of {part!r} occur twice, the first is {_short(twice[0])}: they must be unique"
+        if len({type(value) for value in values}) > 1:
+            yield f"the {key}s of {part!r} must be all numbers or all text"
+    for key, part in (("image_id", "images"), ("category_id", "categories")):
+        known: set[Hashable] = {entry["id"] for entry in content[part]}
+        if lost := [entry for entry in content["annotations"] if entry[key] not in known]:
+            first = f"the first has {key} {_short(lost[0][key])}"
+            yield f"{len(lost)} annotations point at {part} that it does not list, {first}"
+
+
+def _segmentation_faults(content: dict[str, Any]) -> Iterator[str]:
+    images = {image["id"]: image for image in content["images"]}
+    for number, entry in enumerate(content["annotations"]):
+        given, image = entry.get("segmentation"), images.get(entry["image_id"])
+        if given and image and (fault := segmentation_fault(given, image["height"], image["width"])):
+            yield f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}"
+
+
+def segmentation_fault(given: Any, height: int, width: int) -> str | None:
+    """Return why a segmentation is none of an image of that size, or None; polygons and run lengths are allowed.
+
+    Run lengths of another size are those of an image that was shrunk or enlarged, of the same shape within a pixel.
+    """
+    if isinstance(given, list):
+        legal = all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(is_number, p)) for p in given)
+        return None if legal else f"must be polygons, lists of 6 or more numbers x, y, x, y, …, got {_short(given)}"
+    size = given.get("size") if isinstance(given, dict) else None
+    if not (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))):
+        return f"must be a list of polygons or run lengths with size [height, width] and counts, got {_short(given)}"
+    high, wide = size
+    if high * wide > LARGEST_IMAGE:
+        return f"has size {size}, which is more than {LARGEST_IMAGE} pixels"
+    if abs(high * width / wide - height) > 1 and abs(wide * height / high - width) > 1:
+        return f"has size {size}, its image has [height, width] = {[height, width]}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a dictionary in COCO's format, got a {type(content).__name__}")
-    return content
+        checked_counts(given.get("counts"), high * wide)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
-def _check_part(content, part, keys, path):
-    if not isinstance(content.get(part), list):
-        raise ValueError(f"{path} lacks the list {part!r}: COCO's format has {', '.join(_NEEDED)}")
-    for number, entry in enumerate(content[part]):
-        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-        if missing:
-            raise ValueError(f"{path}: entry {number} of {part!r} lacks {', '.join(missing)}")
+def _where(entry: dict[str, Any]) -> str:
+    """Return which image, and which annotation, an entry is of, as far as it tells."""
+    names = {"image_id": "image", "file_name": "file", "id": "id"}
+    known = [f"{word} {_short(entry[key])}" for key, word in names.items() if isinstance(entry.get(key), int | str)]
+    return f" ({', '.join(known)})" if known else ""
 
 
-def _check_references(content, key, known, part, path):
-    lost = [entry for entry in content["annotations"] if entry[key] not in known]
-    if lost:
-        raise ValueError(
-            f"{path}: {len(lost)} annotations point at {part} that it does not list, the first has {key} {lost[0][key]}"
-        )
-
-
-def _mend_boxes(annotations, images, path):
-    """The annotations whose boxes lie in their images, clipped where they stood out by more than rounding explains."""
-    kept, clipped, dropped = [], 0, []
-    for entry in annotations:
-        image, box = images[entry["image_id"]], _box(entry, path)
-        x1, y1, x2, y2 = clip_box(box, image)
-        inside = [x1, y1, x2 - x1, y2 - y1]
-        if min(box[2:]) <= 0 or min(inside[2:]) <= 0:
-            dropped.append(entry)
-        elif max(abs(a - b) for a, b in zip(box, inside, strict=True)) > ROUNDING:
-            kept.append(entry | {"bbox": inside})
-            clipped += 1
-        else:
-            kept.append(entry)
-    if clipped:
-        log.warning("%s: %d boxes stand over their image's edge and were clipped", path, clipped)
-    if dropped:
-        first = dropped[0]
-        text = "%s: left out %d boxes without area in their image, the first %s in image %s"
-        log.warning(text, path, len(dropped), first["bbox"], first["image_id"])
-    return kept
-
-
-def _box(entry, path):
-    box = entry["bbox"]
-    numbers = isinstance(box, list) and all(type(part) in (int, float) and math.isfinite(part) for part in box)
-    if not numbers or len(box) != 4:
-        raise ValueError(f"{path}: a box must be 4 finite numbers, image {entry['image_id']} has {box!r}")
-    return box
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

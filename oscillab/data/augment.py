@@ -1,22 +1,22 @@
-"""How is a training picture varied, as YOLOv5's official recipe has it?
+"""Vary a training image as YOLOv5's official recipe does.
 
-Four pictures are laid around a point of a grey canvas of twice the size (mosaic), the canvas is moved, scaled and cut
-to the size (affine), colours are shifted (HSV) and the picture is mirrored (flip). Boxes and masks go along. Every
+Four images are laid around a point of a grey canvas of twice the size (mosaic), the canvas is moved, scaled and cut
+to the size (affine), colours are shifted (HSV) and the image is mirrored (flip). Boxes and masks go along. Every
 choice comes from the generator that is passed in.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-from oscillab.data.letterbox import GREY, letterbox, letterbox_sample, resize_masks, shape_of_longest
-from oscillab.data.sample import Sample, tight_box
-
-__all__ = ["Augment", "letterbox", "mosaic", "shift_colours", "mirror", "transform", "box_candidates"]
+from oscillab.data.images import GREY, letterbox_sample, resize_masks, shape_of_longest
+from oscillab.data.sample import Dataset, Sample, tight_box
 
 _LEAST_SIDE, _LEAST_AREA, _MOST_ASPECT = 2, 0.1, 100  # of a box that survives the affine step
 
@@ -25,15 +25,15 @@ _LEAST_SIDE, _LEAST_AREA, _MOST_ASPECT = 2, 0.1, 100  # of a box that survives t
 class Augment:
     """The recipe's settings; call it with a data set and an index for a Sample of (size, size)."""
 
-    mosaic: float = 1.0  # probability of four pictures in one; otherwise one picture, letterboxed
+    mosaic: float = 1.0  # probability of four images in one; otherwise one image, letterboxed
     degrees: float = 0.0  # largest turn to either side
-    translate: float = 0.1  # largest shift, in pictures
+    translate: float = 0.1  # largest shift, in image sides
     scale: float = 0.5  # gain drawn from 1 - scale … 1 + scale
     shear: float = 0.0  # largest slant in degrees
-    hsv: tuple = (0.015, 0.7, 0.4)  # largest relative change of hue, saturation, value
+    hsv: tuple[float, float, float] = (0.015, 0.7, 0.4)  # largest relative change of hue, saturation, value
     flip: float = 0.5  # probability of left for right
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mosaic", "flip", "translate", "scale"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be 0..1, got {getattr(self, name)}")
@@ -42,8 +42,16 @@ class Augment:
         if not (0 <= self.degrees <= 180 and 0 <= self.shear < 90):
             raise ValueError(f"degrees must be 0..180 and shear 0..90, got {self.degrees} and {self.shear}")
 
-    def __call__(self, dataset, index, size, generator, *, pool=None):
-        """The varied Sample (size, size) of picture `index`; a mosaic's other three come from `pool`, or from all."""
+    def __call__(
+        self,
+        dataset: Dataset,
+        index: int,
+        size: int,
+        generator: np.random.Generator,
+        *,
+        pool: Sequence[int] | None = None,
+    ) -> Sample:
+        """Return the varied Sample (size, size) of image `index`; a mosaic's other three come from `pool`, or from all."""
         if generator.random() < self.mosaic:
             pool = range(len(dataset)) if pool is None else pool
             others = [pool[number] for number in generator.integers(len(pool), size=3)]
@@ -57,8 +65,8 @@ class Augment:
         sample = sample._replace(image=shift_colours(sample.image, self.hsv, generator))
         return mirror(sample) if generator.random() < self.flip else sample
 
-    def draw_matrix(self, shape, size, generator):
-        """A random affine matrix (2, 3) from a canvas (height, width) to a square of `size`, and its gain."""
+    def draw_matrix(self, shape: Sequence[int], size: int, generator: np.random.Generator) -> tuple[np.ndarray, float]:
+        """Return a random affine matrix (2, 3) from a canvas (height, width) to a square of `size`, and its gain."""
         centre = _matrix(x=-shape[1] / 2, y=-shape[0] / 2)
         angle = math.radians(generator.uniform(-self.degrees, self.degrees))
         gain = max(generator.uniform(1 - self.scale, 1 + self.scale), 0.01)
@@ -71,33 +79,33 @@ class Augment:
         return (_matrix(x=x, y=y) @ slant @ turn @ centre)[:2], gain
 
 
-def mosaic(samples, size, generator):
-    """Four Samples around a random point of a grey canvas (2 * size, 2 * size); the point lies in its middle half.
+def mosaic(samples: Sequence[Sample], size: int, generator: np.random.Generator) -> Sample:
+    """Lay four Samples around a random point of a grey canvas (2 * size, 2 * size); the point lies in its middle half.
 
-    Each picture is resized to `size` at its longer side and cut where it stands out of the canvas or its quarter.
+    Each image is resized to `size` at its longer side and cut where it stands out of the canvas or its quarter.
     """
     centre_x, centre_y = (int(part) for part in generator.uniform(size / 2, 3 * size / 2, size=2))
     canvas = np.full((2 * size, 2 * size, 3), GREY, dtype=np.uint8)
-    boxes, masks = [], []
+    moved_boxes, masks = [], []
     for place, sample in enumerate(samples):
         height, width = shape_of_longest(sample.image, size)
         left = centre_x - width if place in (0, 2) else centre_x  # upper left, upper right, lower left, lower right
         top = centre_y - height if place in (0, 1) else centre_y
         _paste_resized(canvas, sample.image, (height, width), left, top)
-        ratio = np.float32([width / sample.image.shape[1], height / sample.image.shape[0]] * 2)
-        boxes.append(sample.boxes * ratio + np.float32([left, top, left, top]))
+        ratio = np.array([width / sample.image.shape[1], height / sample.image.shape[0]] * 2, np.float32)
+        moved_boxes.append(sample.boxes * ratio + np.array([left, top] * 2, np.float32))
         if sample.masks is not None:
             moved = np.zeros((len(sample.masks), 2 * size, 2 * size), dtype=np.uint8)
             for target, mask in zip(moved, resize_masks(sample.masks, (height, width)), strict=True):
                 _paste(target, mask, left, top)
             masks.append(moved)
     labels = np.concatenate([sample.labels for sample in samples])
-    boxes = np.clip(np.concatenate(boxes), 0, 2 * size)
+    boxes = np.clip(np.concatenate(moved_boxes), 0, 2 * size)
     return Sample(canvas, boxes, labels, np.concatenate(masks) if len(masks) == 4 else None, samples[0].image_id)
 
 
-def transform(sample, matrix, size, *, gain):
-    """The Sample seen through an affine matrix (2, 3) in a square of `size`; objects cut to little are dropped.
+def transform(sample: Sample, matrix: np.ndarray, size: int, *, gain: float) -> Sample:
+    """Return the Sample seen through an affine matrix (2, 3) in a square of `size`; objects cut to little are dropped.
 
     A box becomes the box around its four moved corners, or around its mask where there is one. `gain` is the matrix's
     scale: an object's area is judged against what it would be without cutting.
@@ -116,8 +124,8 @@ def transform(sample, matrix, size, *, gain):
     return Sample(image, boxes[kept], sample.labels[kept], masks, sample.image_id)
 
 
-def box_candidates(before, after):
-    """Which boxes (n, 4) are still worth learning: both sides above 2 pixels, a tenth of the area, aspect below 100."""
+def box_candidates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Tell which boxes (n, 4) are still worth learning: both sides above 2 pixels, a tenth of the area, aspect below 100."""
     sides = after[:, 2:] - after[:, :2]
     full = before[:, 2:] - before[:, :2]
     width, height = sides[:, 0], sides[:, 1]
@@ -126,8 +134,8 @@ def box_candidates(before, after):
     return (width > _LEAST_SIDE) & (height > _LEAST_SIDE) & (share > _LEAST_AREA) & (aspect < _MOST_ASPECT)
 
 
-def shift_colours(image, gains, generator):
-    """The image (H, W, 3) RGB with hue, saturation and value each scaled by a random 1 ± gain."""
+def shift_colours(image: np.ndarray, gains: Sequence[float], generator: np.random.Generator) -> np.ndarray:
+    """Return the image (H, W, 3) RGB with hue, saturation and value each scaled by a random 1 ± gain."""
     if not any(gains):
         return image
     hue, saturation, value = generator.uniform(-1, 1, size=3) * gains + 1
@@ -137,32 +145,32 @@ def shift_colours(image, gains, generator):
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
 
 
-def mirror(sample):
-    """The Sample with left and right exchanged."""
+def mirror(sample: Sample) -> Sample:
+    """Return the Sample with left and right exchanged."""
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = sample.image.shape[1] - sample.boxes[:, [2, 0]]
     masks = None if sample.masks is None else np.ascontiguousarray(sample.masks[:, :, ::-1])
     return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, sample.labels, masks, sample.image_id)
 
 
-def _matrix(*, x, y):
+def _matrix(*, x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
 
 
-def _warp(image, matrix, size, *, border):
+def _warp(image: np.ndarray, matrix: np.ndarray, size: int, *, border: Any) -> np.ndarray:
     method = cv2.INTER_LINEAR if image.ndim == 3 else cv2.INTER_NEAREST
     return cv2.warpAffine(image, matrix, (size, size), flags=method, borderValue=border)
 
 
-def _move_boxes(boxes, matrix):
-    """The boxes (n, 4) around the four moved corners of boxes (n, 4)."""
+def _move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return the boxes (n, 4) around the four moved corners of boxes (n, 4)."""
     corners = boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (n, 4, 2)
     return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
 
 
-def _paste_resized(canvas, image, shape, left, top):
-    """None; the image resized to `shape`, straight on to the canvas where all of it lies there."""
+def _paste_resized(canvas: np.ndarray, image: np.ndarray, shape: tuple[int, int], left: int, top: int) -> None:
+    """Paste the image resized to `shape`, straight into the canvas where all of it lies there."""
     height, width = shape
     inside = left >= 0 and top >= 0 and left + width <= canvas.shape[1] and top + height <= canvas.shape[0]
     if image.shape[:2] == shape or not inside:
@@ -171,8 +179,8 @@ def _paste_resized(canvas, image, shape, left, top):
         cv2.resize(image, (width, height), dst=canvas[top : top + height, left : left + width])
 
 
-def _paste(canvas, image, left, top):
-    """None; copies the part of the image that lies on the canvas, its upper left corner at (left, top)."""
+def _paste(canvas: np.ndarray, image: np.ndarray, left: int, top: int) -> None:
+    """Copy the part of the image that lies on the canvas, its upper left corner at (left, top)."""
     height, width = image.shape[:2]
     x1, y1 = max(left, 0), max(top, 0)
     x2, y2 = min(left + width, canvas.shape[1]), min(top + height, canvas.shape[0])

@@ -1,6 +1,6 @@
-"""In which batches does a data set reach the network, and how do two runs see the very same ones?
+"""Serve a data set in batches that two runs see exactly alike.
 
-A batch is a pure function of (seed, epoch, position): the order comes from (seed, epoch), each picture's augmentation
+A batch is a pure function of (seed, epoch, position): the order comes from (seed, epoch), each image's augmentation
 from (seed, epoch, index). Hence a run that resumes in the middle of an epoch sees what it would have seen, with or
 without worker processes.
 """
@@ -8,6 +8,7 @@ without worker processes.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -15,42 +16,45 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from oscillab.data.letterbox import letterbox_sample
+from oscillab.data.images import letterbox_sample
+from oscillab.data.sample import Dataset, Sample
 
-STRIDE = 32  # of the detectors' coarsest grid: the size of a picture is a multiple of it
+STRIDE = 32  # of the detectors' coarsest grid: the size of an image is a multiple of it
 
 
 class Batch(NamedTuple):
-    """Pictures of one size, and their objects."""
+    """Images of one size, and their objects."""
 
     images: torch.Tensor  # (N, 3, size, size) uint8, RGB
-    targets: torch.Tensor  # (n, 6) float32: picture in the batch, class, cx, cy, w, h as fractions of size
-    masks: list | None  # N tensors (objects, size, size) uint8, in the order of targets; None unless asked for
-    image_ids: list  # N ids of the data set's ground truth
+    targets: torch.Tensor  # (n, 6) float32: image in the batch, class, cx, cy, w, h as fractions of size
+    masks: (
+        list[torch.Tensor] | None
+    )  # N tensors (objects, size, size) uint8, in the order of targets; None unless asked for
+    image_ids: list[int]  # N ids of the data set's ground truth
 
 
 class Batches:
     """All batches of a data set, epoch by epoch.
 
     `augment` is called as augment(dataset, index, size, generator, pool=indices) and gives a Sample of (size, size);
-    without it pictures are letterboxed. A `fresh` data set gives new pictures in every epoch. `pinned`: pictures lie in
+    without it images are letterboxed. A `fresh` data set gives new images in every epoch. `pinned`: images lie in
     memory that a GPU copies from while it computes; by default where there is a GPU.
     """
 
     def __init__(
         self,
-        dataset,
+        dataset: Dataset,
         *,
-        size,
-        batch_size,
-        seed=0,
-        augment=None,
-        shuffle=True,
-        drop_last=False,
-        workers=0,
-        masks=False,
-        pinned=None,
-    ):
+        size: int,
+        batch_size: int,
+        seed: int = 0,
+        augment: Callable[..., Sample] | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        workers: int = 0,
+        masks: bool = False,
+        pinned: bool | None = None,
+    ) -> None:
         _check(dataset, size=size, batch_size=batch_size, workers=workers, seed=seed)
         self.dataset, self.size, self.batch_size, self.seed = dataset, size, batch_size, seed
         self.augment, self.shuffle, self.workers, self.masks = augment, shuffle, workers, masks
@@ -61,14 +65,14 @@ class Batches:
             raise ValueError(f"batch_size must be 1..{len(dataset)} with drop_last on this data set, got {batch_size}")
         self._rank, self._count = 0, 1
 
-    def __len__(self):
-        """The number of batches in an epoch."""
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
         return self._length
 
-    def part(self, rank, count):
-        """These batches for process `rank` of `count`: its own pictures of each, which together are the whole batch.
+    def part(self, rank: int, count: int) -> Batches:
+        """Return these batches for process `rank` of `count`: its own images of each, which together are the whole batch.
 
-        Raises ValueError where a batch cannot be shared equally, or the last one has too few pictures.
+        Raises ValueError where a batch cannot be shared equally, or the last one has too few images.
         """
         if self.batch_size % count:
             raise ValueError(
@@ -77,25 +81,29 @@ class Batches:
         last = min(len(self.dataset) - (len(self) - 1) * self.batch_size, self.batch_size)
         if last < count:
             raise ValueError(
-                f"the last of {len(self)} batches has {last} pictures for {count} processes, each needs one: choose another "
+                f"the last of {len(self)} batches has {last} images for {count} processes, each needs one: choose another "
                 "batch_size, or leave that batch out with drop_last"
             )
         part = copy.copy(self)
         part._rank, part._count = rank, count
         return part
 
-    def epoch(self, index, start=0):
-        """An iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
+        """Return an iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
         chunks = _Chunks(self, index, range(start, len(self)))
         if not self.workers:
             return (self._pin(chunks[position]) for position in range(len(chunks)))
-        loader = DataLoader(
-            chunks, batch_size=None, num_workers=self.workers, worker_init_fn=_one_thread, pin_memory=self.pinned
+        loader: DataLoader[Batch] = DataLoader(
+            chunks,  # type: ignore[arg-type]  # a map with a length is all that a loader asks for
+            batch_size=None,
+            num_workers=self.workers,
+            worker_init_fn=_one_thread,
+            pin_memory=self.pinned,
         )
         return iter(loader)
 
-    def batch(self, epoch, position):
-        """The Batch number `position` of an epoch, or this process's part of it."""
+    def batch(self, epoch: int, position: int) -> Batch:
+        """Return the Batch number `position` of an epoch, or this process's part of it."""
         first = epoch * len(self.dataset) if self.dataset.fresh else 0
         pool = range(first, first + len(self.dataset))
         order = np.arange(len(pool))
@@ -105,18 +113,18 @@ class Batches:
         chosen = np.array_split(chosen, self._count)[self._rank]
         return self._collate([self._sample(epoch, pool[number], pool) for number in chosen])
 
-    def _pin(self, batch):
+    def _pin(self, batch: Batch) -> Batch:
         if not self.pinned:
             return batch
         return batch._replace(images=batch.images.pin_memory(), targets=batch.targets.pin_memory())
 
-    def _sample(self, epoch, index, pool):
+    def _sample(self, epoch: int, index: int, pool: Sequence[int]) -> Sample:
         if self.augment is None:
             return letterbox_sample(self.dataset.sample(index), self.size)
         generator = np.random.default_rng((self.seed, epoch, index))
         return self.augment(self.dataset, index, self.size, generator, pool=pool)
 
-    def _collate(self, samples):
+    def _collate(self, samples: list[Sample]) -> Batch:
         images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
         targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
         masks = None
@@ -136,18 +144,18 @@ def to_pixels(images: torch.Tensor, device: torch.device | str = "cpu") -> torch
 class _Chunks:
     """The batches of one epoch as a map from position to Batch, which a DataLoader can hand to its workers."""
 
-    def __init__(self, batches, epoch, positions):
+    def __init__(self, batches: Batches, epoch: int, positions: range) -> None:
         self.batches, self.epoch, self.positions = batches, epoch, positions
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> Batch:
         return self.batches.batch(self.epoch, self.positions[number])
 
 
-def _targets(number, sample, size):
-    """The rows (n, 6) float32 of one Sample: picture number, class, cx, cy, w, h."""
+def _targets(number: int, sample: Sample, size: int) -> np.ndarray:
+    """Return the rows (n, 6) float32 of one Sample: image number, class, cx, cy, w, h."""
     rows = np.empty((len(sample.labels), 6), dtype=np.float32)
     rows[:, 0], rows[:, 1] = number, sample.labels
     low, high = np.clip(sample.boxes[:, :2], 0, size), np.clip(sample.boxes[:, 2:], 0, size)
@@ -155,9 +163,9 @@ def _targets(number, sample, size):
     return rows
 
 
-def _check(dataset, *, size, batch_size, workers, seed):
+def _check(dataset: Dataset, *, size: int, batch_size: int, workers: int, seed: int) -> None:
     if len(dataset) == 0:
-        raise ValueError(f"the data set {dataset.name} is empty: it must hold one picture or more")
+        raise ValueError(f"the data set {dataset.name} is empty: it must hold one image or more")
     if size < STRIDE or size % STRIDE:
         raise ValueError(f"size must be a multiple of {STRIDE} pixels, got {size}")
     if batch_size < 1:
@@ -166,6 +174,6 @@ def _check(dataset, *, size, batch_size, workers, seed):
         raise ValueError(f"workers and seed must be 0 or more, got {workers} and {seed}")
 
 
-def _one_thread(_worker):
-    """None; keeps OpenCV's own threads from fighting over the cores inside a worker process."""
+def _one_thread(_worker: int) -> None:
+    """Keep OpenCV's own threads from fighting over the cores inside a worker process."""
     cv2.setNumThreads(0)

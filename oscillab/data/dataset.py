@@ -1,4 +1,4 @@
-"""How is any folder in COCO's format opened, so that training and evaluation read it as they read the scenes?
+"""Open and write folders in COCO's format, so that training and evaluation read them as they read the scenes.
 
 root/annotations/instances_<split>.json    root/images/<split>/<file_name>   (or root/<split>/<file_name>)
 """
@@ -6,27 +6,33 @@ root/annotations/instances_<split>.json    root/images/<split>/<file_name>   (or
 from __future__ import annotations
 
 import copy
+import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from oscillab.data.annotations import clip_box, read_annotations
-from oscillab.data.sample import Sample, decode_runs, draw_polygons, encode_runs
+from oscillab.data.images import read_image, write_image
+from oscillab.data.sample import Dataset, Sample, decode_runs, draw_polygons, encode_runs
 from oscillab.data.scenes import SPLITS, Scenes
+from oscillab.io import atomic_write
 
 
 class CocoFolder:
-    """The pictures of one split of a COCO-format folder; crowds count for evaluation only, never as boxes to learn.
+    """The images of one split of a COCO-format folder; crowds count for evaluation only, never as boxes to learn.
 
-    Decoded pictures are kept in memory where the whole split takes no more than `cache_bytes`; they are read-only.
-    Raises ValueError for whatever is wrong with the annotation file (see `read_annotations`) and for missing pictures.
+    Decoded images are kept in memory where the whole split takes no more than `cache_bytes`; they are read-only.
+    Raises ValueError for whatever is wrong with the annotation file (see `read_annotations`) and for missing images.
     """
 
     fresh = False
 
-    def __init__(self, root, split="val2017", *, masks=False, cache_bytes=2**29):
+    def __init__(
+        self, root: Path | str, split: str = "val2017", *, masks: bool = False, cache_bytes: int = 2**29
+    ) -> None:
         self.root, self.split, self.masks = Path(root), split, masks
         self.path = self.root / "annotations" / f"instances_{split}.json"
         self._content = read_annotations(self.path)
@@ -36,19 +42,19 @@ class CocoFolder:
         self.names = [category["name"] for category in categories]
         self.category_ids = [category["id"] for category in categories]
         self._folder = self._find_folder()
-        self._check_pictures()
+        self._check_images()
         self._labels = {number: label for label, number in enumerate(self.category_ids)}
         # All or none: of a set that is drawn from at random, keeping a part saves no more than that part.
         size = sum(3 * image["height"] * image["width"] for image in self._images)
-        self._decoded = {} if size <= cache_bytes else None
-        self._objects = defaultdict(list)
+        self._decoded: dict[int, np.ndarray] | None = {} if size <= cache_bytes else None
+        self._objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for entry in self._content["annotations"]:
-            if not entry.get("iscrowd"):
+            if not entry["iscrowd"]:
                 self._objects[entry["image_id"]].append(entry)
         if masks:
             self._check_masks()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._images)
 
     def with_masks(self) -> CocoFolder:
@@ -58,8 +64,8 @@ class CocoFolder:
         other._check_masks()
         return other
 
-    def sample(self, index):
-        """The Sample number `index`, with boxes cut to the picture; raises ValueError when its file cannot be read.
+    def sample(self, index: int) -> Sample:
+        """Return the Sample number `index`, with boxes cut to the image; raise ValueError when its file cannot be read.
 
         Its pixels are kept for the next call and cannot be written to: copy them first (`sample.image.copy()`).
         """
@@ -75,37 +81,36 @@ class CocoFolder:
                 mask[:] = self._mask(entry, image)
         return Sample(pixels, boxes, labels, masks, image["id"])
 
-    def ground_truth(self):
-        """The annotation file's content in COCO's format, crowds included, with the area and id that pycocotools needs.
+    def ground_truth(self) -> dict[str, Any]:
+        """Return the annotation file's content in COCO's format, crowds included, with the id that pycocotools needs.
 
-        Run lengths of another size than their picture's (pictures were shrunk, crowds forgotten) are brought to it.
+        Run lengths of another size than their image's (images were shrunk, crowds forgotten) are brought to it.
         """
         images = {image["id"]: image for image in self._images}
         annotations = []
         for number, entry in enumerate(self._content["annotations"], start=1):
             runs, image = entry.get("segmentation"), images[entry["image_id"]]
-            extra = {"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]} | entry
-            if isinstance(runs, dict) and list(runs["size"]) != [image["height"], image["width"]]:
-                extra["segmentation"] = encode_runs(_fit_runs(runs, image))
-            annotations.append(extra)
+            if isinstance(runs, dict) and runs["size"] != [image["height"], image["width"]]:
+                entry = entry | {"segmentation": encode_runs(_fit_runs(runs, image))}
+            annotations.append({"id": number} | entry)
         return self._content | {"annotations": annotations}
 
-    def _find_folder(self):
-        """The folder of the pictures: images/<split>, or <split> as the COCO archives unpack."""
+    def _find_folder(self) -> Path:
+        """Return the folder of the images: images/<split>, or <split> as the COCO archives unpack."""
         folders = [self.root / "images" / self.split, self.root / self.split]
         return next((folder for folder in folders if folder.is_dir()), folders[0])
 
-    def _check_pictures(self):
+    def _check_images(self) -> None:
         there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
         names = [image["file_name"] for image in self._images]
         lost = [name for name in names if name not in there and not (self._folder / name).is_file()]
         if lost:
             raise ValueError(
-                f"{self.path} lists {len(names)} pictures, {len(lost)} of them are missing in {self._folder}, "
+                f"{self.path} lists {len(names)} images, {len(lost)} of them are missing in {self._folder}, "
                 f"the first is {lost[0]}"
             )
 
-    def _check_masks(self):
+    def _check_masks(self) -> None:
         lost = [entry for objects in self._objects.values() for entry in objects if not entry.get("segmentation")]
         if lost:
             raise ValueError(
@@ -113,8 +118,8 @@ class CocoFolder:
                 "annotations with masks, or take a network without (masks=False)"
             )
 
-    def _pixels(self, index, image):
-        """The picture (H, W, 3) RGB, read-only where it is kept."""
+    def _pixels(self, index: int, image: dict[str, Any]) -> np.ndarray:
+        """Return the image (H, W, 3) RGB, read-only where it is kept."""
         if self._decoded is None:
             return self._read(image)
         pixels = self._decoded.get(index)
@@ -123,31 +128,30 @@ class CocoFolder:
             pixels.flags.writeable = False
         return pixels
 
-    def __getstate__(self):
-        """The data set without pictures, for a worker process that is sent one."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the data set without images, for a worker process that is sent one."""
         return {**self.__dict__, "_decoded": None if self._decoded is None else {}}
 
-    def _read(self, image):
-        """The picture (H, W, 3) RGB; by bytes, since OpenCV does not open every path on every system."""
-        path = self._folder / image["file_name"]
-        data = np.fromfile(path, dtype=np.uint8)
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if pixels is None:
-            raise ValueError(f"the picture {path} cannot be read: it is no JPEG, PNG or other image")
-        if pixels.shape[:2] != (image["height"], image["width"]):
-            found, said = pixels.shape[:2], (image["height"], image["width"])
-            raise ValueError(f"the picture {path} has {found} rows and columns, its annotations say {said}")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    def _read(self, image: dict[str, Any]) -> np.ndarray:
+        path, said = self._folder / image["file_name"], (image["height"], image["width"])
+        pixels = read_image(path)
+        if pixels.shape[:2] == said:
+            return pixels
+        turned = ": its EXIF tag turns it; annotate it as it is shown, or turn its pixels and drop the tag"
+        hint = turned if pixels.shape[1::-1] == said else ""
+        raise ValueError(f"the image {path} has {pixels.shape[:2]} rows and columns, its annotations say {said}{hint}")
 
-    def _mask(self, entry, image):
+    def _mask(self, entry: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
         segmentation = entry["segmentation"]
         if isinstance(segmentation, dict):
             return _fit_runs(segmentation, image)
         return draw_polygons(segmentation, image["height"], image["width"])
 
 
-def open_dataset(text, split="val", *, size=160, count=500, seed=0, masks=False):
-    """The data set that `text` names: "scenes" (`count` pictures of `size` pixels), or else a COCO-format folder.
+def open_dataset(
+    text: str, split: str = "val", *, size: int = 160, count: int = 500, seed: int = 0, masks: bool = False
+) -> Scenes | CocoFolder:
+    """Open the data set that `text` names: "scenes" (`count` images of `size` pixels), or else a COCO-format folder.
 
     The folder's split may be written short: "val" opens val2017 where there is no split of the name "val".
     """
@@ -166,8 +170,23 @@ def open_dataset(text, split="val", *, size=160, count=500, seed=0, masks=False)
     return CocoFolder(root, split, masks=masks)
 
 
-def _fit_runs(runs, image):
-    """The mask of run lengths at the picture's own size."""
+def _fit_runs(runs: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
+    """Return the mask of run lengths at the image's own size."""
     mask = decode_runs(runs)
     shape = image["width"], image["height"]
     return cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST_EXACT) if mask.shape[::-1] != shape else mask
+
+
+def write_folder(dataset: Dataset, root: Path | str, split: str) -> Path:
+    """Write a data set, its images as PNG, as the split of a folder; return the path of the annotation file.
+
+    With masks, where the data set was opened with masks. Raises OSError where a file cannot be written.
+    """
+    truth = dataset.ground_truth()
+    images = Path(root) / "images" / split
+    for index, entry in enumerate(truth["images"]):
+        write_image(dataset.sample(index).image, images / entry["file_name"])
+    path = Path(root) / "annotations" / f"instances_{split}.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(truth))
+    return path

@@ -95,6 +95,11 @@ def augmentation(options: DataOptions) -> Augment | None:
     return known[name]
 
 
+def known_size(model: nn.Module) -> int | None:
+    """Return the side in pixels of the images that a detector was trained with, or exported for; None where unknown."""
+    return getattr(model, "size", None) or getattr(getattr(model, "facts", None), "size", None)
+
+
 def check_classes(model: nn.Module, dataset: Any, source: Any) -> None:
     """Raise ValueError when a detector and a data set do not have the same number of classes."""
     if model.classes != len(dataset.names):

@@ -1,77 +1,116 @@
-"""How is a scene painted: its background, the fill of a shape, the clutter, the noise?
+"""Draw the parts of a scene: outlines of its shapes, background, fills, clutter, noise.
 
-Everything is drawn by OpenCV on bytes, because a scene must cost little beside the training step that reads it. Random
-numbers come from a `random.Random` that the caller made; the fields of noise are drawn once and then only cropped.
+Ten classes of shapes, most in pairs that only a fine detail tells apart (a thin gap, a small notch, a sixth point, an arm
+that is too long), because such details are what a network of 3 or 4 bits loses first. Everything is drawn by OpenCV on
+bytes, because a scene must cost little beside the training step that reads it. Random numbers come from a `random.Random`
+that the caller made; the fields of noise are drawn once and then only cropped.
 """
 
 from __future__ import annotations
 
 import colorsys
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
+from random import Random
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+Colour = tuple[float, float, float]  # r, g, b, each 0 … 255
+
+NAMES = (
+    *("disc", "ring", "open ring"),  # an open ring has a thin gap
+    *("square", "notched square"),  # a small notch in one side
+    *("five-pointed star", "six-pointed star"),
+    *("plus", "dagger"),  # a dagger has one arm too long
+    "arrow",
+)
+LEVELS = 8  # how many sizes of its fine detail each class has
 CONTRAST = 60  # how far the colours of a shape keep from the background's, of 255
 _TURN = np.arange(256) / 256
-_WAVES = {  # how much of the second colour, over one period of 256 steps: (256, 1, 1)
+_WAVES = {  # how much of the second colour, over one period of 256 steps
     "plain": np.zeros(256),
     "stripes": np.clip(0.5 + 2.5 * np.cos(2 * np.pi * _TURN), 0, 1),
     "waves": 0.5 + 0.5 * np.cos(2 * np.pi * _TURN),
     "dots": np.clip((_TURN - 0.66) * 12, 0, 1),
     "mottled": _TURN,
 }
-_WAVES = {name: wave.astype(np.float32).reshape(256, 1, 1) for name, wave in _WAVES.items()}
+_SHARES = {name: wave.astype(np.float32).reshape(256, 1, 1) for name, wave in _WAVES.items()}
 _COSINE = np.round(63.5 + 63.5 * np.cos(2 * np.pi * _TURN)).astype(np.uint8)
 
 
-class Bank(NamedTuple):
-    """Fields of noise to crop from, each twice as wide as a picture."""
+@cache
+def outline(name: str, level: int) -> tuple[np.ndarray, ...]:
+    """Return the contours of a shape, a tuple of float32 (n, 2) arrays, centred, with longest radius 1.
 
-    smooth: list  # of (2 * size, 2 * size) uint8, clouds of different roughness
+    The first contour is the outside, a second one is a hole. `level` in 0 … LEVELS - 1 sets the size of the fine
+    detail: how thin the ring, how wide the gap, how deep the notch, how sharp the star.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown shape {name!r}; shapes are {', '.join(NAMES)}")
+    detail = level / (LEVELS - 1)
+    contours = [np.asarray(contour, dtype=np.float64) for contour in _DRAW[name](detail)]
+    centre = (contours[0].min(axis=0) + contours[0].max(axis=0)) / 2
+    radius = np.linalg.norm(contours[0] - centre, axis=1).max()
+    return tuple(((contour - centre) / radius).astype(np.float32) for contour in contours)
+
+
+@cache
+def area(name: str, level: int) -> float:
+    """Return the area that outline(name, level) encloses, less its hole: at most pi, a disc's."""
+    outside, *holes = [cv2.contourArea(contour) for contour in outline(name, level)]
+    return outside - sum(holes)
+
+
+class Bank(NamedTuple):
+    """Fields of noise to crop from, each twice as wide as an image."""
+
+    smooth: list[np.ndarray]  # of (2 * size, 2 * size) uint8, clouds of different roughness
     grain: np.ndarray  # (2 * size, 2 * size, 3) uint8, white noise around 128, standard deviation 32
 
 
 @lru_cache(maxsize=4)
-def bank(seed, size):
-    """The Bank of a seed and a picture size, the same in every process."""
+def bank(seed: int, size: int) -> Bank:
+    """Return the Bank of a seed and an image size, the same in every process."""
     generator = np.random.default_rng((seed, 20231105))
     smooth = [_clouds(generator, 2 * size, roughness) for roughness in (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)]
     grain = generator.normal(128, 32, size=(2 * size, 2 * size, 3))
     return Bank(smooth, np.clip(np.round(grain), 0, 255).astype(np.uint8))
 
 
-def blend(image, fill, alpha, x, y):
-    """None; lays fill (h, w, 3) over the image at pixel (x, y), in place, by alpha (h, w) of 0 … 255."""
+def blend(image: np.ndarray, fill: np.ndarray, alpha: np.ndarray, x: int, y: int) -> None:
+    """Lay fill (h, w, 3) over the image at pixel (x, y), in place, by alpha (h, w) of 0 … 255."""
     height, width = alpha.shape
     part = image[y : y + height, x : x + width]
     weight = alpha.astype(np.uint16)
     weight = (weight + (weight >> 7))[..., None]  # 0 … 256, so that the division is a shift
-    part[:] = (part * (256 - weight) + fill * weight) >> 8
+    part[:] = np.right_shift(part * (256 - weight) + fill * weight, 8)
 
 
-def background(random, fields, size):
-    """A picture (size, size, 3) of coloured clouds and its mean colour (r, g, b)."""
+def background(random: Random, fields: Bank, size: int) -> tuple[np.ndarray, Colour]:
+    """Return an image (size, size, 3) of coloured clouds and its mean colour (r, g, b)."""
     hue, value = random.random(), random.uniform(0.15, 0.9)
     first = colour(hue, random.uniform(0.1, 0.55), value)
     spread = random.uniform(0.12, 0.4) * (1 if value < 0.5 else -1)
     second = colour(hue + random.uniform(-0.2, 0.2), random.uniform(0.1, 0.6), value + spread)
     field = _crop(random, random.choice(fields.smooth), size)
     image = cv2.applyColorMap(field, _palette("mottled", first, second))
-    return image, tuple((a + b) / 2 for a, b in zip(first, second, strict=True))
+    red, green, blue = ((a + b) / 2 for a, b in zip(first, second, strict=True))
+    return image, (red, green, blue)
 
 
-def texture(random, fields, shape, size, colours):
-    """A fill (h, w, 3) uint8 between two colours: plain, stripes, waves, dots or clouds, at a random angle."""
+def texture(
+    random: Random, fields: Bank, shape: tuple[int, int], size: int, colours: tuple[Colour, Colour]
+) -> np.ndarray:
+    """Return a fill (h, w, 3) uint8 between two colours: plain, stripes, waves, dots or clouds, at a random angle."""
     kind = random.choice(tuple(_WAVES))
-    cycles = random.uniform(1.5, 4) if kind == "waves" else random.uniform(14, 26)  # across the picture
+    cycles = random.uniform(1.5, 4) if kind == "waves" else random.uniform(14, 26)  # across the image
     return cv2.applyColorMap(_pattern(random, fields, shape, cycles / size, kind), _palette(kind, *colours))
 
 
-def contrasting(random, ground):
-    """Two colours of one object, (r, g, b) each, both at least CONTRAST away from the ground's."""
+def contrasting(random: Random, ground: Colour) -> tuple[Colour, Colour]:
+    """Return two colours of one object, (r, g, b) each, both at least CONTRAST away from the ground's."""
     for _ in range(12):
         hue, saturation, value = random.random(), random.uniform(0.35, 1), random.uniform(0.25, 1)
         first = colour(hue, saturation, value)
@@ -85,13 +124,14 @@ def contrasting(random, ground):
     return (pale, pale) if _distance(pale, ground) >= CONTRAST else (colour(hue, 1, 0.1),) * 2
 
 
-def colour(hue, saturation, value):
-    """The colour (r, g, b) of 0 … 255 for a hue (turns), saturation and value (clipped to 0 … 1)."""
-    return tuple(255 * part for part in colorsys.hsv_to_rgb(hue % 1, saturation, min(max(value, 0), 1)))
+def colour(hue: float, saturation: float, value: float) -> Colour:
+    """Return the colour (r, g, b) of 0 … 255 for a hue (turns), saturation and value (clipped to 0 … 1)."""
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, min(max(value, 0), 1))
+    return 255 * red, 255 * green, 255 * blue
 
 
-def clutter(random, size):
-    """The contours (pixels) of a thing that is no class: a bar, a splinter or a blob with a wavy edge."""
+def clutter(random: Random, size: int) -> tuple[np.ndarray, ...]:
+    """Return the contours (pixels) of a thing that is no class: a bar, a splinter or a blob with a wavy edge."""
     centre = random.uniform(0, size), random.uniform(0, size)
     kind, angle = random.choice(("bar", "bar", "splinter", "blob")), random.uniform(0, 2 * math.pi)
     reach = size * random.uniform(0.08, 0.28)
@@ -105,8 +145,8 @@ def clutter(random, size):
     return (np.array([(x * cosine - y * sine, x * sine + y * cosine) for x, y in ends]) + centre,)
 
 
-def develop(random, fields, image):
-    """The image as a camera gives it: sometimes blurred, always with grain."""
+def develop(random: Random, fields: Bank, image: np.ndarray) -> np.ndarray:
+    """Return the image as a camera gives it: sometimes blurred, always with grain."""
     size = image.shape[0]
     if random.random() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.3, 0.8) * size / 160)
@@ -114,19 +154,19 @@ def develop(random, fields, image):
     return cv2.addWeighted(image, 1.0, _crop(random, fields.grain, size), strength, -128 * strength)
 
 
-def _distance(first, second):
-    """How far two colours look apart, 0 … 255, weighing green most and blue least (as luma does)."""
+def _distance(first: Colour, second: Colour) -> float:
+    """Return how far two colours look apart, 0 … 255, weighing green most and blue least (as luma does)."""
     red, green, blue = (a - b for a, b in zip(first, second, strict=True))
     return math.sqrt(0.3 * red * red + 0.5 * green * green + 0.2 * blue * blue)
 
 
-def _palette(kind, first, second):
-    first, second = np.array(first, dtype=np.float32), np.array(second, dtype=np.float32)
-    return (first + _WAVES[kind] * (second - first)).astype(np.uint8)  # (256, 1, 3)
+def _palette(kind: str, first: Colour, second: Colour) -> np.ndarray:
+    start, stop = np.array(first, dtype=np.float32), np.array(second, dtype=np.float32)
+    return (start + _SHARES[kind] * (stop - start)).astype(np.uint8)  # (256, 1, 3)
 
 
-def _pattern(random, fields, shape, cycles, kind):
-    """Places (h, w) uint8 in a palette's period; cycles are periods a pixel."""
+def _pattern(random: Random, fields: Bank, shape: tuple[int, int], cycles: float, kind: str) -> np.ndarray:
+    """Return places (h, w) uint8 in a palette's period; cycles are periods a pixel."""
     height, width = shape
     if kind == "mottled":
         return _crop(random, random.choice(fields.smooth[2:]), max(shape))[:height, :width]
@@ -139,12 +179,12 @@ def _pattern(random, fields, shape, cycles, kind):
     return _COSINE[along] + _COSINE[_wrap(across * rows, -down * columns)]
 
 
-def _wrap(rows, columns):
-    """The outer sum of two lists of 256ths of a step, wrapped to a byte: (h, w)."""
+def _wrap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the outer sum of two lists of 256ths of a step, wrapped to a byte: (h, w)."""
     return (np.add.outer(rows.astype(np.int32), columns.astype(np.int32)) >> 8).astype(np.uint8)
 
 
-def _blob(random, reach):
+def _blob(random: Random, reach: float) -> np.ndarray:
     angles = np.linspace(0, 2 * math.pi, 28, endpoint=False)
     radii = np.ones(28)
     for wave in (2, 3, 5):
@@ -152,13 +192,13 @@ def _blob(random, reach):
     return reach * np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
-def _crop(random, field, size):
+def _crop(random: Random, field: np.ndarray, size: int) -> np.ndarray:
     x, y = random.randrange(field.shape[1] - size + 1), random.randrange(field.shape[0] - size + 1)
     return field[y : y + size, x : x + size]
 
 
-def _clouds(generator, side, roughness):
-    """Noise (side, side) uint8: octaves from 4 cells a side on, each `roughness` times as strong as the one before."""
+def _clouds(generator: np.random.Generator, side: int, roughness: float) -> np.ndarray:
+    """Return noise (side, side) uint8: octaves from 4 cells a side on, each `roughness` times as strong as the one before."""
     total, strength = np.zeros((side, side), dtype=np.float32), 1.0
     for octave in range(6):
         cells = 4 * 2**octave
@@ -166,3 +206,60 @@ def _clouds(generator, side, roughness):
         total += strength * cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
         strength *= roughness
     return np.clip(128 + 52 * total / total.std(), 0, 255).astype(np.uint8)
+
+
+def _arc(radius: float, start: float, stop: float, count: int) -> np.ndarray:
+    angles = np.linspace(start, stop, count)
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)  # (count, 2)
+
+
+def _ring(detail: float) -> list:
+    return [_arc(1, 0, 2 * math.pi, 40), _arc(0.62 - 0.14 * detail, 0, 2 * math.pi, 32)]
+
+
+def _open_ring(detail: float) -> list:
+    inner = 0.62 - 0.14 * detail
+    half_gap = 0.14 + 0.07 * detail  # half the width of the gap, in radii: the gap has parallel sides
+    outer_angle, inner_angle = math.asin(half_gap), math.asin(half_gap / inner)
+    outside = _arc(1, outer_angle, 2 * math.pi - outer_angle, 40)
+    inside = _arc(inner, 2 * math.pi - inner_angle, inner_angle, 32)
+    return [np.concatenate([outside, inside])]
+
+
+def _notched_square(detail: float) -> list:
+    half, depth = 0.2 + 0.1 * detail, 0.45 + 0.2 * detail
+    return [[(-1, -1), (-half, -1), (-half, depth - 1), (half, depth - 1), (half, -1), (1, -1), (1, 1), (-1, 1)]]
+
+
+def _star(points: int, detail: float) -> list:
+    inner = 0.42 + 0.08 * detail + 0.03 * (points - 5)
+    angles = np.arange(2 * points) * math.pi / points
+    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
+    return [np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)]
+
+
+def _cross(detail: float, long_arm: float) -> list:
+    half = 0.26 + 0.1 * detail  # half the width of an arm
+    right = [(half, -half), (1, -half), (1, half), (half, half)]
+    below = [(half, long_arm), (-half, long_arm), (-half, half)]
+    left = [(-1, half), (-1, -half), (-half, -half)]
+    return [[*right, *below, *left, (-half, -1), (half, -1)]]
+
+
+def _arrow(detail: float) -> list:
+    half, neck = 0.2 + 0.1 * detail, 0.05 + 0.15 * detail
+    return [[(1, 0), (neck, 0.75), (neck, half), (-1, half), (-1, -half), (neck, -half), (neck, -0.75)]]
+
+
+_DRAW = {
+    "disc": lambda _: [_arc(1, 0, 2 * math.pi, 40)],
+    "ring": _ring,
+    "open ring": _open_ring,
+    "square": lambda _: [[(-1, -1), (1, -1), (1, 1), (-1, 1)]],
+    "notched square": _notched_square,
+    "five-pointed star": lambda detail: _star(5, detail),
+    "six-pointed star": lambda detail: _star(6, detail),
+    "plus": lambda detail: _cross(detail, 1.0),
+    "dagger": lambda detail: _cross(detail, 1.75 + 0.3 * detail),
+    "arrow": _arrow,
+}

@@ -1,6 +1,6 @@
-"""What is the embedded data set, and how is picture number i of it drawn?
+"""Draw the embedded data set: image number i of it, whenever it is asked for.
 
-`Scenes` needs no download: picture i is a pure function of (seed, split, i, size), drawn when it is asked for and never
+`Scenes` needs no download: image i is a pure function of (seed, split, i, size), drawn when it is asked for and never
 stored. Coloured shapes lie on clouds of noise, some behind others, some behind clutter. A shape is annotated by what is
 seen of it: its box is tight around its visible pixels, and every shape that is drawn is annotated.
 """
@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import math
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from oscillab.data import paint
+from oscillab.data.paint import LEVELS, NAMES, area, outline
 from oscillab.data.sample import Sample, annotations_of, coverage, tight_box
-from oscillab.data.shapes import LEVELS, NAMES, area, outline
 
 SPLITS = ("train", "val", "test")
-LEAST_VISIBLE = 0.4  # a shape that shows less of its area is left out of the picture
-LEAST_SIDE = 0.03  # … as is one whose visible box has a side below this share of the picture (5 of 160 pixels)
-SMALLEST, LARGEST = 0.055, 0.22  # longest radius of a shape, in pictures (9 to 35 of 160 pixels)
+LEAST_VISIBLE = 0.4  # a shape that shows less of its area is left out of the image
+LEAST_SIDE = 0.03  # … as is one whose visible box has a side below this share of the image (5 of 160 pixels)
+SMALLEST, LARGEST = 0.055, 0.22  # longest radius of a shape, in image sides (9 to 35 of 160 pixels)
+
+Circle = tuple[float, float, float]  # x, y, radius
 
 
 class Piece(NamedTuple):
-    """A shape or a piece of clutter, where it lies in the picture."""
+    """A shape or a piece of clutter, where it lies in the image."""
 
     label: int  # class index, -1 for clutter
     area: float  # pixels, were nothing of it hidden; 0 for clutter
@@ -35,11 +37,13 @@ class Piece(NamedTuple):
 
 
 class Scenes:
-    """A COCO-like data set of `count` drawn pictures; indices beyond count give further new pictures (`fresh`)."""
+    """A COCO-like data set of `count` drawn images; indices beyond count give further new images (`fresh`)."""
 
     fresh = True
 
-    def __init__(self, count=500, *, split="val", seed=0, size=160, masks=True):
+    def __init__(
+        self, count: int = 500, *, split: str = "val", seed: int = 0, size: int = 160, masks: bool = True
+    ) -> None:
         if count < 1:
             raise ValueError(f"scenes is empty: count must be 1 or more, got {count}")
         if split not in SPLITS:
@@ -53,11 +57,11 @@ class Scenes:
         self.names = list(NAMES)
         self.category_ids = list(range(1, len(NAMES) + 1))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.count
 
-    def sample(self, index):
-        """The Sample number `index` (0 or more), the same in any process and in any order."""
+    def sample(self, index: int) -> Sample:
+        """Return the Sample number `index` (0 or more), the same in any process and in any order."""
         if index < 0:
             raise ValueError(f"index must be 0 or more, got {index}")
         random = Random(f"{self.seed}/{self.split}/{index}")
@@ -70,9 +74,10 @@ class Scenes:
         masks = np.stack([owner == number for number in shown]).view(np.uint8) if self.masks else None
         return Sample(image, boxes.reshape(-1, 4), labels, masks, index)
 
-    def ground_truth(self):
-        """The first `count` pictures in COCO's format: a dictionary of images, annotations and categories."""
-        images, annotations = [], []
+    def ground_truth(self) -> dict[str, Any]:
+        """Return the first `count` images in COCO's format: a dictionary of images, annotations and categories."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index in range(self.count):
             sample = self.sample(index)
             images.append({"id": index, "width": self.size, "height": self.size, "file_name": f"{index:06d}.png"})
@@ -86,9 +91,11 @@ class Scenes:
         }
 
 
-def _layout(random, size):
-    """The pieces of a picture from the farthest to the nearest, a shape last, so that one is always seen."""
-    crowding, circles, pieces = random.uniform(0.6, 1.1), [], []
+def _layout(random: Random, size: int) -> list[Piece]:
+    """Return the pieces of an image from the farthest to the nearest, a shape last, so that one is always seen."""
+    crowding = random.uniform(0.6, 1.1)
+    circles: list[Circle] = []
+    pieces: list[Piece] = []
     for _ in range(random.randint(1, 8)):
         circle = _place(random, circles, crowding)
         if circle is not None:
@@ -102,8 +109,8 @@ def _layout(random, size):
     return pieces
 
 
-def _place(random, circles, crowding):
-    """A free circle (x, y, radius), in pictures, or None after six tries; neighbours overlap by 1 - crowding."""
+def _place(random: Random, circles: list[Circle], crowding: float) -> Circle | None:
+    """Return a free circle (x, y, radius), in image sides, or None after six tries; neighbours overlap by 1 - crowding."""
     for _ in range(6):
         radius = SMALLEST * (LARGEST / SMALLEST) ** random.random()
         x, y = (random.uniform(0.5 * radius, 1 - 0.5 * radius) for _ in "xy")
@@ -112,8 +119,8 @@ def _place(random, circles, crowding):
     return None
 
 
-def _shape(random, circle, size):
-    """A Piece of a random class in a circle, squeezed along one axis and then turned."""
+def _shape(random: Random, circle: Circle, size: int) -> Piece:
+    """Return a Piece of a random class in a circle, squeezed along one axis and then turned."""
     label, angle = random.randrange(len(NAMES)), random.uniform(0, 2 * math.pi)
     squeeze, level = random.uniform(0.65, 1), random.randrange(LEVELS)
     x, y, radius = (size * part for part in circle)
@@ -121,11 +128,12 @@ def _shape(random, circle, size):
     turn = np.array([[cosine, sine], [-sine * squeeze, cosine * squeeze]])
     contours = tuple(contour @ turn + (x, y) for contour in outline(NAMES[label], level))
     pixels = area(NAMES[label], level) * squeeze * radius**2
-    return Piece(label, pixels, *coverage(contours, size, size))
+    covered = coverage(contours, size, size)
+    return Piece(label, pixels, *covered)  # type: ignore[misc]  # its circle's centre lies in the image
 
 
-def _visible(pieces, size):
-    """The pieces left when shapes that are mostly hidden are taken away, and who owns each pixel (1, 2, …; 0 = none).
+def _visible(pieces: list[Piece], size: int) -> tuple[list[Piece], np.ndarray]:
+    """Return the pieces left when shapes that are mostly hidden are taken away, and who owns each pixel (1, 2, …; 0 = none).
 
     Taking one away only shows more of the others, hence one pass is enough.
     """
@@ -134,7 +142,7 @@ def _visible(pieces, size):
     return (pieces, owner) if len(kept) == len(pieces) else (kept, _owners(kept, size))
 
 
-def _owners(pieces, size):
+def _owners(pieces: list[Piece], size: int) -> np.ndarray:
     owner = np.zeros((size, size), dtype=np.uint8)
     for number, piece in enumerate(pieces, start=1):
         height, width = piece.alpha.shape
@@ -142,7 +150,7 @@ def _owners(pieces, size):
     return owner
 
 
-def _is_shown(owner, piece, number):
+def _is_shown(owner: np.ndarray, piece: Piece, number: int) -> bool:
     if piece.label < 0:
         return True
     count, (left, top, right, bottom) = _seen(owner, piece, number)
@@ -150,15 +158,15 @@ def _is_shown(owner, piece, number):
     return count >= LEAST_VISIBLE * piece.area and min(right - left, bottom - top) >= least
 
 
-def _seen(owner, piece, number):
-    """How many pixels of a piece are seen, and the tight box around them."""
+def _seen(owner: np.ndarray, piece: Piece, number: int) -> tuple[int, tuple[int, int, int, int]]:
+    """Return how many pixels of a piece are seen, and the tight box around them."""
     height, width = piece.alpha.shape
     mask = (owner[piece.y : piece.y + height, piece.x : piece.x + width] == number).view(np.uint8)
     left, top, right, bottom = tight_box(mask)
     return cv2.countNonZero(mask), (left + piece.x, top + piece.y, right + piece.x, bottom + piece.y)
 
 
-def _paint(random, fields, pieces, size):
+def _paint(random: Random, fields: paint.Bank, pieces: list[Piece], size: int) -> np.ndarray:
     image, ground = paint.background(random, fields, size)
     for piece in pieces:
         colours = paint.contrasting(random, ground)

@@ -102,6 +102,11 @@ def exact(model: nn.Module) -> nn.Module:
     return network
 
 
+def exact_or_float(model: nn.Module) -> nn.Module:
+    """Return what published figures are measured on: the exact form of a quantized network, a float network itself."""
+    return exact(model) if is_quantized(model) else model
+
+
 def has_exact_form(conv: QuantConv2d) -> bool:
     """Whether the sums of a quantized convolution are whole numbers that its type holds, in whatever order they are added.
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from oscillab.cli.commands import measure, qat, start_qat
+from oscillab.cli.commands import qat, start_qat
+from oscillab.data.evaluate import evaluate
 from oscillab.data.options import held_out, training_batches
 from oscillab.io import atomic_write
+from oscillab.quant.exact import exact_or_float
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.study import state
@@ -48,7 +50,7 @@ def train(job):
     if job.arm == "lsq" and not any(row["method"] == "ptq" for row in state.rows(job)):
         started = time.perf_counter()
         add_row(job, "fp32", placed(checkpoint.load(job.qat.weights), job.qat.run.device), started)
-        add_row(job, "ptq", model, time.perf_counter())
+        add_row(job, "ptq", exact_or_float(model), time.perf_counter())
     resume = (job.folder / "last.pt").is_file()
     if qat(replace(job.qat, resume=resume), start=(model, batches)).get("interrupted"):
         raise KeyboardInterrupt
@@ -72,7 +74,9 @@ def measure_method(job, method, start, control):
     if control in KEPT:
         checkpoint.save(model, job.folder / f"{start}+{control}.pt")
     with context:
-        add_row(job, method, model, started, recording=recording(job, start), trained=control == "none")
+        # The exact form is a copy that would lose soft rounding's hooks.
+        measured = model if control == "soft_rounding" else exact_or_float(model)
+        add_row(job, method, measured, started, recording=recording(job, start), trained=control == "none")
 
 
 def recording(job, start):
@@ -84,7 +88,7 @@ def recording(job, start):
 def add_row(job, method, model, started, *, recording=None, trained=False):
     """Nothing; measures the model and adds its row. `seconds` are since `started`, and those of training where `trained`."""
     data = job.qat.data
-    measured = measure(model, held_out(data, masks=model.task == "segment"), data.size)
+    measured = evaluate(model, held_out(data, masks=model.task == "segment"), size=data.size).summary()
     seconds = time.perf_counter() - started
     if trained:
         seconds += json.loads((job.folder / "run.json").read_text())["seconds"]

@@ -13,12 +13,12 @@ import torch
 import tyro
 
 from oscillab.data.batches import to_pixels
-from oscillab.data.postprocess import detections
+from oscillab.data.nms import detections
 from oscillab.data.scenes import Scenes
 from oscillab.io import write_json
 from oscillab.provenance import SHIPPED
 from oscillab.quant import quant_layers
-from oscillab.train.accuracy import as_measured
+from oscillab.quant.exact import exact_or_float
 from oscillab.yolo import checkpoint
 
 FORMAT, VERSION = "oscillab detections", 1
@@ -75,7 +75,7 @@ def rows_of(boxes, labels):
 def seen(model, image, least):
     """Rows x1, y1, x2, y2, score, label of what the model detects in a picture (H, W, 3), best first."""
     pixels = to_pixels(torch.from_numpy(image).permute(2, 0, 1)[None])  # (1, 3, H, W)
-    rows = detections(as_measured(model)(pixels), conf=least)[0].tolist()
+    rows = detections(exact_or_float(model)(pixels), conf=least)[0].tolist()
     return [[*(round(v, 1) for v in row[:4]), round(row[4], 3), int(row[5])] for row in rows]
 
 

@@ -6,7 +6,8 @@ import pytest
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.cli.predict import look_at, read_picture
+from oscillab.data.images import read_image
+from oscillab.data.nms import detect
 from oscillab.data.scenes import Scenes
 from oscillab.export.write import export_float
 from oscillab.provenance import SHIPPED
@@ -20,7 +21,14 @@ def places(tmp_path_factory):
     scenes = Scenes(2, split="val")
     for name, image in (("square.png", scenes.sample(0).image), ("strip.png", scenes.sample(1).image[:100])):
         cv2.imwrite(str(folder / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    (folder / "empty").mkdir()
     return folder
+
+
+def test_a_folder_stands_for_its_images(places, tmp_path, capsys):
+    """Oracle: its two images, and not the detector that lies beside them."""
+    assert main(["predict", str(SHIPPED), str(places), "--size", "160", "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["square.png", "strip.png"]
 
 
 def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys):
@@ -32,7 +40,7 @@ def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys):
         assert main(["predict", str(model), *pictures, "--size", "160", "--out", str(out)]) == 0
         tables.append(capsys.readouterr().out.splitlines()[:-1])  # without the folder's name
         for name in ("square.png", "strip.png"):
-            before, after = read_picture(places / name), read_picture(out / name)
+            before, after = read_image(places / name), read_image(out / name)
             assert after.shape == before.shape and (after != before).any()
     assert tables[0] == tables[1] and len(tables[0]) > 4
 
@@ -40,7 +48,7 @@ def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys):
 def test_boxes_are_those_of_the_ground_truth(places):
     """Oracle: the scene's own boxes: a detector of mAP 0.8 finds most of them to an IoU of a half."""
     sample, model = Scenes(2, split="val").sample(0), oscillab.load(SHIPPED)
-    found = look_at(model, sample.image, size=160)
+    found = detect(model, sample.image, size=160)
     low = np.maximum(sample.boxes[:, None, :2], found.boxes[None, :, :2])
     high = np.minimum(sample.boxes[:, None, 2:], found.boxes[None, :, 2:])
     shared = (high - low).clip(0).prod(2)
@@ -52,7 +60,7 @@ def test_boxes_are_those_of_the_ground_truth(places):
 def test_masks_have_the_pictures_size():
     """Oracle: shapes, and that no mask leaves its box, for an untrained network at a size that is not the picture's."""
     model = oscillab.build("yolov5n-seg", classes=3).eval()
-    found = look_at(model, np.full((50, 70, 3), 90, np.uint8), size=64, conf=0.0001)
+    found = detect(model, np.full((50, 70, 3), 90, np.uint8), size=64, conf=0.0001)
     assert found.masks.shape == (len(found.boxes), 50, 70) and len(found.boxes) > 0
     for box, mask in zip(found.boxes, found.masks, strict=True):
         rows, columns = np.nonzero(mask)
@@ -62,9 +70,10 @@ def test_masks_have_the_pictures_size():
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["{folder}/nowhere.png"], "nowhere.png: no such picture"),
-    (["{folder}/float.onnx"], "float.onnx: cannot be read as a picture"),
-    (["{folder}/square.png", "{folder}/../predict0/square.png"], "two pictures are called 'square.png'"),
+    (["{folder}/nowhere.png"], "nowhere.png: no such image"),
+    (["{folder}/float.onnx"], "float.onnx cannot be read as an image"),
+    (["{folder}/square.png", "{folder}/../predict0/square.png"], "two images are called 'square.png'"),
+    (["{folder}/empty"], "empty: no image in this folder"),
     (["{folder}/square.png", "--size", "100"], "multiples of 32, got (1, 3, 100, 100)"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(arguments, sentence, places, tmp_path, capsys):

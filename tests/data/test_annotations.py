@@ -42,8 +42,15 @@ def file(tmp_path):
     return write
 
 
-def test_a_good_file_is_read_as_it_is(file, caplog):
-    assert read_annotations(file(content() | {"info": {"year": 2017}})) == content() | {"info": {"year": 2017}}
+def test_a_good_file_is_read_with_its_defaults(file, caplog):
+    """Oracle: what was written, with COCO's defaults where a value is absent or null: no crowd, the box's area, no mask."""
+    whole = changed("annotations", 1, iscrowd=None, area=None, segmentation=None, id=None) | {"info": {"year": 2017}}
+    found = read_annotations(file(whole))
+    added = [{"iscrowd": 0, "area": 400}, {"iscrowd": 0, "area": 14.0, "id": None}]
+    assert found["annotations"] == [a | b for a, b in zip(content()["annotations"], added, strict=True)]
+    assert {part: found[part] for part in ("images", "categories", "info")} == {
+        part: whole[part] for part in ("images", "categories", "info")
+    }
     assert not caplog.records
 
 
@@ -54,25 +61,76 @@ def test_clipping_by_hand():
     assert clip_box([60, 5, 10, 10], image) == [50, 5, 50, 15]
 
 
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ("{'images': [", "instances_val2017.json is not JSON: Expecting property name"),
-        ("[1, 2]", "must hold a dictionary in COCO's format, got a list"),
-        ("{}", "lacks the list 'images'"),
-        (content() | {"images": []}, "is empty: it must list one image or more"),
-        (changed("annotations", 0, image_id=77), "1 annotations point at images that it does not list, .* image_id 77"),
-        (changed("annotations", 1, category_id=2), "1 annotations point at categories .* category_id 2"),
-        (changed("annotations", 1, bbox=[1, 2, 3]), r"a box must be 4 finite numbers, image 8 has \[1, 2, 3\]"),
-        (changed("annotations", 1, bbox=[1, 2, 3, float("nan")]), "a box must be 4 finite numbers"),
-        (changed("images", 1, id=5), "lists 1 images twice"),
-        (content() | {"categories": [{"id": 9}]}, "entry 0 of 'categories' lacks name"),
-    ],
-)
+def segmentation(given):
+    """The content with a segmentation in the first annotation, whose image has 40 rows and 50 columns."""
+    return changed("annotations", 0, segmentation=given)
+
+
+@pytest.mark.parametrize(("broken", "message"), [
+    ("{'images': [", "instances_val2017.json is not JSON: Expecting property name"),
+    ("[" * 100_000, "is not JSON: maximum recursion depth"),
+    ("[1, 2]", "must hold a dictionary in COCO's format, got a list"),
+    ("{}", "lacks the list 'images'"),
+    (content() | {"images": []}, "is empty: it must list one image or more"),
+    (content() | {"categories": [{"id": 9}]}, "entry 0 of 'categories' lacks name"),
+    (content() | {"annotations": [3]}, "entry 0 of 'annotations' must be a dictionary, got 3"),
+    (changed("annotations", 0, image_id=77), "1 annotations point at images that it does not list, .* image_id 77"),
+    (changed("annotations", 1, category_id=2), "1 annotations point at categories .* category_id 2"),
+    (changed("annotations", 0, image_id=[5]), r"image_id of entry 0 of 'annotations' must be a whole number or text, got \[5\]"),
+    (changed("annotations", 1, bbox=[1, 2, 3]), r"bbox of entry 1 of 'annotations' \(image 8\) must be 4 finite numbers, got"),
+    (changed("annotations", 1, bbox=[1, 2, 3, float("nan")]), "bbox of .* must be 4 finite numbers"),
+    (changed("annotations", 1, bbox=[1, 2, 3, 10**400]), "bbox of .* must be 4 finite numbers"),
+    (changed("annotations", 1, bbox=[1, 2, True, 3]), "bbox of .* must be 4 finite numbers"),
+    (changed("annotations", 0, iscrowd="0"), "iscrowd of .* must be 0 or 1, got '0'"),
+    (changed("annotations", 0, area="large"), "area of .* must be a number of 0 or more, got 'large'"),
+    (changed("annotations", 0, area=-1), "area of .* must be a number of 0 or more, got -1"),
+    (changed("images", 0, width=None), r"width of entry 0 of 'images' \(file 'a.png', id 5\) must be a whole number of pixels"),
+    (changed("images", 0, height=40.5), "height of .* must be a whole number of pixels"),
+    (changed("images", 0, file_name=7), "file_name of .* must be text, got 7"),
+    (changed("images", 1, id=5), "1 ids of 'images' occur twice, the first is 5"),
+    (changed("images", 1, id="8"), "the ids of 'images' must be all numbers or all text"),
+    (content() | {"categories": [{"id": 9, "name": "kite"}, {"id": 9, "name": "cup"}]}, "1 ids of 'categories' occur twice"),
+    (content() | {"categories": [{"id": 9, "name": "kite"}, {"id": 4, "name": "kite"}]}, "1 names of 'categories' .* 'kite'"),
+    (content() | {"annotations": [a | {"id": 3} for a in content()["annotations"]]}, "1 ids of 'annotations' occur twice"),
+    (segmentation([10, 5, 30, 5, 10, 25]), r"segmentation of entry 0 .*image 5.* must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 30, 5]]), "must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 30, 5, 10]]), "must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 30, 5, 10, "25"]]), "must be polygons, lists of 6 or more numbers"),
+    (segmentation("mask"), r"must be a list of polygons or run lengths with size \[height, width\] and counts, got 'mask'"),
+    (segmentation({"counts": [2000]}), "must be a list of polygons or run lengths"),
+    (segmentation({"size": [50, 40], "counts": [2000]}), r"has size \[50, 40\], its image has .* \[40, 50\]"),
+    (segmentation({"size": [40, 50], "counts": [1999]}), "run lengths must add up to 2000 pixels, got 1999"),
+    (segmentation({"size": [40, 50], "counts": [-1, 2001]}), "counts of run lengths must be a string, or a list of whole"),
+    (segmentation({"size": [40, 50]}), "counts of run lengths must be a string, or a list of whole numbers"),
+    (segmentation({"size": [40, 50], "counts": "~~"}), "compressed run lengths hold the character '~'"),
+    (segmentation({"size": [40, 50], "counts": "o" * 10_000}), "compressed run lengths hold a number of more than 35 bits"),
+    (segmentation({"size": [40_000, 50_000], "counts": [2 * 10**9]}), "which is more than 1073741824 pixels"),
+])  # fmt: skip
 def test_a_bad_annotation_file_is_refused(file, broken, message):
+    """Oracle: one line that names the file, the entry with its image, what was given and what is allowed."""
     with pytest.raises(ValueError, match=message) as caught:
         read_annotations(file(broken))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "instances_val2017.json" in str(caught.value)
+
+
+def test_up_to_ten_faults_are_told_at_once(file):
+    """Oracle: counted; twelve boxes of text give ten of them and the number of the others."""
+    entries = [content()["annotations"][0] | {"bbox": "box"} for _ in range(12)]
+    with pytest.raises(ValueError, match=r"entry 9 of .* … and 2 more$") as caught:
+        read_annotations(file(content() | {"annotations": entries}))
+    assert str(caught.value).count("must be 4 finite numbers") == 10
+
+
+def test_masks_of_a_shrunk_image_and_a_root_category(file, caplog):
+    """Oracle: run lengths of twice the image's size are legal; Roboflow's root, a category without objects, is named."""
+    whole = segmentation({"size": [80, 100], "counts": [8000]})
+    whole["categories"] = [
+        {"id": 0, "name": "toys", "supercategory": "none"},
+        {"id": 9, "name": "kite", "supercategory": "toys"},
+    ]
+    assert read_annotations(file(whole))["annotations"][0]["segmentation"]["size"] == [80, 100]
+    (text,) = (record.getMessage() for record in caplog.records)
+    assert "the category 'toys' has no object and is above others" in text
 
 
 def test_a_missing_file_is_refused(tmp_path):

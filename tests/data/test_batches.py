@@ -132,8 +132,8 @@ def test_parts_are_together_the_very_batch(count):
 
 @pytest.mark.parametrize("pictures, count, sentence", [
     (16, 3, "batch_size must be a multiple of the 3 processes that share it, got 8"),
-    (17, 2, "the last of 3 batches has 1 pictures for 2 processes, each needs one: .* drop_last"),
-    (3, 4, "the last of 1 batches has 3 pictures for 4 processes"),
+    (17, 2, "the last of 3 batches has 1 images for 2 processes, each needs one: .* drop_last"),
+    (3, 4, "the last of 1 batches has 3 images for 4 processes"),
 ])  # fmt: skip
 def test_a_batch_that_cannot_be_shared(pictures, count, sentence):
     """Oracle: the sentence a user reads; without the last batch the 17 pictures can be shared."""

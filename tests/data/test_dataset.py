@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
-from oscillab.data.dataset import CocoFolder, open_dataset
+from oscillab.data.dataset import CocoFolder, open_dataset, write_folder
 from oscillab.data.sample import encode_runs
 from oscillab.data.scenes import Scenes
 
@@ -101,7 +101,7 @@ def changed(part, number, **fields):
 
 
 def test_missing_pictures_are_counted(folder):
-    with pytest.raises(ValueError, match="lists 2 pictures, 1 of them are missing in .*, the first is c.png"):
+    with pytest.raises(ValueError, match="lists 2 images, 1 of them are missing in .*, the first is c.png"):
         CocoFolder(folder(changed("images", 1, file_name="c.png")))
 
 
@@ -164,3 +164,26 @@ def test_a_worker_is_sent_no_pictures(folder):
     data.sample(0)
     sent = pickle.dumps(data)
     assert len(sent) < 6000 and np.array_equal(pickle.loads(sent).sample(0).image, data.sample(0).image)
+
+
+def test_what_is_written_comes_back(tmp_path):
+    """Oracle: the data set that was written: PNG loses nothing, and run lengths are exact."""
+    scenes = Scenes(5, split="train", seed=3, size=96)
+    path = write_folder(scenes, tmp_path / "mine", "train2017")
+    assert path == tmp_path / "mine" / "annotations" / "instances_train2017.json"
+    found = CocoFolder(tmp_path / "mine", "train2017", masks=True)
+    assert (len(found), found.names, found.category_ids) == (5, scenes.names, scenes.category_ids)
+    for index in range(5):
+        given, read = scenes.sample(index), found.sample(index)
+        for name in ("image", "boxes", "labels", "masks"):
+            assert np.array_equal(getattr(given, name), getattr(read, name)), name
+    assert found.ground_truth()["annotations"] == scenes.ground_truth()["annotations"]
+
+
+def test_two_splits_share_a_folder_and_boxes_may_come_without_masks(tmp_path):
+    """Oracle: both open; a network that segments is refused where nothing was drawn."""
+    write_folder(Scenes(3, split="train", size=64, masks=False), tmp_path, "train2017")
+    write_folder(Scenes(2, split="val", size=64), tmp_path, "val2017")
+    assert [len(CocoFolder(tmp_path, split)) for split in ("train2017", "val2017")] == [3, 2]
+    with pytest.raises(ValueError, match="have no 'segmentation'"):
+        CocoFolder(tmp_path, "train2017", masks=True)

@@ -12,9 +12,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
+from oscillab.data.batches import to_pixels
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import average_precision, evaluate
 from oscillab.data.sample import Sample
+from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
+from oscillab.quant import QuantSpec, quantize
+from oscillab.quant.exact import ExactConv2d, exact
 from oscillab.yolo import checkpoint
 
 
@@ -135,24 +140,6 @@ def test_summary_of_pycocotools(seed):
     np.testing.assert_allclose([ours.mean(), ours[0].mean(), ours[5].mean()], judge.stats[:3], atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_faster_judge_agrees(seed):
-    """Oracle: pycocotools, to float64's rounding; the ground truth has crowds."""
-    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
-    truth, results = random_results(np.random.default_rng(seed))
-    both = [average_precision(truth, results, range(6), judge=judge) for judge in ("pycocotools", "faster")]
-    np.testing.assert_allclose(both[1], both[0], atol=1e-12)
-    assert evaluate(Says(*FOUND), TOY, size=64, judge="faster").map == pytest.approx(
-        evaluate(Says(*FOUND), TOY, size=64).map
-    )
-
-
-def test_an_unknown_judge():
-    """Oracle: the message that names what is allowed."""
-    with pytest.raises(ValueError, match="judge must be 'pycocotools' or 'faster', got 'me'"):
-        evaluate(Says(*FOUND), TOY, size=64, judge="me")
-
-
 def test_annotations_are_left_as_they_were():
     """Invariant: pycocotools writes into what it is given and takes a match with number 0 for none; neither shows."""
     truth = TOY.ground_truth()
@@ -258,3 +245,30 @@ def test_official_number_on_real_pictures(shared):
     # 0.001 of AP is more than the order of sums moves it (0.00001), and less than any departure from the protocol.
     assert (found.map, found.map50, found.map75) == pytest.approx((0.27484, 0.43932, 0.29607), abs=0.001)
     assert found.image_count == 188 and len(found.per_class) == 80
+
+
+def calibrated():
+    """The shipped detector at 6 bits, which finds most of the scenes' objects without training."""
+    scenes = Scenes(8, split="train", size=96)
+    images = torch.stack([torch.from_numpy(scenes.sample(k).image).permute(2, 0, 1) for k in range(8)])
+    return quantize(checkpoint.load(SHIPPED), QuantSpec(bits=6), [to_pixels(images)])
+
+
+def test_the_exact_form_does_not_depend_on_batches_and_kernels():
+    """Oracle: one evaluation for the other, every box and score as published; the model keeps its modules and modes."""
+    model, scenes = calibrated().train(), Scenes(12, split="val", size=96)
+    found = evaluate(exact(model), scenes, batch_size=5)
+    again = evaluate(exact(model.to(memory_format=torch.channels_last)), scenes, batch_size=1)
+    assert found.map > 0.1 and found.map == again.map
+    for a, b in zip(found.detections, again.detections, strict=True):
+        assert a.shape == b.shape and abs(a - b).max(initial=0) < 1e-3
+    assert model.training and not any(isinstance(module, ExactConv2d) for module in model.modules())
+
+
+def test_a_model_is_measured_as_it_is_given():
+    """Oracle: a hook that takes every objectness away, on a float and on a quantized model: nothing is found, mAP 0."""
+    scenes = Scenes(4, split="val", size=96)
+    for model in (checkpoint.load(SHIPPED), calibrated()):
+        with model.register_forward_hook(lambda module, inputs, output: output * 0):
+            assert evaluate(model, scenes).map == 0
+        assert evaluate(model, scenes).map > 0.1

@@ -11,8 +11,8 @@ from torch.nn.functional import interpolate
 
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import evaluate
-from oscillab.data.masks import cut_mask, decode_masks, encode_cut, mask_runs
-from oscillab.data.places import Place
+from oscillab.data.images import Place
+from oscillab.data.nms import cut_mask, decode_masks, encode_cut, mask_runs
 from oscillab.data.sample import Sample, decode_runs, encode_runs
 from oscillab.yolo import checkpoint
 

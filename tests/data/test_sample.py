@@ -37,7 +37,7 @@ def test_run_lengths_agree_with_pycocotools(mask):
 
 
 def test_broken_run_lengths_are_refused():
-    with pytest.raises(ValueError, match="must add up to 6, got 5"):
+    with pytest.raises(ValueError, match="must add up to 6 pixels, got 5"):
         decode_runs({"size": [2, 3], "counts": [5]})
     with pytest.raises(ValueError, match="end within a number"):
         decode_runs({"size": [2, 3], "counts": "o"})

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from oscillab.data import postprocess
-from oscillab.data.postprocess import detections
+from oscillab.data import nms
+from oscillab.data.nms import detections
 
 
 def rows(*boxes, width=7):
@@ -82,7 +82,7 @@ def test_limit_of_candidates(monkeypatch):
     """Worked by hand: with room for three candidates, the three best pairs of box and class are left, of any class."""
     apart = rows((0, 0, 9, 9, 1, 0.9, 0.2), (20, 0, 29, 9, 1, 0.3, 0.8), (40, 0, 49, 9, 1, 0.7, 0.1))
     assert len(detections(apart)[0]) == 6
-    monkeypatch.setattr(postprocess, "CANDIDATE_LIMIT", 3)
+    monkeypatch.setattr(nms, "CANDIDATE_LIMIT", 3)
     np.testing.assert_allclose(detections(apart)[0][:, 4:], [[0.9, 0], [0.8, 1], [0.7, 0]], rtol=1e-6)
 
 
