@@ -18,9 +18,8 @@ from oscillab.quant import QuantSpec
 from oscillab.recording.recorder import record
 from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.train.callbacks import MoveEma
+from oscillab.train.config import RunOptions, TrainSpec
 from oscillab.train.ema import Ema, ramp_for
-from oscillab.train.options import RunOptions
-from oscillab.train.spec import TrainSpec
 from oscillab.train.trainer import Trainer
 from oscillab.yolo.loss import DetectionLoss
 

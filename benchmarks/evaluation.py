@@ -19,7 +19,7 @@ from oscillab.data import evaluate
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED, hardware
-from oscillab.train.options import placed
+from oscillab.train.run import placed
 from oscillab.yolo import checkpoint
 
 

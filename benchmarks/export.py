@@ -31,7 +31,8 @@ from oscillab.io import write_json
 from oscillab.provenance import hardware
 from oscillab.quant import quant_layers
 from oscillab.quant.exact import exact
-from oscillab.train.options import RunOptions, prepare
+from oscillab.train.config import RunOptions
+from oscillab.train.run import prepare
 from oscillab.yolo import checkpoint
 
 

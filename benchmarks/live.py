@@ -55,13 +55,12 @@ class Runs:
     def _trainer(self, model):
         spec = oscillab.TrainSpec(learning_rate=1e-3)
         trainer = oscillab.Trainer(model, oscillab.DetectionLoss(model), self.batches, spec, progress=False)
-        trainer._set_modes()
         return trainer
 
     def step(self, which, number, batch):
         """Make a step of one of the two."""
         begin = time.thread_time()
-        self.trainers[which]._run_step(batch)
+        self.trainers[which].train_step(batch)
         self.taken[which, number] = time.thread_time() - begin
 
     def alternate(self):

@@ -18,7 +18,7 @@ import tyro
 
 from oscillab.data.batches import to_pixels
 from oscillab.provenance import hardware
-from oscillab.train.options import placed
+from oscillab.train.run import placed
 from oscillab.train.trainer import parameter_groups
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import build_loss

@@ -23,8 +23,8 @@ from oscillab.provenance import hardware
 from oscillab.quant import QuantSpec, quantize
 from oscillab.recording.ranges import RangeObserver
 from oscillab.recording.recorder import record
-from oscillab.train.options import placed
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
+from oscillab.train.run import placed
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
@@ -79,14 +79,13 @@ def start(options):
     model = placed(quantize(model, QuantSpec(bits=options.bits), pictures), options.device)
     spec = TrainSpec(learning_rate=1e-4, warmup_steps=0)
     trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
-    trainer._set_modes()
     return trainer, list(batches.epoch(0))
 
 
 def seconds_of(trainer, batch):
     """The wall time of a step."""
     begin = time.perf_counter()
-    trainer._run_step(batch)
+    trainer.train_step(batch)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begin

@@ -21,10 +21,10 @@ from oscillab.provenance import hardware
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.kernel import kernel_off
 from oscillab.recording.recorder import record
-from oscillab.train.dampen import Dampening
-from oscillab.train.freeze import Freezing
-from oscillab.train.options import placed
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
+from oscillab.train.remedies.dampening import Dampening
+from oscillab.train.remedies.freezing import Freezing
+from oscillab.train.run import placed
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo
 from oscillab.yolo.loss import DetectionLoss
@@ -58,10 +58,9 @@ class Run:
         self.batches = batches
         spec = TrainSpec(learning_rate=1e-4, warmup_steps=0, autocast=autocast, compile=compiled)
         self.trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
-        self.trainer._set_modes()
         self.stack = ExitStack()
         if compiled:
-            self.stack.enter_context(self.trainer._ready())
+            self.stack.enter_context(self.trainer.ready())
         if remedy:
             made = self.stack.enter_context(remedy(model, self.trainer.optimizer))
             self.trainer.loss = made.loss(self.trainer.loss)
@@ -70,7 +69,7 @@ class Run:
 
     def step(self, number):
         """One optimizer step."""
-        self.trainer._run_step(self.batches[number % len(self.batches)])
+        self.trainer.train_step(self.batches[number % len(self.batches)])
 
 
 class Served(list):

@@ -27,11 +27,11 @@ from oscillab.data.evaluate import evaluate as evaluate
 from oscillab.methods import method as method
 from oscillab.methods import register as register
 from oscillab.train.callbacks import MoveEma as MoveEma
-from oscillab.train.correct import correct as correct
+from oscillab.train.correction import correct as correct
 from oscillab.quant.fold import fold as fold
 from oscillab.quant.fold import insert as insert_corrections
 from oscillab.train.ema import Ema as Ema
-from oscillab.train.spec import TrainSpec as TrainSpec
+from oscillab.train.config import TrainSpec as TrainSpec
 from oscillab.train.trainer import Trainer as Trainer
 from oscillab.train.trainer import seed_everything as seed_everything
 

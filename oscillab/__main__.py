@@ -19,7 +19,7 @@ from oscillab.cli import study as command
 from oscillab.io import write_json
 from oscillab.plot.text import lines
 from oscillab.study.options import Study, preset_in
-from oscillab.train.distributed import joined
+from oscillab.train.ddp import init_distributed
 
 
 def command_line(arguments):
@@ -70,8 +70,8 @@ def main(arguments=None):
     )
     try:
         run = getattr(options, "run", options)
-        with joined(getattr(run, "device", "cpu"), timeout=getattr(run, "timeout", 600)) as members:
-            check_shared(options, members)
+        with init_distributed(getattr(run, "device", "cpu"), timeout=getattr(run, "timeout", 600)) as world:
+            check_shared(options, world)
             measured = ACTIONS[type(options)](options)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -80,12 +80,12 @@ def main(arguments=None):
         sys.stderr.write("stopped; what was written stays\n")
         return 130
     run = getattr(options, "run", options)
-    return show(measured, run.json if members.leader else None, quiet=not members.leader)
+    return show(measured, run.json if world.is_main else None, quiet=not world.is_main)
 
 
-def check_shared(options, members):
+def check_shared(options, world):
     """Raise ValueError when several processes were started for a command that one carries out."""
-    if members.count > 1 and not isinstance(options, SHARED):
+    if world.size > 1 and not isinstance(options, SHARED):
         shared = ", ".join(kind.__name__.lower() for kind in SHARED)
         raise ValueError(f"torchrun shares {shared} among processes; start {type(options).__name__.lower()} without it")
 

@@ -7,6 +7,7 @@ its tables and its figures take names, order, labels and colours from this table
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 INK = "#333333"  # of a method without a colour of its own
@@ -29,7 +30,7 @@ class Method:
     """whether it stands in the figures and tables of mAP by method"""
     applied: str | None = None
     """the callable that applies it, "module:name": for a way to train a `Remedy`, called with (model, optimizer, total steps); for
-    an average an `Ema`, called with (model); for a control a function of (model, batches, spec=, choices=, progress=)"""
+    an average an `Ema`, called with (model, total steps, decay=, ramp=); for a control a function of (model, batches, spec=, choices=, progress=)"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """keyword arguments of `applied`"""
     quant: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Method:
                 f"{self.name} is not applied by a call; it changes fields of QuantSpec or TrainSpec, or nothing"
             )
         module, _, name = self.applied.partition(":")
-        return getattr(import_module(module), name)(*arguments, **{**self.options, **options})
+        return attrgetter(name)(import_module(module))(*arguments, **{**self.options, **options})
 
     def line(self, **more: Any) -> dict[str, Any]:
         """Return keyword arguments for a matplotlib line of this method."""
@@ -78,6 +79,11 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(name for name, one in METHODS.items() if one.kind == kind)
 
 
+def remedies() -> tuple[str, ...]:
+    """Return the names of all methods that act beside the optimizer, in the table's order: what `qat --remedy` takes."""
+    return tuple(name for name in names("training") if METHODS[name].applied and name != "lsq")
+
+
 def method(name: str) -> Method:
     """Return the method of that name; an unknown one is drawn in the next colour of the palette under its own name.
 
@@ -97,21 +103,34 @@ TRAIN = "oscillab.train"
 register(  # in the order of every figure, table and option
     Method("fp32", "FP32", "untrained", "#7f7f7f", marker="", main=True),
     Method("ptq", "PTQ", "untrained", "#949494", (0, (1, 1)), "x", True),
-    Method("lsq", "LSQ", "training", "#0173b2", "solid", "o", True, f"{TRAIN}.remedy:Remedy"),
-    Method("dampening", "Dampening", "training", "#cc78bc", (0, (5, 1)), "v", True, f"{TRAIN}.dampen:Dampening"),
-    Method("freezing", "Freezing", "training", "#8c5a2b", (0, (3, 1, 1, 1)), "P", True, f"{TRAIN}.freeze:Freezing"),
-    Method("scale_freezing", "Scale freezing", "training", applied=f"{TRAIN}.freeze_scales:ScaleFreezing"),
-    Method("q_ema", "Q-EMA", "training", applied=f"{TRAIN}.q_ema:QEma"),
+    Method("lsq", "LSQ", "training", "#0173b2", "solid", "o", True, f"{TRAIN}.remedies:Remedy"),
+    Method(
+        "dampening", "Dampening", "training", "#cc78bc", (0, (5, 1)), "v", True, f"{TRAIN}.remedies.dampening:Dampening"
+    ),
+    Method(
+        "freezing",
+        "Freezing",
+        "training",
+        "#8c5a2b",
+        (0, (3, 1, 1, 1)),
+        "P",
+        True,
+        f"{TRAIN}.remedies.freezing:Freezing",
+    ),
+    Method(
+        "scale_freezing", "Scale freezing", "training", applied="oscillab.study.ablation.scale_freezing:ScaleFreezing"
+    ),
+    Method("q_ema", "Q-EMA", "training", applied="oscillab.study.ablation.q_ema:QEma"),
     Method("per_channel", "Per-channel LSQ", "training", quant={"weight_granularity": "per_channel"}),
     Method("lsq_plus", "LSQ+ offset", "training", quant={"activation": "affine"}),
     Method("rounded_mask", "Rounded mask", "training", quant={"gradient_mask": "rounded"}),
     Method("slow_step_sizes", "Slow step sizes", "training", train={"step_size_rate": 0.1}),
-    Method("ema", "EMA", "average", "#de8f05", "dashed", "s", True, f"{TRAIN}.ema:Ema"),
+    Method("ema", "EMA", "average", "#de8f05", "dashed", "s", True, f"{TRAIN}.ema:Ema.for_steps"),
 )
 for _part, _words in (("weights", "weights"), ("step_sizes", "step sizes"), ("buffers", "BN statistics")):
-    _options: dict[str, Any] = {"applied": f"{TRAIN}.ema:Ema", "options": {"parts": (_part,)}}
+    _options: dict[str, Any] = {"applied": f"{TRAIN}.ema:Ema.for_steps", "options": {"parts": (_part,)}}
     register(Method(f"ema_{_part}", f"EMA of {_words}", "average", **_options))
-for _name, _label, _function, _options in (  # functions of train.remedies
+for _name, _label, _function, _options in (  # functions of train.remedies.controls
     ("qc", "QC", "qc", {}),
     ("qc_scale", "QC scale only", "qc", {"parts": ("scale",)}),
     ("qc_shift", "QC shift only", "qc", {"parts": ("shift",)}),
@@ -123,10 +142,12 @@ for _name, _label, _function, _options in (  # functions of train.remedies
 ):
     _starts = ("ema",) if _options else ("lsq", "ema")  # variants on EMA alone, as in the paper
     register(
-        Method(_name, _label, "control", applied=f"{TRAIN}.remedies:{_function}", options=_options, starts=_starts)
+        Method(
+            _name, _label, "control", applied=f"{TRAIN}.remedies.controls:{_function}", options=_options, starts=_starts
+        )
     )
 register(
-    Method("soft_rounding", "soft rounding", "control", applied=f"{TRAIN}.remedies:soft_rounding_on", exact=False),
+    Method("soft_rounding", "soft rounding", "control", applied=f"{TRAIN}.remedies.soft_rounding:soften", exact=False),
     Method("lsq+qc", "LSQ+QC", "combination", "#029e73", "dotted", "^", main=True),
     Method("ema+qc", "EMA+QC", "combination", "#d55e00", "dashdot", "D", main=True),
 )

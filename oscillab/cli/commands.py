@@ -14,11 +14,10 @@ from oscillab.io import write_json
 from oscillab.provenance import SHIPPED, provenance
 from oscillab.quant import is_quantized
 from oscillab.quant.exact import exact_or_float
-from oscillab.train.correct import Choices
-from oscillab.train.distributed import group
-from oscillab.train.options import RunOptions, placed, prepare
-from oscillab.train.run import QatConfig, prepare_qat, run_correction, run_pretraining, run_qat
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import RunOptions, TrainSpec
+from oscillab.train.correction import Choices
+from oscillab.train.ddp import current_world
+from oscillab.train.run import QatConfig, placed, prepare, prepare_qat, run_correction, run_pretraining, run_qat
 from oscillab.yolo import checkpoint, zoo
 from oscillab.yolo.anchors import auto_anchor
 
@@ -167,10 +166,10 @@ def evaluate_file(options):
         dataset,
         size,
         batch_size=options.batch_size,
-        progress=options.run.progress and group().leader,
+        progress=options.run.progress and current_world().is_main,
     )
 
 
 def measure(model, dataset, size, **options):
     """Return COCO mAP of a network's exact form as a mapping; all processes must call this, and all get the same."""
-    return evaluate(exact_or_float(model), dataset, size=size, members=group(), **options).summary()
+    return evaluate(exact_or_float(model), dataset, size=size, world=current_world(), **options).summary()

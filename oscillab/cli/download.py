@@ -18,7 +18,7 @@ import tyro
 from oscillab.cli import transfer
 from oscillab.cli.unpack import check_space, unpack
 from oscillab.data.dataset import CocoFolder
-from oscillab.train.options import RunOptions
+from oscillab.train.config import RunOptions
 
 BASE_URL = "http://images.cocodataset.org"
 SPLITS = ("val2017", "train2017")  # the small one first: what is wrong with a folder or a server then shows early

@@ -8,7 +8,8 @@ import pandas as pd
 import tyro
 
 from oscillab.plot.text import lines, table_text
-from oscillab.train.options import RunOptions, prepare
+from oscillab.train.config import RunOptions
+from oscillab.train.run import prepare
 from oscillab.yolo import checkpoint
 
 # Of a run's folder, the network to take: the best that is there

@@ -10,7 +10,7 @@ import tyro
 from oscillab.cli.export import inspect_onnx
 from oscillab.plot.text import table_text
 from oscillab.quant import QuantSpec
-from oscillab.train.options import RunOptions
+from oscillab.train.config import RunOptions
 from oscillab.yolo import checkpoint, zoo
 
 

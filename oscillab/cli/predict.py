@@ -48,7 +48,8 @@ def predict(options: Predict) -> dict[str, Any]:
     from oscillab.plot.detections import paint_detections
     from oscillab.plot.text import table_text
     from oscillab.quant.exact import exact_or_float
-    from oscillab.train.options import RunOptions, placed, prepare
+    from oscillab.train.config import RunOptions
+    from oscillab.train.run import placed, prepare
 
     prepare(RunOptions(device=options.device, threads=options.threads))
     paths = image_paths(options.images, options.out)

@@ -13,7 +13,7 @@ from oscillab.study import plan, report, state
 from oscillab.study.grid import grid
 from oscillab.study.job import write_table
 from oscillab.study.pool import run_all
-from oscillab.train.options import RunOptions
+from oscillab.train.config import RunOptions
 
 log = logging.getLogger(__name__)
 

@@ -66,14 +66,14 @@ def evaluate(
     max_boxes: int = 300,
     rectangular: bool = False,
     progress: bool = False,
-    members: Any = None,
+    world: Any = None,
 ) -> Evaluation:
     """Return the `Evaluation` of a detector, as it is given, on every image of a data set, on the model's device.
 
     A quantized network's figure depends in its last digits on batch size, threads and program; `exact(model)` gives the one
     that an exported file has too. `size` is the side in pixels of the square that images are fitted into; without it, the
     data set's own `size`, else 640. `rectangular`: images of like shape are batched in rectangles, as in the official
-    validation, whose published figures are so measured. `members`: the processes that share the work and all call this; each
+    validation, whose published figures are so measured. `world`: the processes that share the work and all call this; each
     takes every n-th batch, and all get the same result. The model is left in the modes that it came in.
 
     Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
@@ -86,16 +86,16 @@ def evaluate(
     images = truth["images"][: len(dataset)]
     parts = evaluation_batches(images, size, batch_size, stride=stride, rectangular=rectangular)
     mine = tqdm(
-        parts if members is None else parts[members.rank :: members.count],
+        parts if world is None else parts[world.rank :: world.size],
         desc="evaluate", unit="batch", disable=not progress,
     )  # fmt: skip
     with_masks = all(entry.get("segmentation") for entry in truth["annotations"])
     suppress = partial(detections, classes=len(dataset.names), conf=conf, iou=iou, max_boxes=max_boxes)
     found = _detect(model, dataset, size, mine, suppress, with_masks)
-    if members is None:
+    if world is None:
         return _summary([found], truth, dataset, begin)
-    every = members.gathered(found)
-    return members.from_leader(_summary(every, truth, dataset, begin) if members.leader else None)
+    every = world.gather(found)
+    return world.broadcast(_summary(every, truth, dataset, begin) if world.is_main else None)
 
 
 @torch.no_grad()

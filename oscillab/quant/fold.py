@@ -1,7 +1,7 @@
 """Insert a trainable scale and shift behind convolutions (QC), and fold them away again.
 
 Quantization correction, section 3.3 of 2311.05109: every convolution's output h becomes gamma * h + beta, and after the
-correction both go where they cost nothing. `oscillab.train.correct` trains them.
+correction both go where they cost nothing. `oscillab.train.correction` trains them.
 """
 
 from collections.abc import Collection

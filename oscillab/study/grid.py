@@ -9,14 +9,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
+from oscillab import methods
 from oscillab.cli.commands import Qat
 from oscillab.io import shipped
 from oscillab.provenance import plain
 from oscillab.quant import QuantSpec
 from oscillab.study.table import run_name
-from oscillab.train.correct import Choices
-from oscillab.train.remedies import QUANTIZERS, REMEDIES
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
+from oscillab.train.correction import Choices
 from oscillab.yolo import checkpoint, zoo
 
 SLOW_STEP_SIZES = 0.1  # the step sizes' share of the weights' learning rate in the arm "slow_step_sizes"
@@ -83,7 +83,7 @@ def grid(options):
 def job(options, network, weights, width, arm, seed):
     """The job of one cell of the grid."""
     same = {name: getattr(options, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
-    quant = replace(quant_spec(width, options.first_last_bits), **same | QUANTIZERS.get(arm, {}))
+    quant = replace(quant_spec(width, options.first_last_bits), **same | dict(methods.method(arm).quant))
     name = run_name(network, quant.bits, quant.first_last_bits, arm, seed)
     train = options.train
     if arm == "slow_step_sizes":
@@ -98,7 +98,7 @@ def job(options, network, weights, width, arm, seed):
         run=replace(options.run, seed=seed, json=None),
         ema_decay=options.ema_decay,
         ema_ramp=options.ema_ramp,
-        remedy=arm if arm in REMEDIES else "none",
+        remedy=arm if arm in methods.remedies() else "none",
         averages=averages,
     )
     return Job(network, arm, qat, methods_of(arm, averages, options.controls), correction_spec(options), options.qc)

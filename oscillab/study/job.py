@@ -11,14 +11,14 @@ from oscillab.cli.commands import qat, start_qat
 from oscillab.data.evaluate import evaluate
 from oscillab.data.options import held_out, training_batches
 from oscillab.io import atomic_write
+from oscillab.methods import METHODS
 from oscillab.quant.exact import exact_or_float
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.study import state
 from oscillab.study.table import COLUMNS
-from oscillab.train.options import placed, prepare
-from oscillab.train.remedies import CONTROLS
-from oscillab.train.soft_round import soft_rounding
+from oscillab.train.remedies.soft_rounding import soft_rounding
+from oscillab.train.run import placed, prepare
 from oscillab.yolo import checkpoint
 
 UNTRAINED = ("fp32", "ptq")  # measured beside the arm "lsq", before its first step
@@ -70,7 +70,8 @@ def measure_method(job, method, start, control):
         context = nullcontext()
         batches = training_batches(job.qat.data, job.seed, masks=model.task == "segment")
         options = {"spec": job.correction, "choices": job.choices, "progress": job.qat.run.progress}
-        CONTROLS[control](model, batches, **options)
+        if control != "none":
+            METHODS[control].apply(model, batches, **options)
     if control in KEPT:
         checkpoint.save(model, job.folder / f"{start}+{control}.pt")
     with context:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from oscillab.data.options import DataOptions
-from oscillab.train.correct import Choices
-from oscillab.train.options import RunOptions
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import RunOptions, TrainSpec
+from oscillab.train.correction import Choices
 
 ArmName = Literal[
     *("lsq", "dampening", "freezing", "scale_freezing", "q_ema"),

@@ -15,7 +15,7 @@ from oscillab.data.options import check_classes, held_out, training_batches
 from oscillab.plot.text import width
 from oscillab.quant import quantize
 from oscillab.study import state
-from oscillab.train.options import placed, prepare
+from oscillab.train.run import placed, prepare
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import checkpoint, zoo
 from oscillab.yolo.loss import build_loss
@@ -93,11 +93,10 @@ def seconds_per_picture(options, job):
     images = torch.randint(0, 256, (PROBE_BATCH, 3, size, size), dtype=torch.uint8)
     model = quantize(placed(zoo.build(job.network, classes), "cpu"), job.qat.quant, [images.float() / 255])
     trainer = Trainer(placed(model, device), build_loss(model), [None], job.qat.train, progress=False)
-    trainer._set_modes()
     batch = Batch(images, some_targets(classes), some_masks(size) if model.task == "segment" else None, [])
     for _ in range(2):  # the first step is slower
         started = time.perf_counter()
-        trainer._run_step(batch)
+        trainer.train_step(batch)
         if trainer.device.type == "cuda":
             torch.cuda.synchronize()
     return (time.perf_counter() - started) / PROBE_BATCH

@@ -1,57 +1,163 @@
-"""What happens beside a training step: the average moves, the bar counts flips, a checkpoint is kept."""
+"""Act beside training: move the average, count flips on the bar, log the loss, save checkpoints and resume from them."""
 
+import csv
 import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
 
-from oscillab.train.trainer import Callback
+import torch
+
+from oscillab.io import atomic_write
+from oscillab.train.ema import Ema
+from oscillab.train.trainer import Trainer
+from oscillab.yolo import pt_file
+
+
+class Callback:
+    """What may happen beside training; every method may be left out. `trainer` is the running `Trainer`."""
+
+    def start(self, trainer: Trainer) -> None:
+        """Begin; called once before the first step of this call of `fit`."""
+
+    def step_end(self, trainer: Trainer) -> None:
+        """Act after every optimizer step."""
+
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Act after every pass over the data."""
+
+    def end(self, trainer: Trainer) -> None:
+        """Finish; called when `fit` ends, whatever ended it."""
 
 
 class MoveEma(Callback):
-    """Moves the average after every optimizer step."""
+    """Move the average after every optimizer step."""
 
-    def __init__(self, ema):
+    def __init__(self, ema: Ema):
         self.ema = ema
 
-    def step_end(self, trainer):
-        """One update of the average."""
+    def step_end(self, trainer: Trainer) -> None:
+        """Update the average once."""
         self.ema.update()
 
 
 class CountFlips(Callback):
-    """Shows the flips of the last recorded step on the progress bar."""
+    """Show the flips of the last recorded step on the progress bar."""
 
-    def __init__(self, recorder, *, every=10):
+    def __init__(self, recorder: Any, *, every: int = 10):
         self.recorder, self.every = recorder, every
 
-    def step_end(self, trainer):
-        """The count of weights whose integer state changed in this step."""
+    def step_end(self, trainer: Trainer) -> None:
+        """Count the weights whose integer state changed in this step."""
         if trainer.step % self.every == 0:
             trainer.notes["flips"] = self.recorder.last_flip_count()
 
 
-class KeepCheckpoint(Callback):
-    """Writes what a resumed run needs, every `every` steps, at the end of each pass and when the run is stopped.
+class SaveCheckpoint(Callback):
+    """Save what a resumed run needs, every `every` steps, at the end of each pass and when the run is stopped.
 
-    `write(trainer)` does the writing; it is not called while the loss is not finite or after an error in the middle of a
-    step, so that the last good file stays.
+    `save(trainer)` does it; it is not called while the loss is not finite or after an error in the middle of a step, so that
+    the last good file stays.
     """
 
-    def __init__(self, write, *, every=None):
-        self.write, self.every, self.written_at = write, every, None
+    def __init__(self, save: Callable[[Trainer], Any], *, every: int | None = None):
+        self.save, self.every, self.saved_at = save, every, -1
 
-    def step_end(self, trainer):
-        """A checkpoint every `every` steps."""
+    def step_end(self, trainer: Trainer) -> None:
+        """Save every `every` steps."""
         if self.every and trainer.step % self.every == 0:
-            self._write(trainer)
+            self._save(trainer)
 
-    def epoch_end(self, trainer):
-        """A checkpoint after each pass."""
-        self._write(trainer)
+    def epoch_end(self, trainer: Trainer) -> None:
+        """Save after each pass."""
+        self._save(trainer)
 
-    def end(self, trainer):
-        """A checkpoint of where the run was stopped."""
-        self._write(trainer)
+    def end(self, trainer: Trainer) -> None:
+        """Save where the run was stopped."""
+        self._save(trainer)
 
-    def _write(self, trainer):
-        if trainer.step != self.written_at and math.isfinite(trainer.last_loss) and not trainer.mid_step:
-            self.write(trainer)
-            self.written_at = trainer.step
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.step != self.saved_at and math.isfinite(trainer.last_loss) and not trainer.mid_step:
+            self.save(trainer)
+            self.saved_at = trainer.step
+
+
+class LossLog(Callback):
+    """Write a CSV of the loss, its parts and the learning rate, a row every `every` steps.
+
+    `append`: go on with the file of a run that is resumed; rows past the step that it goes on from are made again.
+    """
+
+    def __init__(self, path: Path | str, *, every: int = 20, append: bool = False):
+        self.path, self.every, self.append = Path(path), every, append
+        self.file: IO[str] | None = None
+
+    def start(self, trainer: Trainer) -> None:
+        """Open the file; a resumed run appends to the rows of the steps that it has behind it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = self._kept(trainer.step) if self.append and self.path.is_file() else ""
+        self.file = open(self.path, "w", newline="")
+        self.file.write(kept)
+
+    def step_end(self, trainer: Trainer) -> None:
+        """Write a row every `every` steps."""
+        if trainer.step % self.every or self.file is None:
+            return
+        row = {"step": trainer.step, "rate": trainer.optimizer.param_groups[0]["lr"], "loss": trainer.last_loss}
+        row |= trainer.last_items
+        writer = csv.DictWriter(self.file, row)
+        if self.file.tell() == 0:
+            writer.writeheader()
+        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+        self.file.flush()
+
+    def end(self, trainer: Trainer) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+    def _kept(self, step: int) -> str:
+        """Return the heading and the whole rows up to `step`."""
+        heading, *rows = self.path.read_text().splitlines(keepends=True) or [""]
+        whole = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
+        return heading + "".join(whole)
+
+
+def save_checkpoint(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) -> Path:
+    """Save all that a resumed run needs to `path`: model, optimizer, and every one of `parts`; return the path.
+
+    `parts`: mappings of name -> anything with a state_dict, such as averages=..., recorders=..., remedies=....
+    """
+    state = {"model": trainer.model.state_dict(), "trainer": trainer.state_dict()}
+    state |= {kind: {name: one.state_dict() for name, one in each.items()} for kind, each in parts.items()}
+    with atomic_write(path) as temporary:
+        torch.save(state, temporary)
+    return Path(path)
+
+
+def resume_from(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) -> int:
+    """Set everything as it was when `save_checkpoint` wrote `path`; return the step that the run goes on from."""
+    if not Path(path).is_file():
+        raise ValueError(f"nothing to resume: {path} is missing; start without resume")
+    state = pt_file.read(path)
+    if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
+    _check_network(path, state["model"], trainer.model.state_dict())
+    trainer.model.load_state_dict(state["model"])
+    trainer.load_state_dict(state["trainer"])
+    for kind, each in parts.items():
+        for name, one in each.items():
+            one.load_state_dict(state[kind][name])
+    return trainer.step
+
+
+def _check_network(path: Path | str, given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError, before anything is changed, where a state_dict is that of another network."""
+    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    shaped = [key for key in wanted.keys() & given.keys() if given[key].shape != wanted[key].shape]
+    if missing or unknown or shaped:
+        kinds = (missing, "lacks"), (unknown, "has besides"), (sorted(shaped), "has in another shape")
+        found = "; ".join(f"{word} {len(keys)} tensors ({keys[0]})" for keys, word in kinds if keys)
+        raise ValueError(
+            f"{path} is of another network: it {found}; resume with the options of its run, or start without"
+        )

@@ -1,4 +1,4 @@
-"""What does the average of the last thousand networks look like, step sizes included?
+"""Average the networks of the last steps, step sizes included, without touching training.
 
 The exponential moving average of latent weights (Eq. 6), weight step sizes (Eq. 7) and activation step sizes (Eq. 8) of
 2311.05109. It is passive: nothing flows back into training, and the average is what is evaluated and exported.
@@ -7,10 +7,14 @@ The exponential moving average of latent weights (Eq. 6), weight step sizes (Eq.
 import copy
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from oscillab.quant import quantizers
 
 PAPER_DECAY = 0.9999  # over 184,900 steps: 100 epochs of COCO train2017 at batch 64
 PAPER_RAMP = 2_000  # the ramp of YOLOv5's own average, a fifth of the horizon 1 / (1 - 0.9999)
@@ -18,8 +22,8 @@ HORIZON_SHARE = 1 / 4  # of a short run; see decay_for
 PARTS = ("weights", "step_sizes", "buffers")
 
 
-def decay_for(step_count):
-    """The decay whose horizon 1 / (1 - decay) is a quarter of a run of `step_count` steps, and at most the paper's 0.9999.
+def decay_for(step_count: int) -> float:
+    """Return the decay whose horizon 1 / (1 - decay) is a quarter of a run of `step_count` steps, at most the paper's.
 
     0.9999 over a few hundred steps hardly leaves the starting point. Why a quarter: beside one 3-bit run of 500 steps on
     scenes (seed 0; LSQ 0.415) the decays 0.98, 0.988, 0.992, 0.994 and 0.996 gave mAP 0.500, 0.500, 0.508, 0.505 and
@@ -33,8 +37,8 @@ def decay_for(step_count):
     return min(PAPER_DECAY, round(1 - 1 / max(step_count * HORIZON_SHARE, 1.0), 6))
 
 
-def ramp_for(step_count):
-    """The ramp, in updates, that is to `decay_for(step_count)` what 2,000 is to 0.9999: a fifth of the horizon."""
+def ramp_for(step_count: int) -> float:
+    """Return the ramp, in updates, that is to `decay_for(step_count)` what 2,000 is to 0.9999: a fifth of the horizon."""
     return round(PAPER_RAMP * (1 - PAPER_DECAY) / (1 - decay_for(step_count)), 1)
 
 
@@ -48,7 +52,9 @@ class Ema:
     Source: Eqs. 6-8 of 2311.05109; the ramp is YOLOv5's.
     """
 
-    def __init__(self, model, *, decay=PAPER_DECAY, ramp=PAPER_RAMP, parts=PARTS):
+    def __init__(
+        self, model: nn.Module, *, decay: float = PAPER_DECAY, ramp: float = PAPER_RAMP, parts: Iterable[str] = PARTS
+    ):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in 0 <= decay < 1, got {decay}")
         if ramp < 0:
@@ -59,60 +65,88 @@ class Ema:
         self.update_count = 0
         self.live = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self._hooks = OrderedDict()
+        self._hooks: OrderedDict[int, Callable[..., Any]] = OrderedDict()
         self._pair_tensors()
 
-    def current_decay(self):
-        """The decay of the update that was made last; 0 before the first."""
+    @classmethod
+    def for_steps(
+        cls, model: nn.Module, step_count: int, *, decay: float | None = None, ramp: float | None = None, **options: Any
+    ) -> "Ema":
+        """Return an average that suits a run of `step_count` steps: `decay_for` and `ramp_for` where None is given."""
+        decay = decay_for(step_count) if decay is None else decay
+        return cls(model, decay=decay, ramp=ramp_for(step_count) if ramp is None else ramp, **options)
+
+    def current_decay(self) -> float:
+        """Return the decay of the update that was made last; 0 before the first."""
         ramp = 1 - math.exp(-self.update_count / self.ramp) if self.ramp else 1.0
         return self.decay * ramp
 
-    def names(self):
-        """The names of the tensors that are averaged, as a set; every step size among them."""
+    def names(self) -> set[str]:
+        """Return the names of the tensors that are averaged; every step size among them."""
         return set(self._averaged)
 
     @torch.no_grad()
-    def update(self):
-        """Move the average one step towards the live model; call it after every optimizer step."""
-        self.update_count += 1
-        if next(self.live.buffers(), None) is not self._witness:  # the model was moved: its buffers are new tensors
+    def update(self) -> None:
+        """Move the average one step towards the live model; call it after every optimizer step.
+
+        Raises ValueError where a parameter or a module was replaced since the average was built.
+        """
+        if self._buffers_moved():
             self._pair_tensors()
+        self.update_count += 1
         torch._foreach_lerp_(self._average, self._source, 1 - self.current_decay())
         for target, source in self._copies:
             target.copy_(source)
         for hook in list(self._hooks.values()):
             hook(self, (), {})
 
-    def register_step_post_hook(self, hook):
-        """A handle that removes `hook(ema, args, kwargs)`, called after every update, as an optimizer's hooks are."""
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(ema, args, kwargs)` after every update, as an optimizer's hooks are; return a handle that removes it."""
         handle = RemovableHandle(self._hooks)
         self._hooks[handle.id] = hook
         return handle
 
-    def state_dict(self):
-        """What a later run needs to continue: the averaged tensors and the number of updates."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later run needs to continue: the averaged tensors and the number of updates."""
         return {"model": self.model.state_dict(), "update_count": self.update_count}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, made by `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.update_count = int(state["update_count"])
-        self._pair_tensors()
 
-    def _pair_tensors(self):
+    def _pair_tensors(self) -> None:
+        """Pair every averaged tensor with its live one, once, whatever the number of its names."""
         live, average = self.live.state_dict(keep_vars=True), self.model.state_dict()
-        if live.keys() != average.keys():
-            raise ValueError("the model gained or lost tensors since the average was built; build Ema after quantize")
-        floats = [name for name, tensor in live.items() if tensor.is_floating_point()]
-        self._averaged = [name for name in floats if part_of(name, live[name]) in self.parts]
-        self._average = [average[name] for name in self._averaged]
-        self._source = [live[name] for name in self._averaged]
-        self._copies = [(average[name], live[name]) for name in live if name not in set(self._averaged)]
-        self._witness = next(self.live.buffers(), None)
+        grids = {id(t) for grid in quantizers(self.live).values() for t in grid.state_dict(keep_vars=True).values()}
 
+        def part_of(tensor: torch.Tensor) -> str:
+            if id(tensor) in grids:  # offsets, and the floors of step sizes too
+                return "step_sizes"
+            return "weights" if isinstance(tensor, nn.Parameter) else "buffers"
 
-def part_of(name, tensor):
-    """Which part of a model a tensor of its state belongs to: "step_sizes", "weights" or "buffers"."""
-    if "quantizer." in name:
-        return "step_sizes"
-    return "weights" if isinstance(tensor, nn.Parameter) else "buffers"
+        self._averaged = [n for n, t in live.items() if t.is_floating_point() and part_of(t) in self.parts]
+        memory = {(t.data_ptr(), t.shape, t.stride()): n for n, t in reversed(average.items())}  # of one name each
+        once, averaged = set(memory.values()), set(self._averaged)
+        self._average = [average[name] for name in self._averaged if name in once]
+        self._source = [live[name] for name in self._averaged if name in once]
+        self._copies = [(average[name], live[name]) for name in live if name in once - averaged]
+        held = (
+            (n, k, vars(m)[k]) for n, m in self.live.named_modules() for k in ("_parameters", "_buffers", "_modules")
+        )
+        self._seen = [(name, kind, now, dict(now), tuple(map(id, now.values()))) for name, kind, now in held]
+
+    def _buffers_moved(self) -> bool:
+        """Return whether a buffer is another tensor than before, as after `model.to`; raise where anything else is."""
+        moved = False
+        for where, kind, now, before, ids in self._seen:
+            if tuple(map(id, now.values())) == ids:
+                continue
+            if kind != "_buffers" or now.keys() != before.keys():
+                changed = next(key for key in {**before, **now} if now.get(key) is not before.get(key))
+                raise ValueError(
+                    f"{where}{'.' if where else ''}{changed} was added, removed or replaced since the average was built; build Ema after whatever "
+                    "changes the model's modules: build Ema after quantize"
+                )
+            moved = True
+        return moved

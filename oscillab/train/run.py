@@ -8,26 +8,33 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
+import torch
 from torch import nn
 
+from oscillab import methods
 from oscillab.data.options import calibration_batches
 from oscillab.io import write_json
 from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
-from oscillab.train.callbacks import CountFlips, KeepCheckpoint, MoveEma
-from oscillab.train.correct import Choices, correct
-from oscillab.train.distributed import group
-from oscillab.train.ema import Ema, decay_for, ramp_for
-from oscillab.train.keep import LossLog, continue_from, save_run
-from oscillab.train.options import placed
-from oscillab.train.remedies import AVERAGES, treat
-from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Callback, Trainer
+from oscillab.train.callbacks import CountFlips, LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
+from oscillab.train.config import RunOptions, TrainSpec
+from oscillab.train.correction import Choices, correct
+from oscillab.train.ddp import current_world
+from oscillab.train.ema import Ema
+from oscillab.train.remedies import Remedy
+from oscillab.train.trainer import Trainer, seed_everything
 from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import build_loss
+
+if TYPE_CHECKING:
+    RemedyName = AverageName = str
+else:  # so that the command line lists what is registered
+    RemedyName = Literal["none", *methods.remedies()]
+    AverageName = Literal[methods.names("average")]
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,9 @@ class QatConfig:
     """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
-    remedy: Literal["none", "dampening", "freezing", "scale_freezing", "q_ema"] = "none"
+    remedy: RemedyName = "none"
     """what acts against oscillations during training, beside the passive EMA"""
-    averages: tuple[Literal["ema", "ema_weights", "ema_step_sizes", "ema_buffers"], ...] = ("ema",)
+    averages: tuple[AverageName, ...] = ("ema",)
     """the passive averages, each to a file of its name; the last three average one part and copy the rest"""
     checkpoint_every: int = 200
     """optimizer steps between checkpoints"""
@@ -65,9 +72,9 @@ def run_pretraining(
     ema, last = Ema(model, decay=ema_decay, ramp=200), out.with_suffix(".last")
     trainer = Trainer(model, build_loss(model), batches, spec, title=model.name, progress=progress)
     if resume:
-        continue_from(last, trainer, averages={"ema": ema})
-    keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, averages={"ema": ema}))
-    trainer.callbacks += [MoveEma(ema), keep, LossLog(out.with_suffix(".csv"), append=resume)]
+        resume_from(last, trainer, averages={"ema": ema})
+    save = SaveCheckpoint(lambda trainer: save_checkpoint(last, trainer, averages={"ema": ema}))
+    trainer.callbacks += [MoveEma(ema), save, LossLog(out.with_suffix(".csv"), append=resume)]
     trainer.fit()
     if trainer.interrupted:
         return interruption(trainer, last)
@@ -82,10 +89,10 @@ def prepare_qat(model: nn.Module, batches: Any, spec: QuantSpec, *, device: str 
     """
     if is_quantized(model):
         raise ValueError("the model is already quantized; QAT starts from a float one")
-    members = group()
-    images = calibration_batches(batches) if members.leader else None
-    model = members.with_leaders_state(quantize(placed(model, "cpu"), spec, images))
-    return placed(model, device), members.share(batches)
+    world = current_world()
+    images = calibration_batches(batches) if world.is_main else None
+    model = world.broadcast_state(quantize(placed(model, "cpu"), spec, images))
+    return placed(model, device), world.shard(batches)
 
 
 def run_qat(
@@ -97,7 +104,7 @@ def run_qat(
     seed: int = 0,
     progress: bool = True,
     resume: bool = False,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Any] = (),
     about: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train what `prepare_qat` made, with averages beside it and every flip recorded; return what was measured.
@@ -106,72 +113,92 @@ def run_qat(
     which holds `about` and what was measured; last.pt while the run goes on, which `resume` continues to the same result.
     `callbacks`: more of them, in every process.
     """
-    members = group()
-    title, progress = f"QAT {config.quant.bits} bit", progress and members.leader
-    trainer = Trainer(model, build_loss(model), batches, config.train, title=title, progress=progress, members=members)
-    last = out / "last.pt"
+    world, last = current_world(), out / "last.pt"
+    title, progress = f"QAT {config.quant.bits} bit", progress and world.is_main
+    trainer = Trainer(model, build_loss(model), batches, config.train, title=title, progress=progress, world=world)
     with ExitStack() as stack:
-        remedy = stack.enter_context(treat(trainer, config.remedy))
+        remedy = stack.enter_context(apply_remedy(trainer, config.remedy))
         averages = averages_of(model, config, trainer.total_steps)
-        watched = {"lsq": (model, trainer.optimizer)} | {
-            "ema": (ema.model, ema) for ema in [averages.get("ema")] if ema
-        }
-        recorders = {
-            name: stack.enter_context(record(network, trainer.clock.timed(steps, "recorder"), seed=seed))
-            for name, (network, steps) in watched.items()
-        }
+        recorders = {"lsq": stack.enter_context(record(model, trainer.optimizer, seed=seed))}
+        if "ema" in averages:
+            recorders["ema"] = stack.enter_context(record(averages["ema"].model, averages["ema"], seed=seed))
         parts = {"averages": averages, "recorders": recorders, "remedies": {config.remedy: remedy}}
         if resume:
-            continue_from(last, trainer, **parts)
-        trainer.callbacks += [*(MoveEma(average) for average in averages.values()), *callbacks]
-        if members.leader:
-            keep = KeepCheckpoint(lambda trainer: save_run(last, trainer, **parts), every=config.checkpoint_every)
-            trainer.callbacks += [CountFlips(recorders["lsq"]), LossLog(out / "log.csv", append=resume), keep]
+            resume_from(last, trainer, **parts)
+        trainer.callbacks += [*map(MoveEma, averages.values()), *callbacks]
+        if world.is_main:
+            save = SaveCheckpoint(
+                lambda trainer: save_checkpoint(last, trainer, **parts), every=config.checkpoint_every
+            )
+            trainer.callbacks += [CountFlips(recorders["lsq"]), LossLog(out / "log.csv", append=resume), save]
         trainer.fit()
-        for name, recorder in recorders.items() if members.leader else ():
+        for name, recorder in recorders.items() if world.is_main else ():
             recorder.recording().save(out / f"{name}.npz")
     if trainer.interrupted:
         return interruption(trainer, last)
-    decay = next((average.decay for average in averages.values()), None)
-    measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay, "processes": members.count}
-    if members.leader:
-        for name, network in {"lsq": model, **{name: average.model for name, average in averages.items()}}.items():
-            checkpoint.save(remedy.settle(network), out / f"{name}.pt")
+    measured = {"steps": trainer.step, "seconds": trainer.seconds, "processes": world.size}
+    measured |= {"ema_decay": average.decay for average in averages.values()}
+    if world.is_main:
+        networks = {"lsq": model} | {name: average.model for name, average in averages.items()}
+        for name, network in networks.items():
+            checkpoint.save(remedy.finalize(network), out / f"{name}.pt")
         write_json(out / "run.json", (about or {}) | measured)
         last.unlink(missing_ok=True)
-    members.wait()  # for the files, which another command may read next
+    world.barrier()  # for the files, which another command may read next
     return measured
+
+
+def apply_remedy(trainer: Trainer, name: str, **options: Any) -> Remedy:
+    """Return the registered remedy of that name, "none" for none, to be attached to `trainer`, whose loss it may change.
+
+    Raises ValueError for a name that is no registered remedy.
+    """
+    known = methods.remedies()
+    if name not in ("none", *known):
+        raise ValueError(f"remedy must be one of none, {', '.join(known)}, got {name}")
+    how = methods.method("lsq" if name == "none" else name)
+    remedy: Remedy = how.apply(trainer.model, trainer.optimizer, trainer.total_steps, **options)
+    trainer.loss = remedy.loss(trainer.loss)
+    return remedy
 
 
 def averages_of(model: nn.Module, config: QatConfig, total_steps: int) -> dict[str, Ema]:
     """Return the averages that the configuration names, by name; decay and ramp suit a run of `total_steps`."""
-    decay = decay_for(total_steps) if config.ema_decay is None else config.ema_decay
-    ramp = ramp_for(total_steps) if config.ema_ramp is None else config.ema_ramp
-    return {name: Ema(model, decay=decay, ramp=ramp, parts=AVERAGES[name]) for name in config.averages}
+    options = {"decay": config.ema_decay, "ramp": config.ema_ramp}
+    return {name: methods.method(name).apply(model, total_steps, **options) for name in config.averages}
 
 
 def run_correction(
-    model: nn.Module,
-    batches: Any,
-    out: Path,
-    *,
-    spec: TrainSpec,
-    choices: Choices,
-    progress: bool = True,
+    model: nn.Module, batches: Any, out: Path, *, spec: TrainSpec, choices: Choices, progress: bool = True
 ) -> dict[str, Any]:
     """Train QC on a quantized detector, fold it away (in place) and write the detector to `out`; return steps and path."""
     if not is_quantized(model):
         raise ValueError("the model is a float network: QC corrects a quantized one, which `oscillab qat` trains")
-    members = group()
-    batches = members.share(batches)
-    progress = progress and members.leader
-    fold(correct(model, batches, spec=spec, choices=choices, progress=progress, members=members))
-    if members.leader:
+    world = current_world()
+    batches, progress = world.shard(batches), progress and world.is_main
+    fold(correct(model, batches, spec=spec, choices=choices, progress=progress, world=world))
+    if world.is_main:
         checkpoint.save(model, out)
-    members.wait()
+    world.barrier()
     return {"steps": spec.epochs * len(batches), "out": str(out)}
 
 
 def interruption(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
     """Return what a run that was stopped reports."""
     return {"interrupted": True, "step": trainer.step, "checkpoint": str(checkpoint)}
+
+
+def prepare(options: RunOptions) -> None:
+    """Set threads and seeds as the options say; called first in every command."""
+    if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device {options.device} needs a GPU that this torch can use, and there is none; allowed here: cpu"
+        )
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(0)
+    seed_everything(options.seed)
+
+
+def placed(model: nn.Module, device: str) -> nn.Module:
+    """Move the model to its device, channels last, which is a third faster on CPUs (in place)."""
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub

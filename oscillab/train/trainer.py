@@ -1,7 +1,7 @@
-"""How is a detector trained here, float, quantized or corrected?
+"""Train a detector, float, quantized or corrected, in one loop.
 
-One loop for all three: forward, loss, backward, clip, step, then the callbacks (the EMA, a checkpoint, a log). What differs
-between the three is which parameters the optimizer owns and whether BN statistics move.
+Forward, loss, backward, clip, step, then the callbacks (the EMA, a checkpoint, a log). What differs between the three is
+which parameters the optimizer owns and whether BN statistics move.
 """
 
 import logging
@@ -10,50 +10,38 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from oscillab.data.batches import to_pixels
 from oscillab.quant import held_step_sizes
-from oscillab.train.distributed import Group, network
-from oscillab.train.portions import portions
-from oscillab.train.timing import StepClock
+from oscillab.quant import step_sizes as step_sizes_of
+from oscillab.train.config import TrainSpec
+from oscillab.train.ddp import World, data_parallel
+from oscillab.train.micro_batches import micro_batches
 
 log = logging.getLogger(__name__)
 
 
-def seed_everything(seed):
+def seed_everything(seed: int) -> None:
     """Seed Python's, numpy's and torch's global generators; data draws from generators of its own."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - other libraries draw from the global generator
     torch.manual_seed(seed)
 
 
-class Callback:
-    """What may happen beside training; every method may be left out. `trainer` is the running `Trainer`."""
-
-    def start(self, trainer):
-        """Called once before the first step of this call of `fit`."""
-
-    def step_end(self, trainer):
-        """Called after every optimizer step."""
-
-    def epoch_end(self, trainer):
-        """Called after every pass over the data."""
-
-    def end(self, trainer):
-        """Called when `fit` ends, whatever ended it."""
-
-
-def parameter_groups(model, weight_decay, step_size_rate=1.0):
-    """Adam's groups: convolution weights with decay; biases, BN and every step size without, the last at a rate of their own."""
+def parameter_groups(model: nn.Module, weight_decay: float, step_size_rate: float = 1.0) -> list[dict[str, Any]]:
+    """Return Adam's groups: convolution weights with decay; biases, BN and step sizes without, the last at their own rate."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.ndim > 1 and name.endswith("weight")]
-    steps = [p for name, p in trained if "quantizer." in name]
+    own = {id(p) for p in step_sizes_of(model).values()}
+    steps = [p for _, p in trained if id(p) in own]
     taken = {id(p) for p in decayed + steps}
     groups = [
         {"params": decayed, "weight_decay": weight_decay, "name": "weights"},
@@ -67,177 +55,155 @@ class Trainer:
     """One training run: `fit` carries on from `step` to the end of the last epoch, or until `stop()`.
 
     `loss(outputs, targets, image_size, masks=...)` -> (scalar, items); `batches`: see `oscillab.data.batches.Batches`.
-    `bn_fixed`: BN in eval mode, statistics as they are (QC). `members`: the `Group` of processes that train together, each
-    on its part of the batches. Where a batch comes in portions, the loss is also given portion=.... Raises
+    `bn_fixed`: BN in eval mode, statistics as they are (QC). `world`: the processes that train together, each on its part of
+    the batches. Where a batch is split into micro-batches, the loss is also given micro_batch=.... Raises
     FloatingPointError when the loss is not finite.
     """
 
     def __init__(
         self,
-        model,
-        loss,
-        batches,
-        spec,
+        model: nn.Module,
+        loss: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+        batches: Any,
+        spec: TrainSpec,
         *,
-        callbacks=(),
-        bn_fixed=False,
-        title="training",
-        progress=True,
-        members=None,
+        callbacks: Iterable[Any] = (),
+        bn_fixed: bool = False,
+        title: str = "training",
+        progress: bool = True,
+        world: World | None = None,
     ):
         self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
         self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
-        self.members = members or Group()
+        self.world = world or World()
         self.device = next(model.parameters()).device
         groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
         self.step = 0
         self.total_steps = spec.epochs * len(batches)
-        self.notes = {}  # what the progress bar shows beside the loss
+        self.notes: dict[str, Any] = {}  # what the progress bar shows beside the loss
         self.last_loss, self.last_items, self.seconds = math.nan, {}, 0.0
         self.mid_step = False  # whether an error left a step half done: batch norm has moved, the weights have not
-        self.clock = StepClock(spec.time_every, device=self.device)
-        self._network = self._compiled = None
-        self._asked = self._stopping = False
+        self._network, self._compiled, self._stop_asked = model, None, False
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """The pass that the next step belongs to, from 0."""
         return self.step // len(self.batches)
 
-    def stop(self):
-        """End `fit` after the step that is under way; the state stays usable.
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run ended before its last step."""
+        return self.step < self.total_steps
 
-        Several processes agree on it when they next look at the loss, so that none waits for another.
-        """
-        self._asked = True
-        self._stopping = self.members.count == 1
+    def stop(self) -> None:
+        """End `fit` after the step that is under way, in every process; the state stays usable."""
+        self._stop_asked = True
 
-    def fit(self):
-        """The trained model, back in eval mode; True in `interrupted` when `stop` or Ctrl-C ended it early."""
-        self._asked = self._stopping = False
+    def fit(self) -> nn.Module:
+        """Train and return the model, in eval mode; `interrupted` is True when `stop` or Ctrl-C ended it early."""
+        self._stop_asked = False
         started = time.perf_counter()
         self._call("start")
         bar = tqdm(total=self.total_steps, initial=self.step, desc=self.title, disable=not self.progress, mininterval=1)
         try:
-            with bar, stop_on_interrupt(self), self._ready():
-                while self.step < self.total_steps and not self._stopping:
+            with bar, stop_on_interrupt(self), self.ready():
+                while self.interrupted and not self._stops():
                     self._run_epoch(bar)
         finally:
             self.seconds += time.perf_counter() - started
             self._call("end")
-        self.model.eval()
-        if self.members.leader and (text := self.clock.text()):
-            log.info("%s: %s", self.title, text)
-        return self.model
+        return self.model.eval()
 
-    @property
-    def interrupted(self):
-        """Whether the run ended before its last step."""
-        return self.step < self.total_steps
+    def train_step(self, batch: Any) -> None:
+        """Take one optimizer step on a `Batch`: forward, backward, clip, step, callbacks."""
+        train_mode(self.model, bn_fixed=self.bn_fixed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.spec.rate_at(self.step, self.total_steps) * group["rate_share"]
+        self.mid_step = True
+        loss, items = self.backward(batch)
+        if looks := self.device.type == "cpu" or self.step % self.spec.check_every == 0:  # a GPU waits for each look
+            self._look(loss, items)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
+        if looks:
+            self._check_gradient(norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.mid_step = False
+        self._call("step_end")
 
-    def state_dict(self):
-        """What a later run needs to continue to the same result."""
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "seconds": self.seconds}
-
-    def load_state_dict(self, state):
-        """Continue from `state`, made by `state_dict`; the model's own state is loaded apart."""
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def backward(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
+        """Add the whole batch's gradient; return this process's part of the loss and of its items, detached."""
+        loss, items, size = torch.zeros(()), {}, self.world.size
+        parts = micro_batches(batch, self.spec.accumulate, loss=self.loss, world=self.world)
+        whole = len(parts) == 1 and size == 1
+        for part in parts:
+            with nullcontext() if part is parts[-1] or size == 1 else self._network.no_sync():
+                value, found = self._loss_of(part.batch, {} if whole else {"micro_batch": part})
+                (
+                    value * size if size > 1 else value
+                ).backward()  # processes average their gradients, which are to be added
+            loss = value.detach() if part is parts[0] else loss + value.detach()
+            items = {name: items.get(name, 0.0) + item * part.share for name, item in found.items()}
+        return loss, items
 
     @contextmanager
-    def _ready(self):
-        """Within the block the network is wrapped for several processes and compiled, as the spec asks."""
-        with network(self.model, self.members, sync_bn=self.spec.sync_bn) as self._network:
+    def ready(self) -> Iterator[None]:
+        """Wrap the network for several processes and compile it, as the spec asks, within the block."""
+        with data_parallel(self.model, self.world, sync_bn=self.spec.sync_bn) as self._network:
             self._compiled = torch.compile(self._network) if self.spec.compile else None
             try:
                 yield
             finally:
-                self._network = self._compiled = None  # what holds on to the other processes cannot end in peace
+                self._network, self._compiled = self.model, None  # what holds on to other processes cannot end in peace
 
-    def _run_epoch(self, bar):
-        self._set_modes()
-        batches = self.batches.epoch(self.epoch, start=self.step % len(self.batches))
-        watched = None if self.spec.compile else self.model  # hooks would keep the step from being compiled
-        for batch in self.clock.steps(batches, model=watched):
-            self._run_step(batch)
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later run needs to continue to the same result."""
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, made by `state_dict`; the model's own state is loaded apart."""
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _run_epoch(self, bar: tqdm) -> None:
+        for batch in self.batches.epoch(self.epoch, start=self.step % len(self.batches)):
+            self.train_step(batch)
             bar.update()
             bar.set_postfix(loss=f"{self.last_loss:.3f}", **self.notes, refresh=False)
-            if self._stopping:
+            if self._stops():
                 return
         held_step_sizes(self.model)  # says so, once a quantizer, where a step size had to be held positive
         self._call("epoch_end")
 
-    def _set_modes(self):
-        self.model.train()
-        for module in self.model.modules():
-            if self.bn_fixed and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    def _loss_of(self, batch: Any, options: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a (micro-)batch, with its graph, and its items."""
+        images = to_pixels(batch.images, self.device)
+        # compiled code does not see hooks that come and go
+        network = self._network if self._compiled is None or is_hooked(self.model) else self._compiled
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
+            outputs = network(images)
+        return self.loss(outputs, batch.targets.to(self.device), max(images.shape[-2:]), masks=batch.masks, **options)
 
-    def _run_step(self, batch):
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.spec.rate_at(self.step, self.total_steps) * group["rate_share"]
-        self.mid_step = True
-        loss, items = self._add_gradients(batch)
-        if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
-            self._look(loss, items)
-        with self.clock.phase("optimizer"):
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
-            if self.device.type == "cpu" or self.step % self.spec.check_every == 0:
-                self._check_gradient(norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.mid_step = False
-        with self.clock.phase("callbacks"):
-            self._call("step_end")
+    def _stops(self) -> bool:
+        """Return whether the run was asked to stop; several processes agree on it where they look at the loss."""
+        looks = self.world.size == 1 or self.device.type == "cpu" or self.step % self.spec.check_every == 0
+        return looks and self.world.sum([self._stop_asked])[0] > 0
 
-    def _add_gradients(self, batch):
-        """This process's part of the loss and of its items, detached; the gradient in place is the whole batch's."""
-        loss, items = 0.0, {}
-        taken = portions(batch, self.spec.accumulate, loss=self.loss, members=self.members)
-        whole = len(taken) == 1 and self.members.count == 1
-        for portion in taken:
-            last = portion is taken[-1]
-            with nullcontext() if last or self.members.count == 1 else self._network.no_sync():
-                value, found = self._loss_of(portion.batch, {} if whole else {"portion": portion})
-                with self.clock.phase("backward"):  # processes average their gradients, which are to be added
-                    (value * self.members.count if self.members.count > 1 else value).backward()
-            loss = loss + value.detach()
-            items = {name: items.get(name, 0.0) + item * portion.share for name, item in found.items()}
-        return loss, items
-
-    def _loss_of(self, batch, options):
-        """The loss of a batch or a portion of one, with its graph, and its items."""
-        with self.clock.phase("forward"):
-            images = to_pixels(batch.images, self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
-                outputs = self._called()(images)
-        with self.clock.phase("loss"):
-            size = max(images.shape[-2:])
-            return self.loss(outputs, batch.targets.to(self.device), size, masks=batch.masks, **options)
-
-    def _called(self):
-        """The network as it is called in this step: compiled code does not see hooks that come and go."""
-        if self._compiled is not None and not is_hooked(self.model):
-            return self._compiled
-        return self._network or self.model
-
-    def _look(self, loss, items):
-        """Nothing; every process learns the loss of the whole batch, and whether one of them was asked to stop."""
-        values = self.members.total([float(loss), *map(float, items.values()), float(self._asked)])
-        self.last_loss, asked = values[0], values[-1]
-        self.last_items = dict(zip(items, values[1:-1], strict=True))
-        self._stopping = asked > 0
+    def _look(self, loss: Tensor, items: dict[str, Any]) -> None:
+        """Learn the loss of the whole batch; raise FloatingPointError where it is not finite."""
+        self.last_loss, *values = self.world.sum([float(loss), *map(float, items.values())])
+        self.last_items = dict(zip(items, values, strict=True))
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(
                 f"the loss became {self.last_loss} at step {self.step} of {self.total_steps}; it must stay finite: "
                 f"lower the learning rate (now {self.spec.learning_rate}) or start from an earlier checkpoint"
             )
 
-    def _check_gradient(self, norm):
-        """Nothing; raises FloatingPointError, with the weights as they were, where the gradient is not finite."""
+    def _check_gradient(self, norm: Tensor) -> None:
+        """Raise FloatingPointError, with the weights as they were, where the gradient is not finite."""
         if not torch.isfinite(norm):
             held = ", ".join(held_step_sizes(self.model)) or "none"
             raise FloatingPointError(
@@ -245,26 +211,34 @@ class Trainer:
                 f"the learning rate (now {self.spec.learning_rate}). Step sizes that had to be held positive: {held}"
             )
 
-    def _call(self, moment):
+    def _call(self, moment: str) -> None:
         for callback in self.callbacks:
             getattr(callback, moment, lambda trainer: None)(self)
 
 
-def is_hooked(model):
-    """Whether a hook looks at the forward pass of a module, of all modules or of one of the model's."""
+def train_mode(model: nn.Module, *, bn_fixed: bool = False) -> None:
+    """Put the model in train mode, its batch norms in eval mode where `bn_fixed`."""
+    model.train()
+    for module in model.modules() if bn_fixed else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Return whether a hook looks at the forward pass of a module, of all modules or of one of the model's."""
     if torch.nn.modules.module._has_any_global_hook():
         return True
     return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @contextmanager
-def stop_on_interrupt(trainer):
-    """Ctrl-C ends the step that is under way and then the run; a second Ctrl-C ends it at once."""
+def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C end the step that is under way and then the run; a second Ctrl-C ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def on_signal(number, frame):
+    def on_signal(number: int, frame: Any) -> None:
         log.warning("stopping after this step; press Ctrl-C again to stop at once")
         signal.signal(signal.SIGINT, previous)
         trainer.stop()

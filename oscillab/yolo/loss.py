@@ -97,21 +97,21 @@ class DetectionLoss:
         self.scale_gains = scale_gains
 
     def __call__(
-        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, portion: Any = None
+        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, micro_batch: Any = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
 
         `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
         index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
-        longer side in pixels; `masks` are for the losses of networks that segment; `portion` (see
-        `oscillab.train.portions`) says what this is a portion of: the totals of all portions then add up to the whole
+        longer side in pixels; `masks` are for the losses of networks that segment; `micro_batch` (see
+        `oscillab.train.micro_batches`) says what this is a part of: the totals of all parts then add up to the whole
         batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
         """
         self._check(outputs, targets)
         with torch.autocast(outputs[0].device.type, enabled=False):
             outputs = [in_full_precision(raw) for raw in outputs]
             matches = self.assign(outputs, targets.to(outputs[0]))
-            counts = match_counts(matches, portion)
+            counts = match_counts(matches, micro_batch)
             parts = self.parts([split(raw, self.classes) for raw in outputs], matches, counts)
             return self.total(parts, image_size, len(outputs[0]))
 
@@ -183,10 +183,10 @@ class DetectionLoss:
                 raise ValueError(f"the {what} of every target must be 0..{limit - 1}, got {low}..{high}")
 
 
-def match_counts(matches: Sequence[Assignment], portion: Any = None) -> list[float]:
-    """Return what each level's errors are averaged over, numbers above 0: its matches, or the `portion`'s measure."""
+def match_counts(matches: Sequence[Assignment], micro_batch: Any = None) -> list[float]:
+    """Return what each level's errors are averaged over, numbers above 0: its matches, or the `micro_batch`'s measure."""
     counts: list[float] = [len(level.target) for level in matches]
-    counts = counts if portion is None else portion.matches(counts)
+    counts = counts if micro_batch is None else micro_batch.matches(counts)
     return [count or 1 for count in counts]  # a level without any match adds an exact zero
 
 

@@ -28,7 +28,7 @@ class SegmentationLoss(DetectionLoss):
         self.gains["mask"] = self.gains["box"]
 
     def __call__(
-        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, portion: Any = None
+        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, micro_batch: Any = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total (0-d, times the batch size) and its parts `box`, `objectness`, `classification` and `mask`.
 
@@ -44,7 +44,7 @@ class SegmentationLoss(DetectionLoss):
             targets = targets.to(prototypes)
             wanted = true_masks(masks, targets, prototypes)
             matches, fields = self.assign(raw, targets), [split(x, self.classes) for x in raw]
-            parts = self.parts(fields, matches, match_counts(matches, portion))
+            parts = self.parts(fields, matches, match_counts(matches, micro_batch))
             parts["mask"] = mask_part([x.coefficients for x in fields], prototypes, matches, targets[:, 2:6], wanted)
             return self.total(parts, image_size, len(prototypes))
 

@@ -50,7 +50,7 @@ def test_interrupted_run_resumes_to_the_same_files(trained, tmp_path, monkeypatc
     """Oracle: the uninterrupted run's weights and recordings, bit for bit."""
     from oscillab.train.trainer import Trainer
 
-    step = Trainer._run_step
+    step = Trainer.train_step
 
     def stop_at_two(self, batch):
         step(self, batch)
@@ -58,7 +58,7 @@ def test_interrupted_run_resumes_to_the_same_files(trained, tmp_path, monkeypatc
             self.stop()
 
     arguments = ["qat", "--weights", str(SHIPPED), "--out", str(tmp_path), "--bits", "3", *SMALL]
-    monkeypatch.setattr(Trainer, "_run_step", stop_at_two)
+    monkeypatch.setattr(Trainer, "train_step", stop_at_two)
     assert main(arguments) == 130 and (tmp_path / "last.pt").is_file() and not (tmp_path / "lsq.pt").exists()
     monkeypatch.undo()
     assert main([*arguments, "--resume"]) == 0

@@ -114,11 +114,11 @@ def test_a_silent_process_ends_the_run_with_a_sentence(tmp_path, root):
 def test_commands_of_one_process_say_so(root, capsys, monkeypatch):
     """Oracle: the sentence a user reads who starts a study with torchrun."""
     from oscillab.__main__ import check_shared, commands
-    from oscillab.train.distributed import Group
+    from oscillab.train.ddp import World
 
     with pytest.raises(
         ValueError, match="torchrun shares qat, correct, evaluate among processes; start pretrain without"
     ):
-        check_shared(commands.Pretrain(), Group(1, 2))
-    check_shared(commands.Qat(), Group(1, 2))
-    check_shared(commands.Pretrain(), Group())
+        check_shared(commands.Pretrain(), World(1, 2))
+    check_shared(commands.Qat(), World(1, 2))
+    check_shared(commands.Pretrain(), World())

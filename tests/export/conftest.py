@@ -18,8 +18,8 @@ from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
-from oscillab.train.correct import correct
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
+from oscillab.train.correction import correct
 from oscillab.train.trainer import Trainer, seed_everything
 from oscillab.yolo import checkpoint, zoo
 from oscillab.yolo.loss import build_loss

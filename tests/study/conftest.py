@@ -9,8 +9,7 @@ import pytest
 from oscillab.data.options import DataOptions
 from oscillab.study.options import Study
 from oscillab.study.table import COLUMNS
-from oscillab.train.options import RunOptions
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import RunOptions, TrainSpec
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from oscillab.cli import study as command
 from oscillab.data.options import DataOptions
 from oscillab.study import plan, state
 from oscillab.study.grid import grid
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
 
 
 def test_a_dry_run_runs_nothing(tiny):

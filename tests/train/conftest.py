@@ -40,43 +40,6 @@ def quantized(detector, batches):
 
 
 @pytest.fixture
-def tiny():
-    """`tiny(bits=3, **spec)`: three quantized convolutions, two with batch norm, in eval mode, the same for every test."""
-
-    def build(bits=3, **spec):
-        torch.manual_seed(0)
-        blocks = [torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU()]
-        blocks += [torch.nn.Conv2d(8, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 1)]
-        model = torch.nn.Sequential(*blocks).eval()
-        return quantize(model, QuantSpec(bits=bits, first_last_bits=bits, **spec), [pixel_batch(0)])
-
-    return build
-
-
-def pixel_batch(seed):
-    """Random pixels (8, 3, 10, 10) of the tiny network."""
-    return torch.rand(8, 3, 10, 10, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def train_tiny():
-    """`train_tiny(model, optimizer, steps)`: steps towards noise that stays the same, which makes weights flip."""
-
-    def squared_error(outputs, targets, image_size):
-        error = (outputs - targets).square().mean()
-        return error, {"error": error.detach()}
-
-    def train(model, optimizer, steps, *, remedy=None, each=None):
-        loss = squared_error if remedy is None else remedy.loss(squared_error)
-        model.train()
-        for step in range(steps):
-            images = pixel_batch(step % 4)
-            targets = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(step % 4))
-            optimizer.zero_grad()
-            loss(model(images), targets, 10)[0].backward()
-            optimizer.step()
-            if each:
-                each(step)
-        return model.eval()
-
-    return train
+def tiny(tiny_network):
+    """The small network of all rooms that train."""
+    return tiny_network

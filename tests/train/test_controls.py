@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from oscillab.data.batches import to_pixels
-from oscillab.train.controls import correct_bias, tune_bn
-from oscillab.train.errors import output_errors
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
+from oscillab.train.layer_errors import output_errors
+from oscillab.train.remedies.controls import bn_affine, correct_bias
 from oscillab.yolo.loss import DetectionLoss
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
@@ -32,7 +32,7 @@ def test_bn_tuning_trains_batch_norm_alone(quantized, batches, biases):
     before = copy.deepcopy(quantized.state_dict())
     flags = [p.requires_grad for p in quantized.parameters()]
     spec = TrainSpec(epochs=3, learning_rate=1e-2, warmup_steps=0, weight_decay=0.1)
-    tune_bn(quantized, batches, spec=spec, biases=biases, progress=False)
+    bn_affine(quantized, batches, spec=spec, biases=biases, progress=False)
     changed = {name for name, tensor in quantized.state_dict().items() if not torch.equal(tensor, before[name])}
     allowed = {f"{norm}.{what}" for norm in norms for what in ("weight", "bias")}
     detect = {f"model.24.m.{i}.bias" for i in range(3)}
@@ -74,4 +74,4 @@ def test_bad_input(tiny):
     with pytest.raises(ValueError, match="images is empty: bias correction needs"):
         correct_bias(tiny(), [])
     with pytest.raises(ValueError, match="this Conv2d has no batch norm to tune"):
-        tune_bn(torch.nn.Conv2d(1, 1, 1), [], progress=False)
+        bn_affine(torch.nn.Conv2d(1, 1, 1), [], progress=False)

@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 
+from oscillab import methods
 from oscillab.quant import QuantSpec
-from oscillab.train.callbacks import MoveEma
+from oscillab.train.callbacks import MoveEma, resume_from, save_checkpoint
+from oscillab.train.config import TrainSpec
 from oscillab.train.ema import Ema
-from oscillab.train.remedies import AVERAGES, CONTROLS, QUANTIZERS, REMEDIES, pixels, treat
-from oscillab.train.spec import TrainSpec
+from oscillab.train.remedies.controls import pixels
+from oscillab.train.run import apply_remedy
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import DetectionLoss
@@ -25,13 +27,12 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def trained(model, batches, name, **options):
-    """(trainer, remedy) after one pass with the remedy of that name, an average beside it."""
+    """(trainer, remedy, average) after one pass with the remedy of that name, an average beside it."""
     trainer = Trainer(model, DetectionLoss(model), batches, SPEC, progress=False)
-    remedy = treat(trainer, name, **options)
-    ema = Ema(model, decay=0.5)
-    trainer.callbacks.append(MoveEma(ema))
-    trainer.fit()
-    remedy.remove()
+    with apply_remedy(trainer, name, **options) as remedy:
+        ema = Ema(model, decay=0.5)
+        trainer.callbacks.append(MoveEma(ema))
+        trainer.fit()
     return trainer, remedy, ema
 
 
@@ -41,7 +42,7 @@ def test_every_remedy_is_one_more_turn_of_a_loop(quantized, batches, tmp_path):
     plain, keys = copy.deepcopy(quantized), list(quantized.state_dict())
     Trainer(plain, DetectionLoss(plain), batches, SPEC, progress=False).fit()
     results = {}
-    for name in REMEDIES:
+    for name in ("none", *methods.remedies()):
         model = copy.deepcopy(quantized)
         trainer, remedy, ema = trained(model, batches, name, **EAGER.get(name, {}))
         assert not trainer.optimizer._optimizer_step_post_hooks and remedy.step_count == 4
@@ -49,28 +50,27 @@ def test_every_remedy_is_one_more_turn_of_a_loop(quantized, batches, tmp_path):
         for network in (model, ema.model):
             with torch.no_grad():
                 expected = network(IMAGES)
-                settled = remedy.settle(copy.deepcopy(network))
-                assert list(settled.state_dict()) == keys
-                checkpoint.save(settled, tmp_path / "settled.pt")
-                assert torch.equal(checkpoint.load(tmp_path / "settled.pt")(IMAGES), expected), name
+                plain_form = remedy.finalize(copy.deepcopy(network))
+                assert list(plain_form.state_dict()) == keys
+                checkpoint.save(plain_form, tmp_path / "plain.pt")
+                assert torch.equal(checkpoint.load(tmp_path / "plain.pt")(IMAGES), expected), name
     assert torch.equal(results["none"], torch.cat([p.detach().flatten() for p in plain.parameters()]))
     assert all(torch.equal(results["none"], result) == (name == "none") for name, result in results.items())
 
 
-@pytest.mark.parametrize("name", [name for name in REMEDIES if name != "none"])
+@pytest.mark.parametrize("name", methods.remedies())
 def test_resumes_through_the_runs_own_files(quantized, batches, tmp_path, name):
     """Oracle: the uninterrupted run, bit for bit, stopped after step 3 of 4; the remedy travels with the rest."""
-    from oscillab.train.keep import continue_from, save_run
 
     def run(model, *, until=4, resume=None):
         trainer = Trainer(model, DetectionLoss(model), batches, SPEC, progress=False)
-        remedy = treat(trainer, name, **EAGER.get(name, {}))
-        ema = Ema(model, decay=0.5)
-        if resume:
-            continue_from(resume, trainer, averages={"ema": ema}, remedies={name: remedy})
-        trainer.callbacks += [MoveEma(ema), Stop(until)]
-        trainer.fit()
-        save_run(tmp_path / "last.pt", trainer, averages={"ema": ema}, remedies={name: remedy})
+        with apply_remedy(trainer, name, **EAGER.get(name, {})) as remedy:
+            ema = Ema(model, decay=0.5)
+            if resume:
+                resume_from(resume, trainer, averages={"ema": ema}, remedies={name: remedy})
+            trainer.callbacks += [MoveEma(ema), Stop(until)]
+            trainer.fit()
+        save_checkpoint(tmp_path / "last.pt", trainer, averages={"ema": ema}, remedies={name: remedy})
         return model
 
     straight = run(copy.deepcopy(quantized))
@@ -93,28 +93,29 @@ class Stop:
 
 
 def test_every_control_is_one_more_turn_of_a_loop(quantized, batches):
-    """Oracle: invariants; the modules and keys of the model before, its integer states, and outputs that only "none"
-    leaves alone."""
+    """Oracle: invariants; the modules and keys of the model before, its integer states, and other outputs."""
     keys, modules = list(quantized.state_dict()), [type(module) for module in quantized.modules()]
     with torch.no_grad():
         before = quantized(IMAGES)
     spec = TrainSpec(learning_rate=3e-3, warmup_steps=0)
-    for name, control in CONTROLS.items():
-        model = control(copy.deepcopy(quantized), batches, float_model=None, spec=spec, progress=False)
+    for name in methods.names("control"):
+        control = methods.method(name)
+        model = control.apply(copy.deepcopy(quantized), batches, spec=spec, progress=False)
         assert list(model.state_dict()) == keys and [type(module) for module in model.modules()] == modules, name
         pairs = zip(model.modules(), quantized.modules(), strict=True)
         layers = [(a, b) for a, b in pairs if hasattr(a, "integer_state")]
         assert len(layers) == 60 and all(torch.equal(a.integer_state(), b.integer_state()) for a, b in layers), name
         with torch.no_grad():
-            assert torch.equal(model(IMAGES), before) == (name == "none"), name
+            assert not torch.equal(model(IMAGES), before), name
 
 
 def test_averages_and_quantizers_are_options_of_their_classes():
     """Oracle: the classes' own checks; and no two entries of a table are the same."""
     model = torch.nn.Linear(2, 2)
-    averages = [frozenset(Ema(model, parts=parts).parts) for parts in AVERAGES.values()]
-    specs = [QuantSpec(**fields) for fields in QUANTIZERS.values()]
-    assert len(set(averages)) == len(AVERAGES) and len(set(specs)) == len(QUANTIZERS)
+    averages = [frozenset(methods.method(name).apply(model, 100).parts) for name in methods.names("average")]
+    quant = [methods.method(name).quant for name in methods.names("training")]
+    specs = [QuantSpec(**fields) for fields in quant if fields]
+    assert len(set(averages)) == len(averages) == 4 and len({QuantSpec(), *specs}) == len(specs) + 1
 
 
 def test_pixels_go_on_to_the_next_epoch(detector, batches):
@@ -129,4 +130,4 @@ def test_unknown_name(quantized, batches):
     """Oracle: the sentence a user reads."""
     trainer = Trainer(quantized, DetectionLoss(quantized), batches, SPEC, progress=False)
     with pytest.raises(ValueError, match="remedy must be one of none, dampening, freezing, .*, got ewgs"):
-        treat(trainer, "ewgs")
+        apply_remedy(trainer, "ewgs")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from oscillab.train.remedy import Remedy
+from oscillab.train.remedies import Remedy
 
 
 class Noting(Remedy):
@@ -27,7 +27,7 @@ def test_acts_ahead_of_hooks_that_were_there_before(tiny, train_tiny):
     model, notes = tiny(), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     optimizer.register_step_post_hook(lambda *_: notes.append("recorder"))
-    remedy = Noting(model, optimizer, 4, notes=notes)
+    remedy = Noting(model, optimizer, 4, notes=notes).attach()
     train_tiny(model, optimizer, 2)
     assert notes == ["before", "after 1", "recorder", "before", "after 2", "recorder"]
     assert remedy.share == 0.5
@@ -49,19 +49,19 @@ def test_the_baseline_changes_nothing(tiny, train_tiny):
     plain, treated = tiny(), tiny()
     train_tiny(plain, torch.optim.Adam(plain.parameters(), lr=1e-2), 5)
     optimizer = torch.optim.Adam(treated.parameters(), lr=1e-2)
-    remedy = Remedy(treated, optimizer, 5)
+    remedy = Remedy(treated, optimizer, 5).attach()
     train_tiny(treated, optimizer, 5, remedy=remedy)
     assert all(
         torch.equal(a, b) for a, b in zip(plain.state_dict().values(), treated.state_dict().values(), strict=True)
     )
-    assert remedy.settle(treated) is treated
+    assert remedy.finalize(treated) is treated
 
 
 def test_nothing_hangs_on_the_model(tiny):
     """Oracle: an invariant; a copy of the model, as an average makes it, knows nothing of remedy and optimizer."""
     model = tiny()
     before = set(vars(model)), [set(vars(module)) for module in model.modules()]
-    Remedy(model, torch.optim.SGD(model.parameters(), lr=0.01), 4)
+    Remedy(model, torch.optim.SGD(model.parameters(), lr=0.01), 4).attach()
     assert (set(vars(model)), [set(vars(module)) for module in model.modules()]) == before
     copy.deepcopy(model)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from oscillab.train.schedule import check_share, cosine_between
+from oscillab.train.remedies import check_share, cosine_between
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])

@@ -12,11 +12,10 @@ import torch
 from oscillab.data.batches import to_pixels
 from oscillab.quant import step_sizes
 from oscillab.recording.recorder import record
-from oscillab.train.callbacks import KeepCheckpoint, MoveEma
+from oscillab.train.callbacks import Callback, LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
+from oscillab.train.config import TrainSpec
 from oscillab.train.ema import Ema
-from oscillab.train.keep import LossLog, continue_from, save_run
-from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Callback, Trainer, parameter_groups
+from oscillab.train.trainer import Trainer, parameter_groups
 from oscillab.yolo.loss import DetectionLoss
 
 SPEC = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=2)
@@ -72,12 +71,12 @@ def test_resuming_gives_the_uninterrupted_result(quantized, batches, tmp_path, s
         with record(model, trainer.optimizer) as live, record(ema.model, ema) as average:
             recorders = {"lsq": live, "ema": average}
             if resume:
-                continue_from(resume, trainer, averages={"ema": ema}, recorders=recorders)
+                resume_from(resume, trainer, averages={"ema": ema}, recorders=recorders)
             if until:
                 trainer.callbacks += [
                     StopAt(until),
-                    KeepCheckpoint(
-                        lambda t: save_run(tmp_path / "last.pt", t, averages={"ema": ema}, recorders=recorders)
+                    SaveCheckpoint(
+                        lambda t: save_checkpoint(tmp_path / "last.pt", t, averages={"ema": ema}, recorders=recorders)
                     ),
                 ]
             trainer.fit()
@@ -110,7 +109,7 @@ def test_nan_loss_stops_with_the_last_good_checkpoint_kept(quantized, batches, t
 
     poison = Poison()
     trainer, ema = new_run(quantized, batches, poison)
-    trainer.callbacks.append(KeepCheckpoint(lambda t: save_run(path, t, averages={"ema": ema})))
+    trainer.callbacks.append(SaveCheckpoint(lambda t: save_checkpoint(path, t, averages={"ema": ema})))
     with pytest.raises(FloatingPointError, match="the loss became nan at step 5 of 8.*lower the learning rate"):
         trainer.fit()
     assert path.read_bytes() == poison.before
@@ -222,14 +221,14 @@ def test_bad_options(options, sentence):
 def test_resuming_another_network_says_so(quantized, batches, tmp_path):
     """Oracle: the sentence a user reads; no weight of the network that was given has changed."""
     trainer, _ = new_run(quantized, batches)
-    save_run(tmp_path / "last.pt", trainer)
+    save_checkpoint(tmp_path / "last.pt", trainer)
     other = copy.deepcopy(trainer)
     other.model = torch.nn.Sequential(*trainer.model.children(), torch.nn.Linear(2, 3))
     before = copy.deepcopy(other.model.state_dict())
     with pytest.raises(
         ValueError, match=r"last.pt is of another network: it lacks \d+ tensors .*; resume with the options"
     ):
-        continue_from(tmp_path / "last.pt", other)
+        resume_from(tmp_path / "last.pt", other)
     assert all(torch.equal(before[key], value) for key, value in other.model.state_dict().items())
 
 
@@ -237,4 +236,4 @@ def test_resuming_without_a_checkpoint_says_so(quantized, batches, tmp_path):
     """Oracle: the sentence a user reads."""
     trainer, ema = new_run(quantized, batches)
     with pytest.raises(ValueError, match="nothing to resume: .*last.pt is missing"):
-        continue_from(tmp_path / "last.pt", trainer, averages={"ema": ema})
+        resume_from(tmp_path / "last.pt", trainer, averages={"ema": ema})

@@ -11,52 +11,97 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.evaluate import evaluate
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
+from oscillab.train import ddp
 from oscillab.train.callbacks import MoveEma
-from oscillab.train.distributed import joined
+from oscillab.train.config import TrainSpec
 from oscillab.train.ema import Ema
-from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer
+from oscillab.train.trainer import Trainer, train_mode
 from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import build_loss
 
 
-def batches(members):
+class CpuSyncedBatchNorm2d(nn.BatchNorm2d):
+    """A BatchNorm2d whose batch statistics in train mode are those of all processes."""
+
+    def forward(self, x):
+        return self._normalized(x) if self.training else super().forward(x)
+
+    @torch.compiler.disable
+    def _normalized(self, x):
+        """`x` (N, C, H, W) normalized over N of all processes, H and W; moves the running statistics."""
+        wide = x.double()  # a variance from sums of squares needs the digits
+        sums = torch.stack((wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3))))  # (2, C)
+        count = sums.new_full((2, 1), x.numel() / x.shape[1])  # values of a channel
+        total = Sum.apply(torch.cat((sums, count), 1))  # (2, C + 1)
+        count = total[0, -1].detach()
+        mean, square = total[:, :-1] / count
+        variance = (square - mean.square()).clamp(min=0)
+        self._move(mean.detach(), variance.detach() * count / (count - 1))
+        slope = (self.weight / (variance + self.eps).sqrt()).view(1, -1, 1, 1)
+        return ((wide - mean.view(1, -1, 1, 1)) * slope + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+    @torch.no_grad()
+    def _move(self, mean, variance):
+        self.num_batches_tracked += 1
+        weight = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), weight)
+        self.running_var.lerp_(variance.to(self.running_var), weight)
+
+
+class Sum(torch.autograd.Function):
+    """The sum over all processes; each one's loss depends on it, so its gradient is the sum over them as well."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone()
+        torch.distributed.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.clone()
+        torch.distributed.all_reduce(grad)
+        return grad
+
+
+def batches(world):
     """Two batches, of 8 and of 5 pictures; of two processes the second gets 4 and 2."""
-    return members.share(Batches(Scenes(13, split="train", size=64), size=64, batch_size=8))
+    return world.shard(Batches(Scenes(13, split="train", size=64), size=64, batch_size=8))
 
 
-def detector(members, bits):
-    """The shipped detector, quantized by the leader from its own batch."""
+def detector(world, bits):
+    """The shipped detector, quantized by the main process from its own batch."""
     model = checkpoint.load(SHIPPED)
     if bits:
         pictures = to_pixels(Batches(Scenes(13, split="train", size=64), size=64, batch_size=8).batch(0, 0).images)
-        quantize(model, QuantSpec(bits=bits), [pictures] if members.leader else None)
-        members.with_leaders_state(model)
+        quantize(model, QuantSpec(bits=bits), [pictures] if world.is_main else None)
+        world.broadcast_state(model)
     return model.to(memory_format=torch.channels_last)
 
 
-def gradient(members, bits, **spec):
+def gradient(world, bits, **spec):
     """The loss of the first batch and its gradient, in one tensor, and the running statistics that it leaves."""
-    model = detector(members, bits)
-    trainer = Trainer(model, build_loss(model), batches(members), TrainSpec(**spec), progress=False, members=members)
-    trainer._set_modes()
-    with trainer._ready():
-        trainer._look(*trainer._add_gradients(trainer.batches.batch(0, 0)))
+    model = detector(world, bits)
+    trainer = Trainer(model, build_loss(model), batches(world), TrainSpec(**spec), progress=False, world=world)
+    train_mode(model)
+    with trainer.ready():
+        loss, _ = trainer.backward(trainer.batches.batch(0, 0))
     statistics = torch.cat([b.flatten() for name, b in model.named_buffers() if "running" in name])
-    return trainer.last_loss, torch.cat([p.grad.flatten() for p in model.parameters()]), statistics
+    return world.sum([loss])[0], torch.cat([p.grad.flatten() for p in model.parameters()]), statistics
 
 
-def trained(members, bits):
+def trained(world, bits):
     """The weights before and after four steps, the average's, and the losses."""
-    model = detector(members, bits)
+    model = detector(world, bits)
     spec = TrainSpec(epochs=2, learning_rate=1e-3, warmup_steps=0)
-    trainer = Trainer(model, build_loss(model), batches(members), spec, progress=False, members=members)
+    trainer = Trainer(model, build_loss(model), batches(world), spec, progress=False, world=world)
     before, ema = {name: p.detach().clone() for name, p in model.named_parameters()}, Ema(model, decay=0.5, ramp=0)
     trainer.callbacks.append(MoveEma(ema))
     trainer.fit()
@@ -64,9 +109,9 @@ def trained(members, bits):
     return {"before": before, "after": after, "average": average, "loss": trainer.last_loss}
 
 
-def measured(members):
+def measured(world):
     """The evaluation of the shipped detector on 21 scenes in batches of 4."""
-    result = evaluate(checkpoint.load(SHIPPED), Scenes(21, split="val", size=64), batch_size=4, members=members)
+    result = evaluate(checkpoint.load(SHIPPED), Scenes(21, split="val", size=64), batch_size=4, world=world)
     return {
         "map": result.map,
         "images": result.image_count,
@@ -78,17 +123,18 @@ def main(folder):
     """Write what this process found."""
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.ERROR)
-    with joined(timeout=120) as members:
+    ddp.SYNCED["cpu"] = CpuSyncedBatchNorm2d
+    with ddp.init_distributed(timeout=120) as world:
         content = {
-            "grid": {name: t for name, t in detector(members, 4).state_dict().items() if "quantizer" in name},
-            "gradient": {bits: gradient(members, bits) for bits in (0, 4)},
-            "own_bn": gradient(members, 0, sync_bn=False)[1],
-            "float": trained(members, 0),
-            "quantized": trained(members, 4),
-            "evaluation": measured(members),
+            "grid": {name: t for name, t in detector(world, 4).state_dict().items() if "quantizer" in name},
+            "gradient": {bits: gradient(world, bits) for bits in (0, 4)},
+            "own_bn": gradient(world, 0, sync_bn=False)[1],
+            "float": trained(world, 0),
+            "quantized": trained(world, 4),
+            "evaluation": measured(world),
         }
-        torch.save(content, Path(folder) / f"{members.count}-{members.rank}.pt")
-        members.wait()
+        torch.save(content, Path(folder) / f"{world.size}-{world.rank}.pt")
+        world.barrier()
     sys.stdout.flush()
     os._exit(0)  # gloo's threads now and then abort the interpreter while it is taken down
 

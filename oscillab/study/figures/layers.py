@@ -1,7 +1,7 @@
 """Draw convolutions one by one: the bytes that a file saves, the error against the float network, and what QC learned.
 
 Costs are the rows of `oscillab.export.cost` (fields of `LayerCost` and of `Kind`), errors the tables of
-`oscillab.train.errors.layer_errors`, factors plain arrays.
+`oscillab.train.layer_errors.layer_errors`, factors plain arrays.
 """
 
 from collections.abc import Iterable, Mapping

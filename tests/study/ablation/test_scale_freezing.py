@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from oscillab.quant import step_sizes
-from oscillab.train.freeze_scales import ScaleFreezing
+from oscillab.study.ablation.scale_freezing import ScaleFreezing
 
 
 def frozen_run(model, steps=8, **options):
     """AdamW with decay on everything, momentum included, and step sizes that stop half-way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.3)
-    return optimizer, ScaleFreezing(model, optimizer, steps, **({"begin": 0.5} | options))
+    return optimizer, ScaleFreezing(model, optimizer, steps, **({"begin": 0.5} | options)).attach()
 
 
 def copies(model):

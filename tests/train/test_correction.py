@@ -7,8 +7,8 @@ import torch
 
 from oscillab.quant import step_sizes
 from oscillab.quant.fold import CorrectedConv2d, corrections, fold, insert
-from oscillab.train.correct import Choices, correct
-from oscillab.train.spec import TrainSpec
+from oscillab.train.config import TrainSpec
+from oscillab.train.correction import Choices, correct
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

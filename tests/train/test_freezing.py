@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from oscillab.quant.lsq import along_channels
-from oscillab.train.freeze import Freezing
-from oscillab.train.frozen import FrozenStates
+from oscillab.train.remedies.freezing import Freezing, FrozenStates
 
 
 def followed(integer_states, threshold, *, momentum=0.01):
@@ -50,7 +49,7 @@ def freezing(model, steps, *, learning_rate=0.02, weight_decay=0.5, **options):
     """AdamW with a strong decay on everything, and freezing that begins at once."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     settings = {"thresholds": (0.2, 0.15), "begin": 0.0, "momentum": 0.1} | options
-    return optimizer, Freezing(model, optimizer, steps, **settings)
+    return optimizer, Freezing(model, optimizer, steps, **settings).attach()
 
 
 def all_states(model):
@@ -84,7 +83,7 @@ def test_gradients_are_those_of_the_integer_domain(tiny, train_tiny):
     model = tiny()
     optimizer, remedy = freezing(model, 60)
     train_tiny(model, optimizer, 60)
-    layer, frozen, state = list(remedy._parts())[1]
+    layer, frozen, state = list(remedy.frozen())[1]
     grid = layer.weight_quantizer
     assert 0 < frozen.sum() < frozen.numel()
     upstream = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
@@ -117,7 +116,7 @@ def test_frozen_latent_weights_are_bin_centres(tiny, train_tiny):
     model = tiny(weight_granularity="per_channel")
     optimizer, remedy = freezing(model, 80)
     train_tiny(model, optimizer, 80)
-    for layer, frozen, state in remedy._parts():
+    for layer, frozen, state in remedy.frozen():
         centres = state * along_channels(layer.weight_step_size(), layer.weight)
         assert torch.equal(layer.weight[frozen], centres[frozen])
 

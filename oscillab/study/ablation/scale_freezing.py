@@ -4,9 +4,14 @@ Step sizes that stop late in training (asked for by OFQ, 2302.02210, and by the 
 in its Fig. 2): weights can then still flip, but no longer because the grid moved under them.
 """
 
+from collections.abc import Collection
+from typing import Any, Self
+
+import torch
+from torch import nn
+
 from oscillab.quant import step_sizes
-from oscillab.train.remedy import Remedy
-from oscillab.train.schedule import check_share
+from oscillab.train.remedies import Remedy, check_share
 
 PARTS = ("weights", "activations")
 
@@ -17,29 +22,42 @@ class ScaleFreezing(Remedy):
     `parts`: the step sizes of "weights", of "activations" or both. `remove` lets them learn again.
     """
 
-    def __init__(self, model, optimizer, total_steps, *, begin=0.75, parts=PARTS):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        *,
+        begin: float = 0.75,
+        parts: Collection[str] = PARTS,
+    ):
         if not parts or set(parts) - set(PARTS):
             raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")
-        self.begin, self.parts, self.held = check_share("begin", begin), tuple(parts), []
+        self.begin, self.parts = check_share("begin", begin), tuple(parts)
+        self.held: list[nn.Parameter] = []
         super().__init__(model, optimizer, total_steps)
+
+    def attach(self) -> Self:
+        """Switch the remedy on."""
+        self._hold_when_due()
+        return super().attach()
+
+    def after_step(self) -> None:
+        """Hold the step sizes when `begin` has come."""
         self._hold_when_due()
 
-    def after_step(self):
-        """Nothing until `begin`."""
-        self._hold_when_due()
-
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, made by `state_dict`."""
         super().load_state_dict(state)
         self._release()
         self._hold_when_due()
 
-    def remove(self):
+    def remove(self) -> None:
         """Switch the remedy off: the step sizes learn again."""
         super().remove()
         self._release()
 
-    def _hold_when_due(self):
+    def _hold_when_due(self) -> None:
         if self.held or self.share < self.begin:
             return
         kinds = {"weights": "weight_quantizer.", "activations": "input_quantizer."}
@@ -49,7 +67,7 @@ class ScaleFreezing(Remedy):
             parameter.requires_grad_(False)
             parameter.grad = None  # an optimizer leaves alone what has no gradient, momentum or not
 
-    def _release(self):
+    def _release(self) -> None:
         for parameter in self.held:
             parameter.requires_grad_(True)
         self.held = []

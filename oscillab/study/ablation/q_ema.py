@@ -5,12 +5,15 @@ the weight's moving average. Unlike the paper's average, which is passive, this 
 freezing, it lets a weight go that truly moves.
 """
 
+from typing import Any, Self
+
 import torch
+from torch import Tensor, nn
 
 from oscillab.quant import QuantConv2d
 from oscillab.quant.lsq import along_channels, integer_state
 from oscillab.train.ema import decay_for
-from oscillab.train.remedy import Remedy
+from oscillab.train.remedies import Remedy
 
 
 class QEmaConv2d(QuantConv2d):
@@ -20,14 +23,14 @@ class QEmaConv2d(QuantConv2d):
     """
 
     @classmethod
-    def from_quantized(cls, conv):
-        """`conv` itself, a QuantConv2d, turned into one of these, its average at its weight."""
+    def from_quantized(cls, conv: QuantConv2d) -> "QEmaConv2d":
+        """Turn `conv` into one of these, its average at its weight (in place)."""
         conv.__class__ = cls
         conv.register_buffer("weight_average", conv.weight.detach().clone())
-        return conv
+        return conv  # type: ignore[return-value]  # its class was changed
 
-    def to_quantized(self):
-        """This module itself, turned back, with each weight moved into the bin that was decided for it."""
+    def to_quantized(self) -> QuantConv2d:
+        """Turn this module back, with each weight moved into the bin that was decided for it (in place)."""
         with torch.no_grad():
             decided, plain = self._decided(), self._plain()
             step = along_channels(self.weight_step_size(), self.weight)
@@ -36,16 +39,16 @@ class QEmaConv2d(QuantConv2d):
         self.__class__ = QuantConv2d
         return self
 
-    def forward(self, x):
-        """The convolution of the quantized input with the weights as rounded by their average."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve the quantized input with the weights as rounded by their average."""
         return self._conv_forward(self.input_quantizer(x), self._quantized_weight(), self.bias)
 
-    def integer_state(self):
-        """The integer state of every weight as the forward pass uses it, int8, of the weight's shape."""
+    def integer_state(self) -> Tensor:
+        """Return the integer state of every weight as the forward pass uses it, int8, of the weight's shape."""
         return self._decided().to(torch.int8)
 
-    def _quantized_weight(self):
-        """s * state; straight through to w as LSQ has it, and to s the state minus w / s."""
+    def _quantized_weight(self) -> Tensor:
+        """Return s * state; straight through to w as LSQ has it, and to s the state minus w / s."""
         grid = self.weight_quantizer
         if not grid.enabled:
             return self.weight
@@ -56,15 +59,15 @@ class QEmaConv2d(QuantConv2d):
         return _Instead.apply(straight, decided * along_channels(grid.positive_step_size(), self.weight))
 
     @torch.no_grad()
-    def _decided(self):
-        """clip(round(average / s), floor(w / s), ceil(w / s)), within the grid: the neighbour nearer to the average."""
+    def _decided(self) -> Tensor:
+        """Return clip(round(average / s), floor(w / s), ceil(w / s)), within the grid: the neighbour nearer to the average."""
         grid = self.weight_quantizer
         position = self.weight / along_channels(grid.positive_step_size(), self.weight)
         average = integer_state(self.weight_average, grid.positive_step_size(), grid.low, grid.high)
         return average.clamp_(position.floor(), position.ceil()).clamp_(grid.low, grid.high)
 
-    def _plain(self):
-        """The states of the latent weights themselves."""
+    def _plain(self) -> Tensor:
+        """Return the states of the latent weights themselves."""
         grid = self.weight_quantizer
         return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high)
 
@@ -73,11 +76,11 @@ class _Instead(torch.autograd.Function):
     """`value` in the forward pass, `x` in the backward pass: x + (value - x) loses the last digit."""
 
     @staticmethod
-    def forward(ctx, x, value):
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
         return value
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
@@ -85,32 +88,33 @@ class QEma(Remedy):
     """Rounds every weight as its moving average says.
 
     `decay`: of the average, 0.998 in the paper's runs of some 100,000 steps; None takes the share of the run that
-    `decay_for` takes. Build it before an `Ema` (which must have the averages too). `settle` the model, and the average,
-    before anything that comes after training: saving, correcting, soft rounding.
+    `decay_for` takes. Attach it before an `Ema` is built (which must have the averages too). `finalize` the model, and the
+    average, before anything that comes after training: saving, correcting, soft rounding.
     """
 
-    def __init__(self, model, optimizer, total_steps, *, decay=None):
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int, *, decay: float | None = None
+    ):
         decay = decay_for(total_steps) if decay is None else decay
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in 0 <= decay < 1, got {decay}")
         super().__init__(model, optimizer, total_steps)
         self.decay = decay
+
+    def attach(self) -> Self:
+        """Switch the remedy on: every layer gets its average."""
         for layer in self.layers:
             QEmaConv2d.from_quantized(layer)
+        return super().attach()
 
-    def after_step(self):
-        """One update of every average."""
+    def after_step(self) -> None:
+        """Update every average once."""
         averages = [layer.weight_average for layer in self.layers]
         torch._foreach_lerp_(averages, [layer.weight for layer in self.layers], 1 - self.decay)
 
-    def settle(self, model):
-        """The model, or a copy or an average of it, in plain layers with the same integer states (in place)."""
-        return settle(model)
-
-
-def settle(model):
-    """`model` in place, its QEmaConv2d turned back into QuantConv2d of the same integer states."""
-    for module in list(model.modules()):
-        if isinstance(module, QEmaConv2d):
-            module.to_quantized()
-    return model
+    def finalize(self, model: nn.Module) -> nn.Module:
+        """Turn every QEmaConv2d of the model, a copy or an average of it back into a QuantConv2d (in place)."""
+        for module in list(model.modules()):
+            if isinstance(module, QEmaConv2d):
+                module.to_quantized()
+        return model

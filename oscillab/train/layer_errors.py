@@ -3,20 +3,26 @@
 An error's mean over a channel can be subtracted (bias correction, QC's shift); its variance cannot.
 """
 
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from oscillab.quant import eval_mode, quantizers_off
 from oscillab.quant.fold import CorrectedConv2d, following_bn
+from oscillab.quant.hooks import Hooks
 
-PLACES = ("convolution", "batch_norm")
+AT = ("convolution", "batch_norm")
+Rows = list[dict[str, Any]]
 
 
 @torch.no_grad()
-def output_errors(float_model, model, images, *, at="convolution"):
-    """Rows for a DataFrame, one per layer and channel: how the quantized network's outputs differ from the float one's.
+def output_errors(
+    float_model: nn.Module | None, model: nn.Module, images: Iterable[Tensor], *, at: str = "convolution"
+) -> Rows:
+    """Return rows for a DataFrame, one per layer and channel: how the quantized network's outputs miss the float one's.
 
     `float_model`: the float network, with the same layer names; None is `model` itself with its quantizers off.
     `images`: float tensors (N, 3, H, W), pixels in 0..1. Errors are those of the whole network, so that they include
@@ -25,38 +31,38 @@ def output_errors(float_model, model, images, *, at="convolution"):
     Columns: `layer`, `channel`, `error_mean`, `error_variance` (quantized - float), `float_mean`, `float_variance`,
     in units of the output. Both models run in eval mode. Raises ValueError when a layer is missing or nothing came.
     """
-    if at not in PLACES:
-        raise ValueError(f"at must be one of {', '.join(PLACES)}, got {at}")
+    if at not in AT:
+        raise ValueError(f"at must be one of {', '.join(AT)}, got {at}")
     reference = model if float_model is None else float_model
-    theirs, ours = watched_outputs(reference, at=at), watched_outputs(model, at=at)
+    theirs, ours = watched_modules(reference, at=at), watched_modules(model, at=at)
     if missing := sorted(set(ours) - set(theirs)):
         raise ValueError(f"the float model must have the quantized one's layers, it lacks {missing[0]}")
-    sums = dict.fromkeys(ours, 0)
+    sums: dict[str, Any] = dict.fromkeys(ours, 0)
     for batch in images:
         with eval_mode(reference), quantizers_off(reference) if float_model is None else nullcontext():
             expected = outputs_of(reference, {name: theirs[name] for name in ours}, batch)
         with eval_mode(model):
             given = outputs_of(model, ours, batch)
         for name in given:
-            sums[name] = sums[name] + moments(expected[name], given[name])
+            sums[name] = sums[name] + _moments(expected[name], given[name])
     if all(isinstance(total, int) for total in sums.values()):
         raise ValueError("images is empty: at least one float tensor (N, 3, H, W) is needed")
-    return [row for name, total in sums.items() for row in channel_rows(name, total)]
+    return [row for name, total in sums.items() for row in _channel_rows(name, total)]
 
 
-def layer_errors(rows):
-    """`output_errors` summed up, one row per layer.
+def layer_errors(rows: Rows) -> Rows:
+    """Sum `output_errors` up, one row per layer.
 
     Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
     what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
     """
-    by_layer = {}
+    by_layer: dict[str, Rows] = {}
     for row in rows:
         by_layer.setdefault(row["layer"], []).append(row)
     return [{"layer": name} | _summed(channels) for name, channels in by_layer.items()]
 
 
-def _summed(channels):
+def _summed(channels: Rows) -> dict[str, float]:
     column = {k: torch.tensor([row[k] for row in channels], dtype=torch.float64) for k in channels[0] if k != "layer"}
     mean, squares = column["error_mean"], column["error_mean"].square() + column["error_variance"]
     signal = (column["float_variance"] + column["float_mean"].square()).mean() - column["float_mean"].mean().square()
@@ -68,9 +74,9 @@ def _summed(channels):
     }
 
 
-def watched_outputs(model, *, at):
-    """The module whose output is looked at, by the name of the convolution that it belongs to."""
-    found = {}
+def watched_modules(model: nn.Module, *, at: str) -> dict[str, nn.Module]:
+    """Return the module whose output is looked at, by the name of the convolution that it belongs to."""
+    found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         corrected = isinstance(found.get(name.rpartition(".")[0]), CorrectedConv2d)  # then its convolution is within
         if isinstance(module, (nn.Conv2d, CorrectedConv2d)) and not corrected:
@@ -80,31 +86,26 @@ def watched_outputs(model, *, at):
     return {name: following_bn(model, module) or module for name, module in found.items()}
 
 
-def outputs_of(model, modules, batch):
-    """The outputs of `modules` (by name) for one batch of images."""
-    seen = {}
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: seen.__setitem__(name, output.detach()))
-        for name, module in modules.items()
-    ]
-    try:
+def outputs_of(model: nn.Module, modules: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of `modules` (by name) for one batch of images."""
+    seen: dict[str, Tensor] = {}
+    with Hooks() as hooks:
+        for name, module in modules.items():
+            hooks.after(module, lambda module, inputs, output, name=name: seen.__setitem__(name, output.detach()))
         model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return seen
 
 
-def moments(expected, given):
-    """Count and per-channel sums of error, error squared, output and output squared, (5, C) float64."""
+def _moments(expected: Tensor, given: Tensor) -> Tensor:
+    """Return count and per-channel sums of error, error squared, output and output squared, (5, C) float64."""
     error, each = given - expected, (0, *range(2, given.ndim))
     count = torch.full((given.shape[1],), given.numel() / given.shape[1], dtype=torch.float64, device=given.device)
     sums = [x.sum(each, dtype=torch.float64) for x in (error, error.square(), expected, expected.square())]
     return torch.stack([count, *sums])
 
 
-def channel_rows(name, total):
-    """The rows of one layer, from its summed `moments`."""
+def _channel_rows(name: str, total: Tensor) -> Rows:
+    """Return the rows of one layer, from its summed `_moments`."""
     error, error_square, output, output_square = total[1:] / total[0]
     columns = {
         "error_mean": error,

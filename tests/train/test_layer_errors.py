@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oscillab.quant.fold import corrections, fold, insert
-from oscillab.train.errors import layer_errors, output_errors
+from oscillab.train.layer_errors import layer_errors, output_errors
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
 

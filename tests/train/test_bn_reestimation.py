@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from oscillab.train.batchnorm import bn_divergence, kl_of_normals, reestimate_bn
+from oscillab.train.remedies.bn_reestimation import reestimate_bn
 
 
 def images(count, seed=0):
@@ -114,29 +114,3 @@ def test_without_batch_norm_it_says_so():
     """Oracle: the sentence a user reads."""
     with pytest.raises(ValueError, match="this Conv2d has no batch norm with running statistics"):
         reestimate_bn(torch.nn.Conv2d(3, 3, 1), images(1))
-
-
-def test_divergence_of_normals():
-    """Oracle: PyTorch's own kl_divergence of two normal distributions."""
-    generator = torch.Generator().manual_seed(0)
-    means, variances = torch.randn(2, 50, generator=generator), torch.rand(2, 50, generator=generator) + 0.1
-    first, second = (
-        torch.distributions.Normal(mean, variance.sqrt()) for mean, variance in zip(means, variances, strict=True)
-    )
-    expected = torch.distributions.kl_divergence(first, second)
-    torch.testing.assert_close(kl_of_normals(means[0], variances[0], means[1], variances[1]), expected)
-
-
-def test_divergence_of_a_network(network):
-    """Oracle: zero on the very batches of a re-estimation; d^2 / (2 (variance + eps)) after a mean moved by d; undone."""
-    reestimate_bn(network, images(2))
-    assert all(row["kl_max"] < 1e-6 for row in bn_divergence(network, images(2)))
-    network[0].running_mean[1] += 0.5
-    before = bits(network)
-    rows = bn_divergence(network, images(2), per_channel=True)
-    expected = 0.5**2 / (2 * (network[0].running_var[1].item() + network[0].eps))
-    assert [row["kl"] for row in rows if row["layer"] == "0"] == pytest.approx([0, expected, 0], rel=1e-4, abs=1e-6)
-    summary = bn_divergence(network, images(2))
-    assert [row["layer"] for row in summary] == ["0", "2"]
-    assert summary[0]["kl_mean"] == pytest.approx(expected / 3, rel=1e-3)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in bits(network).items())

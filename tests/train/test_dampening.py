@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oscillab.quant import QuantConv2d
-from oscillab.train.dampen import Dampening, bin_distances, squared_distance
+from oscillab.train.remedies.dampening import Dampening, bin_distances, squared_distance
 
 
 def layer_of(weights, *, step_size=0.2, bits=2):
@@ -65,7 +65,7 @@ def test_added_to_the_loss_after_the_first_quarter(tiny, train_tiny):
     """Oracle: total - task = weight x penalty; nothing in the first quarter, the whole weight at the end."""
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    dampening = Dampening(model, optimizer, 8, weight=5.0)
+    dampening = Dampening(model, optimizer, 8, weight=5.0).attach()
     task = torch.tensor(2.0)
     wrapped = dampening.loss(lambda outputs: (task, {"error": task}))
     seen = []
@@ -86,7 +86,7 @@ def test_a_weight_comes_to_rest_where_the_closed_form_says(weight, flips_at_the_
     layer = layer_of([0.4], step_size=1.0, bits=3)
     layer.input_quantizer.calibrate(torch.tensor([0.0, 1.0]))
     optimizer = torch.optim.SGD([layer.weight], lr=0.05)
-    dampening = Dampening(layer, optimizer, 400, weight=weight, begin=0.0)
+    dampening = Dampening(layer, optimizer, 400, weight=weight, begin=0.0).attach()
     states = []
     for _ in range(500):  # the weight of the penalty is whole after 400
         optimizer.zero_grad()

@@ -4,12 +4,16 @@ Oscillation dampening (2203.11086): a loss that grows with the distance of each 
 centre, with a weight that rises from 0, so that weights may still change their bins early on.
 """
 
-import torch
+from collections.abc import Callable
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from oscillab.quant import QuantConv2d
 from oscillab.quant.lsq import along_channels, integer_state
 from oscillab.recording.ranges import in_storage_order
-from oscillab.train.remedy import Remedy
-from oscillab.train.schedule import check_share, cosine_between
+from oscillab.train.remedies import Remedy, check_share, cosine_between
 
 REDUCTIONS = ("sum", "kernel_mean")
 
@@ -23,7 +27,16 @@ class Dampening(Remedy):
     rest, which wants a weight as many times larger (the code's is 0.1).
     """
 
-    def __init__(self, model, optimizer, total_steps, *, weight=1e-2, begin=0.25, reduction="sum"):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        *,
+        weight: float = 1e-2,
+        begin: float = 0.25,
+        reduction: str = "sum",
+    ):
         if not weight > 0:
             raise ValueError(f"weight must be above 0, got {weight}")
         if reduction not in REDUCTIONS:
@@ -31,54 +44,53 @@ class Dampening(Remedy):
         self.last_weight, self.begin, self.reduction = weight, check_share("begin", begin), reduction
         super().__init__(model, optimizer, total_steps)
 
-    def weight(self):
-        """lambda at this point of the run."""
+    def weight(self) -> float:
+        """Return lambda at this point of the run."""
         return cosine_between(0.0, self.last_weight, self.share, begin=self.begin)
 
-    def penalty(self):
-        """The 0-d distance of all latent weights from their bin centres, squared; its gradient reaches them alone."""
+    def penalty(self) -> Tensor:
+        """Return the 0-d distance of all latent weights from their bin centres, squared; its gradient reaches them alone."""
         return torch.stack([squared_distance(layer, reduction=self.reduction) for layer in self.layers]).sum()
 
-    def loss(self, loss):
-        """`loss` with the penalty added: call it as `loss` is called, for (total, items)."""
+    def loss(self, loss: Callable[..., Any]) -> "Dampened":
+        """Return `loss` with the penalty added: call it as `loss` is called, for (total, items)."""
         return Dampened(loss, self)
 
 
 class Dampened:
     """A loss and the dampening added to it; `items` gain "dampening", the part that it adds."""
 
-    def __init__(self, loss, dampening):
+    def __init__(self, loss: Callable[..., Any], dampening: Dampening):
         self.task_loss, self.dampening = loss, dampening
 
     @property
-    def match_counts(self):
-        """What the task's loss knows of the matches before the outputs; see `oscillab.train.portions`."""
+    def match_counts(self) -> Any:
+        """What the task's loss knows of the matches before the outputs; see `oscillab.train.micro_batches`."""
         return getattr(self.task_loss, "match_counts", None)
 
-    def __call__(self, *arguments, portion=None, **options):
-        options |= {} if portion is None else {"portion": portion}
+    def __call__(self, *arguments: Any, micro_batch: Any = None, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        options |= {} if micro_batch is None else {"micro_batch": micro_batch}
         total, items = self.task_loss(*arguments, **options)
         weight = self.dampening.weight()
         added = weight * self.dampening.penalty() if weight else total.new_zeros(())  # nothing to compute early on
-        share = 1.0 if portion is None else portion.share  # the penalty counts once a step
+        share = 1.0 if micro_batch is None else micro_batch.share  # the penalty counts once a step
         return total + added * share, items | {"dampening": added.detach()}
 
 
-def squared_distance(layer, *, reduction="sum"):
-    """Sum of (w^ - clip(w, s n, s p))^2 over a layer's weights, 0-d (the damping loss of 2203.11086).
+def squared_distance(layer: QuantConv2d, *, reduction: str = "sum") -> Tensor:
+    """Return the sum of (w^ - clip(w, s n, s p))^2 over a layer's weights, 0-d (the damping loss of 2203.11086).
 
     w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
     """
     grid = layer.weight_quantizer
-    count = (
-        1 if reduction == "sum" else layer.weight[0].numel()
-    )  # the mean over the rest of the sum over output channels
+    # the mean is over all but the output channels, over which the sum is taken
+    count = 1 if reduction == "sum" else layer.weight[0].numel()
     return _SquaredDistance.apply(layer.weight, grid.positive_step_size(), grid.low, grid.high) / count
 
 
 @torch.no_grad()
-def bin_distances(weight, step_size, low, high):
-    """How far each weight, clipped to the grid, lies above its bin's centre, in the units of the weight."""
+def bin_distances(weight: Tensor, step_size: Tensor, low: int, high: int) -> Tensor:
+    """Return how far each weight, clipped to the grid, lies above its bin's centre, in the units of the weight."""
     step = along_channels(step_size, weight)
     centres = integer_state(weight, step_size, low, high).mul_(step)
     return weight.clamp(low * step, high * step).sub_(centres)
@@ -88,13 +100,13 @@ class _SquaredDistance(torch.autograd.Function):
     """The sum of squares of `bin_distances`, which are half of its gradient."""
 
     @staticmethod
-    def forward(ctx, weight, step_size, low, high):
+    def forward(ctx: Any, weight: Tensor, step_size: Tensor, low: int, high: int) -> Tensor:
         distances = bin_distances(weight, step_size, low, high)
         ctx.save_for_backward(distances)
         flat = in_storage_order(distances)
         return torch.dot(flat, flat)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (distances,) = ctx.saved_tensors
         return distances * (2 * grad), None, None, None

@@ -1,7 +1,8 @@
-"""How long, how fast and in what precision is a detector trained?"""
+"""Say how long, how fast and in what precision a detector is trained, and how a command runs."""
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -28,15 +29,13 @@ class TrainSpec:
     autocast: bool = False
     """convolutions in bfloat16 (quantizers stay in float32)"""
     accumulate: int = 1
-    """portions that a batch passes through the network in, one after another: batch_size 64 in 4 takes the memory of 16"""
+    """micro-batches that a batch is split into, one after another: batch_size 64 in 4 takes the memory of 16"""
     compile: bool = False
     """let torch.compile fuse the network; it pays off on long runs. Steps that hooks look at (input ranges) run without"""
     sync_bn: bool = True
-    """with several processes: batch norm over the whole batch, as one process has it, not over each process's own share"""
+    """with several GPUs: batch norm over the whole batch, as one process has it, not over each process's own share"""
     check_every: int = 10
     """steps between looks at the loss for NaN on an accelerator, where each look waits; on the CPU every step is looked at"""
-    time_every: int = 17
-    """a step in so many is timed, for the account of where the time went; 0 times none"""
 
     def __post_init__(self):
         if self.epochs < 1:
@@ -50,8 +49,8 @@ class TrainSpec:
         if self.schedule not in ("constant", "cosine", "linear"):
             raise ValueError(f"schedule must be constant, cosine or linear, got {self.schedule}")
 
-    def rate_at(self, step, total):
-        """The learning rate of optimizer step `step` (from 0) of `total`."""
+    def rate_at(self, step: int, total: int) -> float:
+        """Return the learning rate of optimizer step `step` (from 0) of `total`."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.schedule == "constant":
@@ -59,3 +58,21 @@ class TrainSpec:
         share = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
         left = 1 - share if self.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
         return self.learning_rate * (self.final_share + (1 - self.final_share) * left)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a command runs."""
+
+    seed: int = 0
+    """of data, augmentation and initial weights"""
+    device: str = "cpu"
+    """'cpu', 'cuda', 'cuda:1', ...; under torchrun 'cuda' is a GPU for each process"""
+    timeout: int = 600
+    """under torchrun: seconds to wait for the other processes"""
+    threads: int = 1
+    """torch threads; two on two cores are faster only while nothing else runs"""
+    progress: bool = True
+    """show progress bars"""
+    json: Path | None = None
+    """also write what was measured to this file"""

@@ -1,4 +1,4 @@
-"""A batch in portions against the whole batch in one pass: the same loss, the same gradient."""
+"""A batch in micro-batches against the whole batch in one pass: the same loss, the same gradient."""
 
 import copy
 
@@ -9,11 +9,11 @@ from oscillab.data.batches import Batch, Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
-from oscillab.train.distributed import Group
-from oscillab.train.portions import Portion, portions, split
-from oscillab.train.remedies import treat
-from oscillab.train.spec import TrainSpec
-from oscillab.train.trainer import Trainer
+from oscillab.train.config import TrainSpec
+from oscillab.train.ddp import World
+from oscillab.train.micro_batches import MicroBatch, micro_batches, split
+from oscillab.train.run import apply_remedy
+from oscillab.train.trainer import Trainer, train_mode
 from oscillab.yolo import checkpoint, zoo
 from oscillab.yolo.loss import DetectionLoss, build_loss
 
@@ -40,17 +40,17 @@ def quantized(detector, whole):
 
 
 def one_step(model, batch, accumulate, *, loss=None, remedy="none"):
-    """Loss, items and gradient of a batch taken in so many portions, batch norm fixed."""
+    """Loss, items and gradient of a batch split into so many micro-batches, batch norm fixed."""
     model = copy.deepcopy(model)
     trainer = Trainer(
         model, loss or build_loss(model), [batch], TrainSpec(accumulate=accumulate), bn_fixed=True, progress=False
     )
     if remedy != "none":
-        treat(trainer, remedy)
-    trainer._set_modes()
-    trainer._look(*trainer._add_gradients(batch))
+        apply_remedy(trainer, remedy)
+    train_mode(model, bn_fixed=True)
+    value, items = trainer.backward(batch)
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    return trainer.last_loss, trainer.last_items, gradient
+    return float(value), {name: float(item) for name, item in items.items()}, gradient
 
 
 def distance(gradient, other):
@@ -70,10 +70,10 @@ def test_accumulated_gradient_is_the_whole_batchs(kind, accumulate, detector, re
 
 
 def test_plain_means_would_not_do(detector, whole):
-    """A control that the test above can fail: portions that each divide by their own matches miss it by far."""
+    """A control that the test above can fail: micro-batches that each divide by their own matches miss it by far."""
 
     class Own(DetectionLoss):
-        def __call__(self, *arguments, portion=None, **options):
+        def __call__(self, *arguments, micro_batch=None, **options):
             return super().__call__(*arguments, **options)
 
     _, _, gradient = one_step(detector, whole, 1)
@@ -82,7 +82,7 @@ def test_plain_means_would_not_do(detector, whole):
 
 def test_dampening_counts_once_a_step(quantized, whole, monkeypatch):
     """Oracle: the whole batch in one pass, where the penalty was added once; its weight is set to 1 at once."""
-    monkeypatch.setattr("oscillab.train.dampen.Dampening.weight", lambda self: 1.0)
+    monkeypatch.setattr("oscillab.train.remedies.dampening.Dampening.weight", lambda self: 1.0)
     loss, items, gradient = one_step(quantized, whole, 1, remedy="dampening")
     other_loss, other_items, other = one_step(quantized, whole, 2, remedy="dampening")
     assert items["dampening"] > 0 and other_items["dampening"] == pytest.approx(items["dampening"], rel=1e-6)
@@ -111,7 +111,7 @@ def test_optimal_transport_averages_each_round_alone(whole):
 
 
 def test_split_by_hand():
-    """Oracle: by hand; 5 pictures in 2 portions are 3 and 2, targets are numbered anew, in whatever order they stand."""
+    """Oracle: by hand; 5 images in 2 parts are 3 and 2, targets are numbered anew, in whatever order they stand."""
     targets = torch.tensor([[3.0, 7, 0, 0, 0, 0], [0, 8, 0, 0, 0, 0], [4, 9, 0, 0, 0, 0]])
     masks = [torch.full((1, 2, 2), number) for number in range(5)]
     batch = Batch(torch.arange(5).view(5, 1, 1, 1), targets, masks, [10, 11, 12, 13, 14])
@@ -122,12 +122,12 @@ def test_split_by_hand():
 
 
 def test_shares_and_matches_by_hand(detector, whole):
-    """Oracle: by hand: 12 of 48 matches are what a quarter of the pictures answers for; there are no more portions than
-    pictures; the counts that are known beforehand are those that the outputs lead to."""
-    assert Portion(None, 0.25, lambda own: ([48, 8], 0.25)).matches([1, 2]) == [12, 2]
+    """Oracle: by hand: 12 of 48 matches are what a quarter of the pictures answers for; there are no more parts than
+    images; the counts that are known beforehand are those that the outputs lead to."""
+    assert MicroBatch(None, 0.25, lambda own: ([48, 8], 0.25)).matches([1, 2]) == [12, 2]
     loss = DetectionLoss(detector)
-    found = portions(whole, 40, loss=loss, members=Group())
-    assert len(found) == 16 and sum(portion.share for portion in found) == pytest.approx(1)
+    found = micro_batches(whole, 40, loss=loss, world=World())
+    assert len(found) == 16 and sum(part.share for part in found) == pytest.approx(1)
     outputs = detector.train()(to_pixels(whole.images))
     counts = [len(level.target) for level in loss.assign(outputs, whole.targets)]
     assert loss.match_counts(whole.targets, (64, 64)) == counts and sum(counts) > 0

@@ -7,8 +7,8 @@ import torch
 
 from oscillab.quant import QuantConv2d
 from oscillab.recording.recorder import record
+from oscillab.study.ablation.q_ema import QEma, QEmaConv2d
 from oscillab.train.ema import Ema
-from oscillab.train.q_ema import QEma, QEmaConv2d, settle
 
 
 def layer_of(positions, averages, *, step_size=0.5):
@@ -47,16 +47,16 @@ def test_is_plain_lsq_without_memory(tiny, train_tiny, granularity):
     plain, model = tiny(weight_granularity=granularity), tiny(weight_granularity=granularity)
     train_tiny(plain, torch.optim.Adam(plain.parameters(), lr=0.01), 10)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    remedy = QEma(model, optimizer, 10, decay=0.0)
+    remedy = QEma(model, optimizer, 10, decay=0.0).attach()
     train_tiny(model, optimizer, 10)
-    remedy.settle(model)
+    remedy.finalize(model)
     assert all(torch.equal(a, plain.state_dict()[name]) for name, a in model.state_dict().items())
 
 
 def run(model, train_tiny, steps, **options):
     """The flips in `steps` steps, counted on the states of the forward pass, after as many steps that are not counted."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    remedy, states = QEma(model, optimizer, 2 * steps, **options), []
+    remedy, states = QEma(model, optimizer, 2 * steps, **options).attach(), []
     look = lambda step: states.append(torch.cat([la.integer_state().flatten() for la in remedy.layers]))  # noqa: E731
     train_tiny(model, optimizer, 2 * steps, each=look)
     return int(torch.stack(states[steps:]).diff(dim=0).ne(0).sum())
@@ -67,26 +67,27 @@ def test_flips_are_fewer(tiny, train_tiny):
     assert run(tiny(), train_tiny, 60, decay=0.95) < 0.7 * run(tiny(), train_tiny, 60, decay=0.0)
 
 
-def test_settled_model_is_plain_and_gives_the_same(tiny, train_tiny):
-    """Oracle: the model before it was settled: output and states bit for bit; and a plain model's modules and keys."""
+def test_finalized_model_is_plain_and_gives_the_same(tiny, train_tiny):
+    """Oracle: the model before it was plain: output and states bit for bit; and a plain model's modules and keys."""
     model, keys = tiny(), list(tiny().state_dict())
     run(model, train_tiny, 20, decay=0.9)
+    remedy = QEma(model, torch.optim.SGD(model.parameters(), lr=0.05), 20)
     images = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(5))
-    settled = settle(copy.deepcopy(model))
+    plain = remedy.finalize(copy.deepcopy(model))
     layers = [layer for layer in model if isinstance(layer, QEmaConv2d)]
     assert any((la._decided() != la._plain()).any() for la in layers)
     with torch.no_grad():
-        assert torch.equal(model(images), settled(images))
-    pairs = [(a, b) for a, b in zip(model, settled, strict=True) if isinstance(a, QEmaConv2d)]
+        assert torch.equal(model(images), plain(images))
+    pairs = [(a, b) for a, b in zip(model, plain, strict=True) if isinstance(a, QEmaConv2d)]
     assert len(pairs) == 3 and all(torch.equal(a.integer_state(), b.integer_state()) for a, b in pairs)
-    assert all(type(b) is QuantConv2d for _, b in pairs) and list(settled.state_dict()) == keys
+    assert all(type(b) is QuantConv2d for _, b in pairs) and list(plain.state_dict()) == keys
 
 
 def test_the_recorder_sees_the_states_of_the_forward_pass(tiny, train_tiny):
     """Oracle: the states that the forward pass uses, read at the end."""
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    QEma(model, optimizer, 20, decay=0.9)
+    QEma(model, optimizer, 20, decay=0.9).attach()
     with record(model, optimizer) as recorder:
         train_tiny(model, optimizer, 20)
         recording = recorder.recording()
@@ -99,12 +100,11 @@ def test_the_average_of_the_run_has_the_averages_of_the_weights(tiny, train_tiny
     model = tiny()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     early = Ema(model)
-    QEma(model, optimizer, 20)
+    QEma(model, optimizer, 20).attach()
     late = Ema(model, decay=0.5)
     assert {"0.weight_average", "3.weight_average", "6.weight_average"} <= late.names()
-    model.double()
-    with pytest.raises(ValueError, match="gained or lost tensors"):
-        early._pair_tensors()
+    with pytest.raises(ValueError, match="0.weight_average was added, removed or replaced"):
+        early.update()
 
 
 def test_bad_options(tiny):

@@ -1,5 +1,6 @@
 """Two processes on the CPU (gloo) against one: calibration, gradient, training, average, evaluation."""
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -10,8 +11,7 @@ import pytest
 import torch
 
 from oscillab.data.evaluate import in_order
-from oscillab.train.distributed import Group, group, is_lost_connection, joined
-from oscillab.train.sync_bn import CpuSyncedBatchNorm2d, synced_bn
+from oscillab.train.ddp import World, current_world, init_distributed, is_lost_connection, synced_bn
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or sys.platform != "linux", reason="needs gloo on Linux"
@@ -51,7 +51,7 @@ def distance(one, other):
     return float((one - other).norm() / other.norm())
 
 
-def test_the_leader_calibrates_for_all(found):
+def test_the_main_process_calibrates_for_all(found):
     """Oracle: the one process's step sizes, limits and floors, bit for bit; the second process saw no picture."""
     for key in ((2, 0), (2, 1)):
         grid = found[key]["grid"]
@@ -128,11 +128,11 @@ def test_an_image_twice_or_never_is_an_error(reports):
 def test_one_process_alone(monkeypatch):
     """Oracle: an identity: sums, gathering and sharing of one are its own, and nothing is started."""
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as members:
-        assert members.leader and (members.rank, members.count) == (group().rank, group().count) == (0, 1)
-    alone = Group()
-    assert alone.total([1, 2.5]) == [1.0, 2.5] and alone.least(3) == 3.0
-    assert alone.gathered("a") == ["a"] and alone.from_leader("a") == "a" and alone.share("batches") == "batches"
+    with init_distributed() as world:
+        assert world.is_main and (world.rank, world.size) == (current_world().rank, current_world().size) == (0, 1)
+    alone = World()
+    assert alone.sum([1, 2.5]) == [1.0, 2.5] and alone.min(3) == 3.0
+    assert alone.gather("a") == ["a"] and alone.broadcast("a") == "a" and alone.shard("batches") == "batches"
     assert not torch.distributed.is_initialized()
 
 
@@ -144,7 +144,7 @@ def test_bad_devices(monkeypatch, device, sentence):
     """Oracle: the sentence a user reads, before any process waits for another."""
     for name, value in {"WORLD_SIZE": "2000", "RANK": "1000", "LOCAL_RANK": "1000"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=sentence), joined(device):
+    with pytest.raises(ValueError, match=sentence), init_distributed(device):
         pass
 
 
@@ -156,14 +156,17 @@ def test_a_mistake_is_no_lost_connection():
 
 def test_synced_batch_norm_is_batch_norm(monkeypatch):
     """Oracle: torch's BatchNorm2d in double precision, forward, backward and running statistics, in train and eval mode."""
+    spec = importlib.util.spec_from_file_location("two_ranks", Path(__file__).with_name("two_ranks.py"))
+    kind = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kind)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x)  # of one process
     torch.manual_seed(0)
     plain = torch.nn.BatchNorm2d(3, momentum=0.3).double()
     other = torch.nn.BatchNorm2d(3, momentum=0.3).double()
     weight = torch.randn(4, 3, 2, 2, dtype=torch.float64)
     gradients = []
-    with synced_bn(torch.nn.Sequential(other)):
-        assert type(other) is CpuSyncedBatchNorm2d
+    with synced_bn(torch.nn.Sequential(other), kind.CpuSyncedBatchNorm2d):
+        assert type(other) is kind.CpuSyncedBatchNorm2d
         for norm in (plain, other):
             x = torch.arange(48, dtype=torch.float64).sin().view(4, 3, 2, 2).requires_grad_()
             (norm(x) * weight).sum().backward()

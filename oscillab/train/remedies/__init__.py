@@ -1,0 +1,109 @@
+"""Act against oscillations during training: what all remedies share, so that an ablation is a loop over a list.
+
+A remedy is built from (model, optimizer, total_steps) and needs no other place in the training loop than the loss. Within a
+block, or between `attach` and `remove`, it counts the optimizer's steps itself and acts right before and after them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from oscillab.quant import quant_layers
+
+
+class Remedy:
+    """Training without a remedy; subclasses say what happens before and after a step, and to the loss.
+
+    Attach it after the optimizer was built, and before an `Ema`. It acts ahead of other hooks of the optimizer (a recorder
+    sees what the next forward pass sees). A context manager: leaving the block takes the hooks off.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int):
+        if total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1, got {total_steps}")
+        self.layers = list(quant_layers(model).values())
+        if not self.layers:
+            raise ValueError(f"a remedy needs a quantized model, this {type(model).__name__} has no quantized layer")
+        self.model, self.optimizer, self.total_steps, self.step_count = model, optimizer, total_steps, 0
+        self._handles: list[Any] = []
+
+    @property
+    def share(self) -> float:
+        """How much of the run is over, 0..1."""
+        return min(1.0, self.step_count / self.total_steps)
+
+    def loss(self, loss: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the loss to train with, in place of `loss`."""
+        return loss
+
+    def before_step(self) -> None:
+        """Act with every gradient in place, without recording a graph."""
+
+    def after_step(self) -> None:
+        """Act when the weights have moved and `step_count` counts the step, without recording a graph."""
+
+    def finalize(self, model: nn.Module) -> nn.Module:
+        """Turn the model, a copy or an average of it into plain layers of the same integer states (in place)."""
+        return model
+
+    def attach(self) -> Self:
+        """Switch the remedy on."""
+        before = self.optimizer.register_step_pre_hook(self._before)
+        after = self.optimizer.register_step_post_hook(self._after)
+        hooks: Any = self.optimizer._optimizer_step_post_hooks
+        hooks.move_to_end(after.id, last=False)  # what prepend does for module hooks
+        self._handles = [before, after]
+        return self
+
+    def remove(self) -> None:
+        """Switch the remedy off; what it did to the model stays."""
+        for handle in self._handles:
+            handle.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later run needs to continue, in tensors and plain containers."""
+        return {"step_count": self.step_count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, made by `state_dict`; the model's own state is loaded first."""
+        self.step_count = int(state["step_count"])
+
+    def __enter__(self) -> Self:
+        return self.attach()
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+    def _before(self, *_: Any) -> None:
+        with torch.no_grad():
+            self.before_step()
+
+    def _after(self, *_: Any) -> None:
+        self.step_count += 1
+        with torch.no_grad():
+            self.after_step()
+
+
+def cosine_between(start: float, end: float, share: float, *, begin: float = 0.25) -> float:
+    """Return the value at `share` (0..1) of a run: `start` until `begin`, then half a cosine to `end`.
+
+    The schedule of dampening's weight and of freezing's threshold in the code of 2203.11086, whose first quarter is
+    left alone.
+
+    >>> [round(cosine_between(0.04, 0.01, share), 3) for share in (0.0, 0.25, 0.625, 1.0)]
+    [0.04, 0.04, 0.025, 0.01]
+    """
+    if share <= begin:
+        return start
+    relative = min(1.0, (share - begin) / (1 - begin))
+    return end + 0.5 * (start - end) * (1 + math.cos(math.pi * relative))
+
+
+def check_share(name: str, value: float) -> float:
+    """Return `value` where it is a share of a run, 0 to below 1; raise ValueError otherwise."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in 0 <= {name} < 1 (a share of the run), got {value}")
+    return value

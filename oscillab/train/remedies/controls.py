@@ -1,0 +1,132 @@
+"""Would something simpler than QC have done? Repair a network after training, as functions to loop over.
+
+Two controls that the paper leaves out: train the batch norms' own scale and shift for as long as QC trains its factors
+(the same class of functions, where a convolution has a batch norm behind it), and subtract each channel's mean error
+without training anything. Each control is called as control(model, batches, spec=, choices=, progress=), changes the model
+in place and returns it; `oscillab.methods` lists them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import count as counted
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oscillab.data.batches import to_pixels
+from oscillab.quant import eval_mode, quantizers_off
+from oscillab.quant.fold import PARTS, corrections, fold, insert
+from oscillab.quant.hooks import Hooks
+from oscillab.train.config import TrainSpec
+from oscillab.train.correction import AS_PAPER, PAPER_SPEC, Choices, correct, training_only
+from oscillab.train.layer_errors import outputs_of, watched_modules
+from oscillab.train.remedies.bn_reestimation import BATCH_COUNT, reestimate_bn
+from oscillab.train.trainer import Trainer
+from oscillab.yolo.loss import build_loss
+
+BIAS_BATCH_COUNT = 4  # batches whose mean error bias correction subtracts
+
+
+def qc(
+    model: nn.Module,
+    batches: Any,
+    *,
+    spec: TrainSpec = PAPER_SPEC,
+    choices: Choices = AS_PAPER,
+    progress: bool = True,
+    parts: Iterable[str] = PARTS,
+    granularity: str = "per_channel",
+) -> nn.Module:
+    """Train QC and fold it."""
+    options: dict[str, Any] = {"parts": parts, "granularity": granularity, "choices": choices, "progress": progress}
+    return fold(correct(model, batches, spec=spec, **options))
+
+
+def bn_affine(
+    model: nn.Module,
+    batches: Any,
+    *,
+    spec: TrainSpec = PAPER_SPEC,
+    biases: bool = False,
+    loss: Callable[..., Any] | None = None,
+    progress: bool = True,
+    **_: Any,
+) -> nn.Module:
+    """Train the batch norms' weight and bias and nothing else; running statistics stay fixed.
+
+    `batches`, `spec`, `loss`: as for `correct`, so that the two compare. `biases`: train the convolutions' biases too,
+    which is what the detection convolutions have in place of a batch norm.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        raise ValueError(f"this {type(model).__name__} has no batch norm to tune")
+    chosen = [parameter for norm in norms for parameter in norm.parameters()]
+    if biases:
+        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        chosen += [module.bias for module in convolutions if module.bias is not None]
+    spec, loss = replace(spec, weight_decay=0.0), loss or build_loss(model)
+    with training_only(model, chosen):
+        return Trainer(model, loss, batches, spec, bn_fixed=True, title="BN affine", progress=progress).fit()
+
+
+def bn_reestimation(model: nn.Module, batches: Any, **_: Any) -> nn.Module:
+    """Measure the batch norms' statistics anew on `BATCH_COUNT` training batches."""
+    reestimate_bn(model, pixels(model, batches, BATCH_COUNT))
+    return model
+
+
+def bias_correction(model: nn.Module, batches: Any, **_: Any) -> nn.Module:
+    """Subtract each channel's mean error against the network's own quantizers off, on `BIAS_BATCH_COUNT` batches."""
+    return correct_bias(model, pixels(model, batches, BIAS_BATCH_COUNT))
+
+
+@torch.no_grad()
+def correct_bias(model: nn.Module, images: Iterable[Tensor], *, float_model: nn.Module | None = None) -> nn.Module:
+    """Subtract each channel's mean output error against the float network and fold it (in place); return the model.
+
+    `images`: float tensors (N, 3, H, W), which are joined to one batch; some tens of training images. `float_model`:
+    the float network; None is `model` itself with its quantizers off, which after QAT is the nearer reference. Layers
+    are corrected in the order in which they run, each seeing what the ones before it now give (empirical bias
+    correction of 1906.04721). The shift goes where QC's goes: into batch norm, or the bias.
+    """
+    if not (batches := list(images)):
+        raise ValueError("images is empty: bias correction needs at least one float tensor (N, 3, H, W)")
+    batch = torch.cat(batches)
+    expected = channel_means(model if float_model is None else float_model, batch)
+
+    with training_only(model, ()), eval_mode(model):
+        insert(model, parts=("shift",))
+        names = {module: name for name, module in corrections(model).items()}
+
+        def subtract(corrected: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            error = output.mean((0, 2, 3)) - expected[names[corrected]]  # (C_out,)
+            corrected.correction_shift.copy_(-error)
+            return output - error.view(1, -1, 1, 1)
+
+        try:
+            with Hooks() as hooks:
+                for module in names:
+                    hooks.after(module, subtract)
+                model(batch)
+        finally:
+            fold(model)
+    return model
+
+
+def channel_means(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """Return the mean output (C_out,) of each convolution of the float network, its quantizers off, by name."""
+    with eval_mode(model), quantizers_off(model):
+        outputs = outputs_of(model, watched_modules(model, at="convolution"), batch)
+    return {name: output.mean((0, 2, 3)) for name, output in outputs.items()}
+
+
+def pixels(model: nn.Module, batches: Any, count: int) -> Iterator[Tensor]:
+    """Yield `count` training batches as float pixels on the model's device, going on to the next epoch where one is short."""
+    device, given = next(model.parameters()).device, 0
+    for epoch in counted():
+        for batch in batches.epoch(epoch):
+            if given == count:
+                return
+            yield to_pixels(batch.images, device)
+            given += 1
