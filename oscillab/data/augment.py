@@ -79,6 +79,15 @@ class Augment:
         return (_matrix(x=x, y=y) @ slant @ turn @ centre)[:2], gain
 
 
+def augmentation(name: str) -> Augment | None:
+    """Return the augmentation of that name: "recipe" (YOLOv5's), "flip" (left for right alone), "none"."""
+    flip = Augment(mosaic=0.0, translate=0.0, scale=0.0, hsv=(0.0, 0.0, 0.0), flip=0.5)
+    known = {"none": None, "flip": flip, "recipe": Augment()}
+    if name not in known:
+        raise ValueError(f"augment must be one of auto, {', '.join(known)}, got {name}")
+    return known[name]
+
+
 def mosaic(samples: Sequence[Sample], size: int, generator: np.random.Generator) -> Sample:
     """Lay four Samples around a random point of a grey canvas (2 * size, 2 * size); the point lies in its middle half.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from oscillab.data.augment import augmentation
 from oscillab.data.images import letterbox_sample
 from oscillab.data.sample import Dataset, Sample
 
@@ -36,8 +37,8 @@ class Batch(NamedTuple):
 class Batches:
     """All batches of a data set, epoch by epoch.
 
-    `augment` is called as augment(dataset, index, size, generator, pool=indices) and gives a Sample of (size, size);
-    without it images are letterboxed. A `fresh` data set gives new images in every epoch. `pinned`: images lie in
+    `augment`: "recipe" (YOLOv5's), "flip", or what is called as augment(dataset, index, size, generator, pool=indices)
+    and gives a Sample of (size, size); without it images are letterboxed. A `fresh` data set gives new images in every epoch. `pinned`: images lie in
     memory that a GPU copies from while it computes; by default where there is a GPU.
     """
 
@@ -48,7 +49,7 @@ class Batches:
         size: int,
         batch_size: int,
         seed: int = 0,
-        augment: Callable[..., Sample] | None = None,
+        augment: Callable[..., Sample] | str | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         workers: int = 0,
@@ -57,7 +58,8 @@ class Batches:
     ) -> None:
         _check(dataset, size=size, batch_size=batch_size, workers=workers, seed=seed)
         self.dataset, self.size, self.batch_size, self.seed = dataset, size, batch_size, seed
-        self.augment, self.shuffle, self.workers, self.masks = augment, shuffle, workers, masks
+        self.augment = augmentation(augment) if isinstance(augment, str) else augment
+        self.shuffle, self.workers, self.masks = shuffle, workers, masks
         self.pinned = torch.cuda.is_available() if pinned is None else pinned
         whole, rest = divmod(len(dataset), batch_size)
         self._length = whole if drop_last else whole + bool(rest)

@@ -57,6 +57,11 @@ class CocoFolder:
     def __len__(self) -> int:
         return len(self._images)
 
+    @staticmethod
+    def write(dataset: Dataset, root: Path | str, split: str) -> Path:
+        """Write a data set as the split of a folder, its images as PNG; return the path of the annotation file."""
+        return write_folder(dataset, root, split)
+
     def with_masks(self) -> CocoFolder:
         """Return this data set with masks, without opening its file again; raises ValueError where some are missing."""
         other = copy.copy(self)

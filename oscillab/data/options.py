@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from oscillab.data.augment import Augment
+from oscillab.data.augment import augmentation
 from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.dataset import CocoFolder, open_dataset
 from oscillab.data.scenes import Scenes
@@ -47,12 +47,13 @@ class DataSource:
     def training_batches(self, seed: int, *, masks: bool = False) -> Batches:
         """Return the training images as `Batches`, with instance masks for a network that segments."""
         options = self.options
+        name = options.augment if options.augment != "auto" else "none" if options.data == "scenes" else "recipe"
         return Batches(
             self._open("train", options.count, seed, masks),
             size=options.size,
             batch_size=options.batch_size,
             seed=seed,
-            augment=augmentation(options),
+            augment=augmentation(name),
             workers=options.workers,
             drop_last=options.drop_last,
             masks=masks,
@@ -81,18 +82,6 @@ def training_batches(options: DataOptions, seed: int, *, masks: bool = False) ->
 def held_out(options: DataOptions, *, masks: bool = False) -> Scenes | CocoFolder:
     """Return the images that are measured on; who needs more of the options' data takes a `DataSource`."""
     return DataSource(options).held_out(masks=masks)
-
-
-def augmentation(options: DataOptions) -> Augment | None:
-    """Return the augmentation that the options name; None for none."""
-    name = options.augment
-    if name == "auto":
-        name = "none" if options.data == "scenes" else "recipe"
-    flip = Augment(mosaic=0.0, translate=0.0, scale=0.0, hsv=(0.0, 0.0, 0.0), flip=0.5)
-    known = {"none": None, "flip": flip, "recipe": Augment()}
-    if name not in known:
-        raise ValueError(f"augment must be one of auto, {', '.join(known)}, got {name}")
-    return known[name]
 
 
 def known_size(model: nn.Module) -> int | None:

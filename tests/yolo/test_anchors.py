@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from oscillab.data.folder import write_folder
+from oscillab.data.dataset import write_folder
 
 import oscillab
 from oscillab.__main__ import main
