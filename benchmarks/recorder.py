@@ -21,7 +21,7 @@ from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import hardware
 from oscillab.quant import QuantSpec, quantize
-from oscillab.recording.ranges import RangeObserver
+from oscillab.recording.observers import RangeObserver
 from oscillab.recording.recorder import record
 from oscillab.train.config import TrainSpec
 from oscillab.train.run import placed

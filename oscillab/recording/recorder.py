@@ -1,37 +1,33 @@
-"""Which weights oscillate while this model trains?
+"""Record which weights oscillate while a model trains.
 
 `with record(model, optimizer) as recorder:` around any training loop; then `recorder.recording()`. It ticks after
-optimizer steps, never on a forward, and reads layers through three methods (see `watched.py`). Nothing is attached to
+optimizer steps, never on a forward, and reads layers through three methods (see `layers.py`). Nothing is attached to
 the model: it can be copied, pickled and saved while it is recorded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from oscillab.recording.gradients import GradientSigns
-from oscillab.recording.positions import limits_of, position_histogram
-from oscillab.recording.ranges import RangeObserver
-from oscillab.recording.ranks import Ranks, without_wrapper
+from oscillab.recording.layers import WatchedLayers
+from oscillab.recording.observers import GradientSigns, RangeObserver, limits_of, position_histogram
 from oscillab.recording.recording import Recording
-from oscillab.recording.resume import check_state, restore, state_of
-from oscillab.recording.rows import Rows
-from oscillab.recording.sampling import Sample
-from oscillab.recording.settings import Settings
-from oscillab.recording.snapshot import snapshot, window_arrays
-from oscillab.recording.tracker import Tracker
-from oscillab.recording.watched import WatchedLayers
-from oscillab.recording.windows import Windows
-from oscillab.recording.writer import Writer
+from oscillab.recording.snapshot import Writer, check_state, restore, snapshot, state_of, window_arrays
+from oscillab.recording.time_series import Rows, Sample
+from oscillab.recording.tracker import Tracker, Windows
+from oscillab.recording.training import Ranks, check_owner, without_wrapper
 
 WINDOW_TICKS = 250  # counts per weight are uint8, so 255 at most
+T = TypeVar("T")
 
 
 def record(
-    model: torch.nn.Module,
-    optimizer,
+    model: nn.Module,
+    optimizer: Any,
     *,
     momentum: float = 0.01,
     threshold: float = 0.005,
@@ -40,16 +36,17 @@ def record(
     trajectories: int | Mapping[str, Sequence[int]] = 8,
     windows: int = 16,
     seed: int = 0,
-    path: str | PathLike | None = None,
+    path: str | PathLike[str] | None = None,
     ranks_every: int = 250,
 ) -> "Recorder":
-    """A context manager that records the integer states of `model` at every step of `optimizer` while it is entered.
+    """Return a context manager that records the integer states of `model` at every step of `optimizer` within it.
 
     `optimizer`: a torch optimizer, or anything with `register_step_post_hook` (an `Ema`, with its model).
-    `momentum`, `threshold`: of the oscillation frequency per tick, and the frequency above which a weight oscillates.
+    `momentum`, `threshold`: of the oscillation frequency per tick, and the frequency above which a weight oscillates;
+    the defaults are those of 2203.11086.
     `every`: a tick looks at every k-th step; what a weight does in between is not seen.
     `ranges_every`: input ranges are observed at every k-th tick; 0 never.
-    `trajectories`: weights per layer, drawn by `seed`, whose whole course is kept; or layer name -> flat indices.
+    `trajectories`: weights per layer, drawn by `seed`, whose full trajectory is kept; or layer name -> flat indices.
     `windows`: how many windows of time the flips of each weight are kept in at most; 1 keeps totals only.
     `path`: a file that is written at every 250th tick and at the end; a crash leaves what it holds readable.
     `ranks_every`: in distributed training every rank calls `record`. Rank 0 records, and at every k-th tick all compare
@@ -59,24 +56,38 @@ def record(
     step, when a layer was replaced, a weight is NaN or ranks differ: recording then ends, and what was recorded stays
     readable.
     """
-    settings = Settings(momentum, threshold, every, ranges_every, windows, seed)
-    ranks, writer = Ranks(ranks_every), Writer(path) if path else None
-    return Recorder(model, optimizer, settings=settings, trajectories=trajectories, ranks=ranks, writer=writer)
+    settings = {"momentum": momentum, "threshold": threshold, "every": every, "ranges_every": ranges_every}
+    settings |= {"windows": windows, "seed": seed}
+    if not 0 < momentum <= 1:
+        raise ValueError(f"momentum must be above 0 and at most 1, got {momentum}")
+    least = {"threshold": 0, "every": 1, "ranges_every": 0, "windows": 1, "ranks_every": 0}
+    for name, value in (settings | {"ranks_every": ranks_every}).items():
+        if value < least.get(name, value):
+            raise ValueError(f"{name} must be {least[name]} or more, got {value}")
+    writer = Writer(path) if path else None
+    return Recorder(model, optimizer, settings, trajectories=trajectories, ranks=Ranks(ranks_every), writer=writer)
 
 
 class Recorder:
     """Made by `record`. `step_count`: optimizer steps seen; `tick_count`: those that were recorded."""
 
-    def __init__(self, model, optimizer, *, settings: Settings, trajectories, ranks: Ranks, writer: Writer | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        settings: dict[str, Any],
+        *,
+        trajectories: int | Mapping[str, Sequence[int]],
+        ranks: Ranks,
+        writer: Writer | None,
+    ):
         self.settings, self.ranks = settings, ranks
         self.writer = writer if ranks.records else None
         self.layers = WatchedLayers(without_wrapper(model))
-        self.layers.check_owned_by(optimizer)
-        if not callable(getattr(optimizer, "register_step_post_hook", None)):
-            raise ValueError(f"optimizer must have register_step_post_hook(hook), {type(optimizer).__name__} has not")
-        self.sample = Sample(self.layers, trajectories, seed=settings.seed)
+        check_owner(optimizer, self.layers)
+        self.sample = Sample(self.layers, trajectories, seed=settings["seed"])
         self.step_count = self.tick_count = 0
-        self.stopped = None  # why recording ended before its block did
+        self.stopped: str | None = None  # why recording ended before its block did
         self._begun = False
         self._optimizer, self._handle, self._last_flip_count = optimizer, None, 0
 
@@ -88,35 +99,35 @@ class Recorder:
         self._arm_when_due()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._end()
         if self.writer:
             self.writer.finish(self)
 
     def last_flip_count(self) -> int:
-        """How many weights changed their integer state at the last tick."""
+        """Return how many weights changed their integer state at the last tick."""
         return self._last_flip_count
 
     def bytes_per_weight(self) -> float:
-        """Memory a weight takes while recording, without the compressed windows and the rows over time."""
+        """Return the memory that a weight takes while recording, without the compressed windows and the rows."""
         self._check_records()
         return self.tracker.bytes_per_weight
 
     def recording(self) -> Recording:
-        """All that was recorded so far, as plain arrays; recording goes on."""
+        """Return all that was recorded so far, as plain arrays; recording goes on."""
         self._check_records()
         return snapshot(self)
 
     def histograms(self) -> list[np.ndarray]:
-        """Counts of each layer's latent weights over their position, now or as they were when recording ended."""
+        """Count each layer's latent weights over their position, now or as they were when recording ended."""
         return self._last_histograms if self._handle is None else self._histograms()
 
-    def state_dict(self) -> dict:
-        """What a later run needs to go on, in tensors and plain containers; take it between two optimizer steps."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later run needs to go on, in tensors and plain containers; take it between two steps."""
         self._check_records()
         return state_of(self)
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`, made by `state_dict`; call it inside the block, before the first step.
 
         The recording is then the one of the uninterrupted run, value for value. Raises ValueError when `state` was made
@@ -143,10 +154,10 @@ class Recorder:
         if self.ranks.records:
             self._begin_recording(step_sizes)
 
-    def _begin_recording(self, step_sizes: torch.Tensor) -> None:
+    def _begin_recording(self, step_sizes: Tensor) -> None:
         layers = self.layers
-        self.tracker = Tracker(self._scratch, momentum=self.settings.momentum)
-        self.windows = Windows(limit=self.settings.windows)
+        self.tracker = Tracker(self._scratch, momentum=self.settings["momentum"])
+        self.windows = Windows(limit=self.settings["windows"])
         self.gradients = GradientSigns(layers)
         self.rows = Rows(layers, self.sample, self.gradients)
         self.limits = [limits_of(layer.bits, self._scratch[layer.slice]) for layer in layers.layers]
@@ -156,22 +167,22 @@ class Recorder:
         self.rows.add_step_sizes(0, step_sizes)
 
     @torch.no_grad()
-    def _after_step(self, *_) -> None:
+    def _after_step(self, *_: object) -> None:
         self.step_count += 1
-        if self.step_count % self.settings.every == 0:
+        if self.step_count % self.settings["every"] == 0:
             self._tick()
         self._arm_when_due()
 
     def _tick(self) -> None:
         step_sizes = self._or_stop(self.layers.read, self._scratch) if self.ranks.records else None
         self.tick_count += 1
-        if self.ranks.records:
+        if step_sizes is not None:
             self._record(step_sizes)
         if self.ranks.due(self.tick_count):
             states = self._scratch if self.ranks.records else self.layers.integer_states(self._scratch)
             self._or_stop(self.ranks.compare, self.layers, states, self.tick_count)
 
-    def _record(self, step_sizes: torch.Tensor) -> None:
+    def _record(self, step_sizes: Tensor) -> None:
         flipped, oscillated = self.tracker.update(self._scratch)
         self._last_flip_count = len(flipped)
         self.rows.add_tick(self.step_count, flipped, oscillated, step_sizes=step_sizes, state=self.tracker.state)
@@ -182,14 +193,14 @@ class Recorder:
             self._end_window()
 
     def _end_window(self) -> None:
-        counts = [self.layers.in_order(count).numpy() for count in self.tracker.take_counts()]
-        ticks = self.tick_count - WINDOW_TICKS + 1, self.tick_count
-        self.windows.add(*ticks, *counts)
+        flips, oscillations = (self.layers.in_order(count).numpy() for count in self.tracker.take_counts())
+        first, last = self.tick_count - WINDOW_TICKS + 1, self.tick_count
+        self.windows.add(first, last, flips, oscillations)
         if self.writer:
-            self.writer.add(self, window_arrays(*ticks, *counts))
+            self.writer.add(self, window_arrays(first, last, flips, oscillations))
 
-    def _or_stop(self, check, *arguments):
-        """What `check` returns; where it raises ValueError, recording ends and the error says that it did."""
+    def _or_stop(self, check: Callable[..., T], *arguments: object) -> T:
+        """Return what `check` returns; where it raises ValueError, recording ends and the error says that it did."""
         try:
             return check(*arguments)
         except ValueError as error:
@@ -198,12 +209,14 @@ class Recorder:
         raise ValueError(f"{self.stopped}; recording has ended, {self.tick_count} recorded steps stay readable")
 
     def _ranges_due(self, tick: int) -> bool:
-        return bool(self.layers.ranged and self.settings.ranges_every and tick % self.settings.ranges_every == 0)
+        every = self.settings["ranges_every"]
+        return bool(self.layers.ranged and every and tick % every == 0)
 
     def _arm_when_due(self) -> None:
         """Look at the coming forwards only where the step after them records ranges."""
-        ticks_next = (self.step_count + 1) % self.settings.every == 0
-        self._observer.arm() if ticks_next and self._ranges_due(self.tick_count + 1) else self._observer.disarm()
+        ticks_next = (self.step_count + 1) % self.settings["every"] == 0
+        due = ticks_next and self._ranges_due(self.tick_count + 1)
+        self._observer.arm() if due else self._observer.disarm()
 
     def _histograms(self) -> list[np.ndarray]:
         pairs = zip(self.layers.layers, self.limits, strict=True)

@@ -1,4 +1,4 @@
-"""What was recorded, as plain arrays that need neither torch nor the model.
+"""Hold what was recorded as plain arrays, which need neither torch nor the model.
 
 Arrays over time have a row per tick, and row 0 is the model before the first step (T = ticks + 1, L layers, Q layers
 with an input quantizer, S sampled weights, R ticks with observed ranges, W weights of all layers, K windows of time):
@@ -7,14 +7,14 @@ with an input quantizer, S sampled weights, R ticks with observed ranges, W weig
 | --- | --- | --- |
 | step | (T,) | optimizer step of the row |
 | layer_flip_count, layer_oscillation_count | (T, L) | weights that flipped or oscillated at this tick |
-| gradient_turn_count, input_gradient_turn_count | (T, L) | step sizes of the weights, the input, whose gradient turned |
+| gradient_turn_count, input_gradient_turn_count | (T, L) | step sizes of weights, input, whose gradient changed sign |
 | step_size [step_size_min, step_size_max] | (T, L) | weight step size; mean, least, largest where per channel |
 | clip_low, clip_high | (T, Q) | range of the input quantizer, in units of the input |
 | range_step | (R,) | optimizer step of the rows below |
 | observed_low, observed_high, clipped_share | (R, Q) | lowest and highest input, share outside (on a sample) |
 | step_sizes_step, step_sizes | (P,), (P, all) | every weight step size now and then, where per channel |
 | sample_index | (S,) | the sampled weights' places among all weights |
-| latent_weight, sample_step_size, sample_state | (T, S) | their whole course |
+| latent_weight, sample_step_size, sample_state | (T, S) | their full trajectories |
 | integer_state, direction, frequency, flip_count, oscillation_count | (W,) | every weight at the end |
 | window_first_tick, window_last_tick | (K,) | windows of time, both ends included |
 | window_flip_count, window_oscillation_count | (K, W) | what every weight did in them |
@@ -25,11 +25,12 @@ import difflib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from oscillab.io import atomic_write
-from oscillab.recording import archive
+from oscillab.recording import npz
 
 FORMAT, VERSION = "oscillab recording", 1
 SAMPLED = ("latent_weight", "sample_step_size", "sample_state")
@@ -43,26 +44,25 @@ OVER_TICKS = (
 class Recording:
     """What a recorder saw. `meta`: settings, versions and layers, in what JSON holds; `arrays`: see the module."""
 
-    meta: dict
+    meta: dict[str, Any]
     arrays: dict[str, np.ndarray] = field(repr=False)
 
     @classmethod
-    def open(cls, path):
-        """The recording in a file. A file cut short, or not finished yet, gives its readable part, with a warning.
+    def open(cls, path: Path | str) -> "Recording":
+        """Return the recording in a file; of one cut short or not finished yet, its readable part, with a warning.
 
         Raises ValueError where there is no such file, it is no recording, or it comes from a newer version.
         """
         path = Path(path)
         try:
-            meta, arrays, whole = archive.read(path)
+            meta, arrays, whole = npz.read(path)
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise ValueError(f"{path}: not a recording, or cut short before its first array")
         if meta["version"] > VERSION:
-            raise ValueError(
-                f"{path}: written by a newer oscillab (version {meta['version']}, this one reads up to {VERSION})"
-            )
+            found = f"version {meta['version']}, this one reads up to {VERSION}"
+            raise ValueError(f"{path}: written by a newer oscillab ({found})")
         missing = [name for name in meta.pop("arrays", []) if name not in arrays]
         if meta.pop("unfinished", False):
             warnings.warn(f"{path}: not finished, it goes up to step {meta['step_count']}", stacklevel=2)
@@ -73,85 +73,82 @@ class Recording:
             warnings.warn(f"{path}: damaged or cut short; missing {', '.join(missing) or 'nothing'}", stacklevel=2)
         return cls(meta, arrays)
 
-    def save(self, path):
-        """The path of the file that now holds the recording, written whole or not at all; numpy.load reads it too."""
+    def save(self, path: Path | str) -> Path:
+        """Write the recording to a file, whole or not at all, and return its path; numpy.load reads it too."""
         with atomic_write(path) as temporary:
-            archive.write(temporary, self.meta | {"arrays": list(self.arrays)}, self.arrays)
+            npz.write(temporary, self.meta | {"arrays": list(self.arrays)}, self.arrays)
         return Path(path)
 
-    def __getitem__(self, name):
-        """The array of that name; raises ValueError where the recording does not hold it."""
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return the array of that name; raise ValueError where the recording does not hold it."""
         if name not in self.arrays:
             raise ValueError(f"the recording holds no '{name}'; it holds {', '.join(self.arrays) or 'nothing'}")
         return self.arrays[name]
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self.arrays
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Recording({len(self.layers)} layers, {self.weight_count} weights, {self.meta['tick_count']} ticks)"
 
     @property
-    def layers(self):
-        """Each layer's name, shape, bits (None where unknown), low and high state, step_count, has_range, as dicts.
+    def layers(self) -> list[dict[str, Any]]:
+        """Each layer's name, shape, bits (None where unknown), low and high state, step_count, has_range.
 
         `has_gradient`: whether the gradients of its weights' step sizes and of its input's were looked at.
         """
-        return self.meta["layers"]
+        return list(self.meta["layers"])
 
     @property
-    def layer_names(self):
+    def layer_names(self) -> list[str]:
         """The layers' names, in the order of every axis of layers."""
         return [layer["name"] for layer in self.layers]
 
     @property
-    def weight_counts(self):
+    def weight_counts(self) -> np.ndarray:
         """The number of weights of each layer, (L,)."""
         return np.array([int(np.prod(layer["shape"])) for layer in self.layers])
 
     @property
-    def weight_count(self):
+    def weight_count(self) -> int:
         """The number of weights of all layers."""
         return int(self.weight_counts.sum())
 
     @property
-    def steps(self):
+    def steps(self) -> np.ndarray:
         """The optimizer step of each row over time, (T,); the first is 0."""
         return self["step"]
 
-    def index(self, layer):
-        """The place of a layer, given by name; raises ValueError for an unknown one."""
+    def index(self, layer: str) -> int:
+        """Return the place of a layer, given by name; raise ValueError for an unknown one."""
         if layer in self.layer_names:
             return self.layer_names.index(layer)
         near = difflib.get_close_matches(str(layer), self.layer_names, n=3) or self.layer_names[:3]
         raise ValueError(f"unknown layer '{layer}'; the recording has {len(self.layers)}, among them {', '.join(near)}")
 
-    def weights_of(self, layer):
-        """The slice of a layer's weights among those of all layers."""
+    def weights_of(self, layer: str) -> slice:
+        """Return the slice of a layer's weights among those of all layers."""
         at, counts = self.index(layer), self.weight_counts
         return slice(int(counts[:at].sum()), int(counts[: at + 1].sum()))
 
-    def thinned(self, *, every=1, windows=True, trajectories=True):
-        """A smaller recording: every k-th row over time (counts summed up), without windows or trajectories if False.
+    def thinned(self, *, every: int = 1, windows: bool = True, trajectories: bool = True) -> "Recording":
+        """Return a smaller recording: every k-th row over time (counts summed), without windows or trajectories if False.
 
         What is kept of each weight and the observed ranges stays as it is.
         """
         if every < 1:
             raise ValueError(f"every must be 1 or more, got {every}")
-        arrays = {}
-        for name, array in self.arrays.items():
-            if name.startswith("window_") and not windows:
-                continue
-            if name in (*SAMPLED, "sample_index") and not trajectories:
-                continue
-            arrays[name] = thin(array, every, name) if name in OVER_TICKS else array
+        gone = set() if trajectories else {*SAMPLED, "sample_index"}
+        kept = {k: v for k, v in self.arrays.items() if k not in gone and (windows or not k.startswith("window_"))}
+        arrays = {
+            k: _every_row(v, every, counted=k.endswith("_count")) if k in OVER_TICKS else v for k, v in kept.items()
+        }
         return Recording(self.meta | {"row_ticks": every * self.meta.get("row_ticks", 1)}, arrays)
 
 
-def thin(array, every, name):
-    """Row 0 and every `every`-th row after it; counts are summed over the rows that are left out before each."""
-    if not name.endswith("_count"):
+def _every_row(array: np.ndarray, every: int, *, counted: bool) -> np.ndarray:
+    """Return row 0 and every `every`-th row after it; counts are summed over the rows that are left out before each."""
+    if not counted:
         return array[::every]
     whole = array[1 : 1 + (len(array) - 1) // every * every]
-    summed = whole.reshape(-1, every, *array.shape[1:]).sum(1, dtype=array.dtype)
-    return np.concatenate([array[:1], summed])
+    return np.concatenate([array[:1], whole.reshape(-1, every, *array.shape[1:]).sum(1, dtype=array.dtype)])

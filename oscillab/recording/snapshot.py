@@ -1,43 +1,61 @@
-"""What does a recorder hold at this moment, as plain arrays?"""
+"""Take out of a recorder what it holds: as plain arrays, as a state to go on from, and into a file that grows.
 
+The file holds all that was recorded up to the last full window of time, whenever its process dies. It grows by a chunk
+at every window; when it has become several times as large as the recording itself (the state of every weight comes anew
+with each chunk), it is written anew. At the end it is the file that `Recording.save` writes.
+"""
+
+import logging
 import platform
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import oscillab
+from oscillab.recording import npz
 from oscillab.recording.recording import FORMAT, VERSION, Recording
 
+if TYPE_CHECKING:
+    from oscillab.recording.recorder import Recorder
+
 STATES = {"state": "integer_state", "direction": "direction", "frequency": "frequency"}  # of the tracker: its array
+STATE_VERSION = 1
+GROWTH = 4  # a file of so many times its size when it was written anew is written anew; then that costs a third of all
+
+log = logging.getLogger(__name__)
 
 
-def snapshot(recorder) -> Recording:
-    """A `Recording` of all that the recorder has seen so far; nothing in it is shared with the recorder."""
+def snapshot(recorder: "Recorder") -> Recording:
+    """Return all that the recorder has seen so far; nothing in it is shared with the recorder."""
     arrays = recorder.rows.arrays() | {"sample_index": recorder.sample.index.copy()} | weight_arrays(recorder)
     arrays["position_count_first"] = np.concatenate(recorder.first_histograms)
     arrays["position_count"] = np.concatenate(recorder.histograms())
     return Recording(meta=meta(recorder), arrays=arrays)
 
 
-def chunk(recorder, since: tuple[int, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays that changed since `recorder.rows.counts()` was `since`, and the names of those that only grew.
+def chunk(recorder: "Recorder", since: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays that changed since `recorder.rows.counts()` was `since`, and the names of those that grew.
 
     For the end of a window of time, whose own arrays are not among them.
     """
     rows = recorder.rows.arrays(since)
-    now = {name: getattr(recorder.tracker, name) for name in ("state", "direction", "frequency")}
-    ordered = {STATES[name]: recorder.layers.in_order(values).cpu().numpy() for name, values in now.items()}
+    now = {array: getattr(recorder.tracker, name) for name, array in STATES.items()}
+    ordered = {array: recorder.layers.in_order(values).cpu().numpy() for array, values in now.items()}
     return rows | ordered | {"position_count": np.concatenate(recorder.histograms())}, list(rows)
 
 
 def window_arrays(first: int, last: int, flips: np.ndarray, oscillations: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of one window of time, as a recording has them."""
+    """Return the arrays of one window of time, as a recording has them."""
     ticks = {"window_first_tick": np.array([first]), "window_last_tick": np.array([last])}
     return ticks | {"window_flip_count": flips[None], "window_oscillation_count": oscillations[None]}
 
 
-def weight_arrays(recorder) -> dict[str, np.ndarray]:
-    """The state of every weight, its counts, and the counts in windows of time; the last window may be a short one."""
+def weight_arrays(recorder: "Recorder") -> dict[str, np.ndarray]:
+    """Return every weight's state and its counts, in all and in windows of time; the last window may be a short one."""
     tracked = recorder.tracker.state_dict()
     now = {name: recorder.layers.in_order(values).numpy() for name, values in tracked.items()}
     first, last, flips, oscillations = recorder.windows.arrays()
@@ -46,49 +64,130 @@ def weight_arrays(recorder) -> dict[str, np.ndarray]:
         first, last = np.append(first, begun + 1), np.append(last, recorder.tick_count)
         flips, oscillations = [*flips, now["flips"]], [*oscillations, now["oscillations"]]
     none = np.zeros((0, len(now["state"])), np.uint8)
-    flips, oscillations = (np.stack(counts) if counts else none for counts in (flips, oscillations))
+    stacked = [np.stack(counts) if counts else none for counts in (flips, oscillations)]
     return {
         **{array: now[name] for name, array in STATES.items()},
-        "flip_count": flips.sum(0, dtype=np.uint32),
-        "oscillation_count": oscillations.sum(0, dtype=np.uint32),
+        "flip_count": stacked[0].sum(0, dtype=np.uint32),
+        "oscillation_count": stacked[1].sum(0, dtype=np.uint32),
         "window_first_tick": first,
         "window_last_tick": last,
-        "window_flip_count": flips,
-        "window_oscillation_count": oscillations,
+        "window_flip_count": stacked[0],
+        "window_oscillation_count": stacked[1],
     }
 
 
-def meta(recorder) -> dict:
-    """What the arrays mean, in what JSON can hold."""
-    settings, layers = recorder.settings, recorder.layers
+def meta(recorder: "Recorder") -> dict[str, Any]:
+    """Return what the arrays mean, in what JSON can hold."""
+    layers, versions = recorder.layers, {"oscillab": oscillab.__version__, "torch": torch.__version__}
+    versions |= {"numpy": np.__version__, "python": platform.python_version()}
+    settings = {name: value for name, value in recorder.settings.items() if name != "windows"}
+    counts = {"step_count": recorder.step_count, "tick_count": recorder.tick_count, "stopped": recorder.stopped}
+    about = [
+        {
+            "name": layer.name,
+            "shape": list(layer.shape),
+            "bits": layer.bits,
+            "low": low,
+            "high": high,
+            "step_count": layer.step_count,
+            "has_range": i in layers.ranged,
+            "has_gradient": [(side, i) in recorder.gradients.trained for side in (0, 1)],
+        }
+        for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True))
+    ]
+    return {"format": FORMAT, "version": VERSION, **settings, **counts, "versions": versions, "layers": about}
+
+
+def state_of(recorder: "Recorder") -> dict[str, Any]:
+    """Return what a later run needs to go on, in tensors and plain containers, weights by flat index."""
+    tracked = recorder.tracker.state_dict()
+    return identity(recorder) | {
+        "counts": [recorder.step_count, recorder.tick_count, recorder.last_flip_count()],
+        "limits": [list(pair) for pair in recorder.limits],
+        "histograms": [torch.from_numpy(histogram) for histogram in recorder.first_histograms],
+        "tracker": {name: recorder.layers.in_order(values) for name, values in tracked.items()},
+        "windows": recorder.windows.state_dict(),
+        "rows": recorder.rows.state_dict(),
+        "gradient_signs": recorder.gradients.last.cpu().clone(),
+    }
+
+
+def restore(recorder: "Recorder", state: dict[str, Any]) -> None:
+    """Fill a recorder with `state`, made by `state_of`."""
+    recorder.limits = [tuple(pair) for pair in state["limits"]]
+    recorder.first_histograms = [histogram.cpu().numpy() for histogram in state["histograms"]]
+    tracked = {name: recorder.layers.as_in_memory(values) for name, values in state["tracker"].items()}
+    recorder.tracker.load_state_dict(tracked)
+    recorder.windows.load_state_dict(state["windows"])
+    recorder.rows.load_state_dict(state["rows"])
+    if "gradient_signs" in state:  # the first version that was used did not look at gradients
+        recorder.gradients.last.copy_(state["gradient_signs"])
+
+
+def check_state(recorder: "Recorder", state: dict[str, Any]) -> None:
+    """Raise ValueError where `state` comes from another version, other layers, settings or trajectories."""
+    for what, mine in identity(recorder).items():
+        if (theirs := state.get(what)) != mine:
+            raise ValueError(f"the state comes from a recorder of other {what}: {first_difference(theirs, mine)}")
+
+
+def identity(recorder: "Recorder") -> dict[str, Any]:
+    """Return what has to be the same in both recorders."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "momentum": settings.momentum,
-        "threshold": settings.threshold,
-        "every": settings.every,
-        "ranges_every": settings.ranges_every,
-        "seed": settings.seed,
-        "step_count": recorder.step_count,
-        "tick_count": recorder.tick_count,
-        "stopped": recorder.stopped,
-        "versions": {
-            "oscillab": oscillab.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        "layers": [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "bits": layer.bits,
-                "low": low,
-                "high": high,
-                "step_count": layer.step_count,
-                "has_range": i in layers.ranged,
-                "has_gradient": [(side, i) in recorder.gradients.trained for side in (0, 1)],
-            }
-            for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True))
-        ],
+        "version": STATE_VERSION,
+        "settings": dict(recorder.settings),
+        "layers": {layer.name: list(layer.shape) for layer in recorder.layers.layers},
+        "trajectories": dict(enumerate(recorder.sample.index.tolist())),
     }
+
+
+def first_difference(theirs: Any, mine: Any) -> str:
+    """Return the first entry that differs between two dicts or values, in words."""
+    if not (isinstance(theirs, dict) and isinstance(mine, dict)):
+        return f"{theirs} and {mine}"
+    key = next(key for key in [*theirs, *mine] if theirs.get(key) != mine.get(key))
+    return f"{key} is {theirs.get(key)} there and {mine.get(key)} here"
+
+
+class Writer:
+    """Keeps the file at `path` up to date with a recorder."""
+
+    def __init__(self, path: str | PathLike[str]):
+        self.path = Path(path)
+        self.restart()
+
+    def restart(self) -> None:
+        """Write the whole file at the next window, as after a resume."""
+        self._limit, self._chunk_count = 0, 0
+
+    def add(self, recorder: "Recorder", window: dict[str, np.ndarray]) -> None:
+        """Bring the file up to date at the end of a window, whose arrays are given.
+
+        A failure, of a full disk for instance, is logged and does not stop the training: the next window tries again.
+        """
+        try:
+            if self._limit and self.path.stat().st_size <= self._limit:
+                self._append(recorder, window)
+            else:
+                self._write(recorder)
+            self._since = recorder.rows.counts()
+        except OSError as error:
+            log.warning("the recording could not be written at step %d: %s", recorder.step_count, error)
+            self.restart()
+
+    def finish(self, recorder: "Recorder") -> None:
+        """Write the whole recording; raises OSError where that fails."""
+        snapshot(recorder).save(self.path)
+
+    def _write(self, recorder: "Recorder") -> None:
+        recording = snapshot(recorder)
+        recording.meta["unfinished"] = True
+        self._arrays, self._chunk_count = list(recording.arrays), 0
+        recording.save(self.path)
+        self._limit = GROWTH * self.path.stat().st_size
+
+    def _append(self, recorder: "Recorder", window: dict[str, np.ndarray]) -> None:
+        arrays, grown = chunk(recorder, self._since)
+        about = meta(recorder) | {"unfinished": True, "arrays": self._arrays}
+        self._chunk_count += 1
+        npz.append(self.path, self._chunk_count, about, arrays | window, grown=[*grown, *window])

@@ -21,9 +21,9 @@ from oscillab.recording.trajectories import (
 )
 
 __all__ = [
-    "LOW_BITS", "Oscillations", "autocorrelation", "chosen_layers", "compare", "count_oscillations", "cycle_lengths", "edge_distances", "entropy",
-    "flip_attribution", "flip_rate", "layers", "occupancy", "oscillating", "oscillating_share", "over_time", "periodicity", "positions",
-    "ranges", "state_summary", "trajectories", "weights",
+    "LOW_BITS", "Oscillations", "autocorrelation", "chosen_layers", "compare", "count_oscillations", "cycle_lengths",
+    "edge_distances", "entropy", "flip_attribution", "flip_rate", "layers", "occupancy", "oscillating",
+    "oscillating_share", "over_time", "periodicity", "positions", "ranges", "state_summary", "trajectories", "weights",
 ]  # fmt: skip
 LOW_BITS = 4  # the published tracker looks at layers of 4 bits and fewer
 LAST = 0.25  # the share of a recording at its end that says how it ended
@@ -205,7 +205,8 @@ def _rows_of_last(recording: Recording, last: float) -> slice:
 
 def oscillating(recording: Recording, layer: str) -> np.ndarray:
     """Return whether each weight of a layer oscillates: frequency above the recording's threshold."""
-    return recording["frequency"][recording.weights_of(layer)] > recording.meta["threshold"]
+    above: np.ndarray = np.greater(recording["frequency"][recording.weights_of(layer)], recording.meta["threshold"])
+    return above
 
 
 def _sign_change_rates(recording: Recording, name: str, side: int) -> np.ndarray:

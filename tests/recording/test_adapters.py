@@ -261,4 +261,4 @@ def test_states_beyond_eight_bits():
 def test_states_per_channel():
     """Oracle: by hand."""
     quantized = torch.tensor([[0.2, -0.4], [3.0, 1.5]])
-    assert states_of(quantized, torch.tensor([0.2, 1.5])).tolist() == [[1, -2], [2, 1]]
+    assert states_of(quantized, torch.tensor([[0.2], [1.5]])).tolist() == [[1, -2], [2, 1]]

@@ -16,7 +16,7 @@ IMPORTED = "from oscillab import record as call"
 def test_the_package_is_the_function(fakes):
     """Oracle: a recorder with the options that were given."""
     recorder = oscillab.record(fakes.Net([[0.0]]), fakes.Average(), every=3)
-    assert isinstance(recorder, Recorder) and recorder.settings.every == 3
+    assert isinstance(recorder, Recorder) and recorder.settings["every"] == 3
 
 
 @pytest.mark.parametrize("start", [AFTER, IMPORTED])

@@ -393,3 +393,21 @@ def test_used_out_of_order(fakes):
         pass
     with pytest.raises(ValueError, match="records once"), recorder:
         pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"momentum": 0}, "momentum must be above 0 and at most 1, got 0"),
+        ({"momentum": 2}, "momentum must be above 0 and at most 1, got 2"),
+        ({"threshold": -1}, "threshold must be 0 or more, got -1"),
+        ({"every": 0}, "every must be 1 or more, got 0"),
+        ({"ranges_every": -1}, "ranges_every must be 0 or more, got -1"),
+        ({"windows": 0}, "windows must be 1 or more, got 0"),
+        ({"ranks_every": -1}, "ranks_every must be 0 or more, got -1"),
+    ],
+)
+def test_settings_that_make_no_sense(fakes, options, message):
+    """Oracle: the error names what was given and what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        record(fakes.Net([[0.0]]), fakes.Average(), **options)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from oscillab.recording import archive
+from oscillab.recording import npz
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import flip_rate, layers, oscillating_share
 
@@ -77,7 +77,7 @@ def test_files_that_are_no_recording(recording, tmp_path):
     np.savez(path, step=np.arange(3))
     with pytest.raises(ValueError, match="run.npz: not a recording"):
         Recording.open(path)
-    archive.write(path, recording.meta | {"version": 2}, {})
+    npz.write(path, recording.meta | {"version": 2}, {})
     with pytest.raises(ValueError, match="run.npz: written by a newer oscillab .version 2, this one reads up to 1"):
         Recording.open(path)
 
@@ -90,7 +90,7 @@ def test_a_failed_save_leaves_the_former_file(recording, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(archive, "npy", full)
+    monkeypatch.setattr(npz, "npy", full)
     with pytest.raises(OSError, match="run.npz: No space left on device"):
         recording.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from oscillab.quant import QuantSpec, quantize
-from oscillab.recording import archive, recorder, writer
+from oscillab.recording import npz, recorder, snapshot
 from oscillab.recording.recorder import record
 from oscillab.recording.recording import Recording
 
@@ -110,7 +110,7 @@ def test_an_error_in_the_loop_leaves_all_steps(tmp_path):
 def test_the_file_stays_small(tmp_path, monkeypatch):
     """Oracle: never more than the allowed growth and one chunk, over many windows of which most are appended."""
     sizes, written = [], []
-    monkeypatch.setattr(writer, "GROWTH", 2)
+    monkeypatch.setattr(snapshot, "GROWTH", 2)
     save = Recording.save
     monkeypatch.setattr(Recording, "save", lambda self, path: written.append(1) or save(self, path))
     path = tmp_path / "run.npz"
@@ -121,13 +121,13 @@ def test_the_file_stays_small(tmp_path, monkeypatch):
 
 def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
     """Oracle: a line in the log names the step; the next window writes, and the end is whole."""
-    path, npy = tmp_path / "run.npz", archive.npy
+    path, npy = tmp_path / "run.npz", npz.npy
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     def disk(step):
-        monkeypatch.setattr(archive, "npy", full if 25 < step <= 2 * WINDOW + 5 else npy)
+        monkeypatch.setattr(npz, "npy", full if 25 < step <= 2 * WINDOW + 5 else npy)
 
     with caplog.at_level(logging.WARNING):
         recording = run(3 * WINDOW + 2, path=path, at_step=disk)

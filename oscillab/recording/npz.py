@@ -1,4 +1,4 @@
-"""How do named arrays get into one file, and what is left of it when the file was cut short?
+"""Write named arrays into one .npz file, and read what is left of it when it was cut short.
 
 The file is what `numpy.savez_compressed` writes (a zip of .npy members) with a `meta.json` in front, so that numpy
 alone opens it. A zip's table of contents stands at its end; without it the members are found one after the other.
@@ -12,7 +12,9 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,63 +24,64 @@ OLDEST = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same recording gives the sam
 DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError)
 
 
-def write(path, meta, arrays):
+def write(path: Path | str, meta: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Write `meta` (of what JSON holds) and `arrays` (name -> ndarray) to a new file at `path`."""
     with zipfile.ZipFile(path, "w") as archive:
-        add(archive, META, as_json(meta))
+        _add(archive, META, _as_json(meta))
         for name, array in arrays.items():
-            add(archive, f"{name}.npy", npy(array))
+            _add(archive, f"{name}.npy", npy(array))
 
 
-def append(path, number, meta, arrays, *, grown=()):
+def append(
+    path: Path | str, number: int, meta: Any, arrays: Mapping[str, np.ndarray], *, grown: Iterable[str] = ()
+) -> None:
     """Append chunk `number` (1, 2, ...) to a file that `write` made: arrays named in `grown` get more rows, others anew.
 
     `meta` takes the place of the one before.
     """
     with zipfile.ZipFile(path, "a") as archive:
         for name, array in arrays.items():
-            add(archive, f"{number}/{name}.npy", npy(array), level=1)
-        add(archive, f"{number}/{META}", as_json({"meta": meta, "members": list(arrays), "grown": list(grown)}))
+            _add(archive, f"{number}/{name}.npy", npy(array), level=1)
+        _add(archive, f"{number}/{META}", _as_json({"meta": meta, "members": list(arrays), "grown": list(grown)}))
 
 
-def add(archive, name, data, *, level=4):
-    """Nothing; adds a member of that name to an open zip."""
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, *, level: int = 4) -> None:
     info = zipfile.ZipInfo(name, OLDEST)
     info.compress_type = zipfile.ZIP_DEFLATED
     archive.writestr(info, data, compresslevel=level)
 
 
-def as_json(meta):
-    """A mapping as the bytes of a line of JSON."""
+def _as_json(meta: Any) -> bytes:
     return (json.dumps(meta) + "\n").encode()
 
 
-def npy(array):
-    """An array as the bytes of an .npy file."""
+def npy(array: np.ndarray) -> bytes:
+    """Return an array as the bytes of an .npy file."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 
-def read(path):
-    """(meta, arrays, whether the file is whole) of a file that `write` made; meta is None where it is lost.
+def read(path: Path | str) -> tuple[Any, dict[str, np.ndarray], bool]:
+    """Return (meta, arrays, whether the file is whole) of a file that `write` made; meta is None where it is lost.
 
     Chunks are put together, up to the first that is not whole. Only plain arrays come to life: nothing in the file is
     run. Raises OSError where the file cannot be read at all.
     """
     data = Path(path).read_bytes()
+    names: list[str] | None = None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members, names = readable(archive), archive.namelist()
+            members, names = _readable(archive), archive.namelist()
     except DAMAGED:
-        members, names = dict(scan(data)), None
-    contents = {name: content for name, member in members.items() if (content := parsed(name, member)) is not None}
-    meta, arrays, used = joined(contents)
+        members = dict(_scan(data))
+    contents = {name: content for name, member in members.items() if (content := _parsed(name, member)) is not None}
+    meta, arrays, used = _joined(contents)
     return meta, arrays, names is not None and len(names) == used
 
 
-def parsed(name, member):
-    """What a member holds: a mapping or an array; None where it is neither."""
+def _parsed(name: str, member: bytes) -> Any:
+    """Return what a member holds: a mapping or an array; None where it is neither."""
     try:
         if name.endswith(META):
             return json.loads(member)
@@ -87,8 +90,8 @@ def parsed(name, member):
         return None
 
 
-def joined(contents):
-    """(meta, arrays, members used) of a file's readable members, with all chunks that are whole put together."""
+def _joined(contents: Mapping[str, Any]) -> tuple[Any, dict[str, np.ndarray], int]:
+    """Return (meta, arrays, members used) of a file's readable members, with all chunks that are whole put together."""
     meta, number = contents.get(META), 1
     first = {name: content for name, content in contents.items() if "/" not in name and name != META}
     parts = {name.removesuffix(".npy"): [content] for name, content in first.items()}
@@ -103,8 +106,8 @@ def joined(contents):
     return meta, {name: np.concatenate(each) if len(each) > 1 else each[0] for name, each in parts.items()}, used
 
 
-def readable(archive):
-    """Name -> content of the members of an open zip whose check sums are right."""
+def _readable(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """Return name -> content of the members of an open zip whose check sums are right."""
     members = {}
     for name in archive.namelist():
         try:
@@ -114,8 +117,8 @@ def readable(archive):
     return members
 
 
-def scan(data):
-    """The (name, content) pairs that stand whole at the start of a zip without its table of contents."""
+def _scan(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of what stands whole at the start of a zip without its table of contents."""
     at = 0
     while at + LOCAL_HEADER.size <= len(data):
         magic, _, _, method, _, _, crc, packed, _, name_length, extra_length = LOCAL_HEADER.unpack_from(data, at)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oscillab.recording import archive
+from oscillab.recording import npz
 
 ARRAYS = {
     "first": np.arange(5000, dtype=np.int64),
@@ -17,13 +17,13 @@ META = {"format": "a test", "deep": {"list": [1, None, "ü"]}}
 @pytest.fixture
 def file(tmp_path):
     """A written file."""
-    archive.write(tmp_path / "file.npz", META, ARRAYS)
+    npz.write(tmp_path / "file.npz", META, ARRAYS)
     return tmp_path / "file.npz"
 
 
 def test_what_was_written_comes_back(file):
     """Oracle: the arrays themselves, with their types and shapes; numpy's own reader agrees."""
-    meta, arrays, whole = archive.read(file)
+    meta, arrays, whole = npz.read(file)
     assert meta == META and whole and list(arrays) == list(ARRAYS)
     with np.load(file) as loaded:
         for name, array in ARRAYS.items():
@@ -34,7 +34,7 @@ def test_what_was_written_comes_back(file):
 
 def test_the_same_arrays_give_the_same_bytes(file, tmp_path):
     """Oracle: bytes; no time of writing is in them."""
-    archive.write(tmp_path / "again.npz", META, ARRAYS)
+    npz.write(tmp_path / "again.npz", META, ARRAYS)
     assert file.read_bytes() == (tmp_path / "again.npz").read_bytes()
 
 
@@ -43,7 +43,7 @@ def test_every_cut_leaves_whole_arrays_only(file):
     data, most = file.read_bytes(), -1
     for end in range(0, len(data), 97):
         file.write_bytes(data[:end])
-        meta, arrays, whole = archive.read(file)
+        meta, arrays, whole = npz.read(file)
         assert not whole and meta in (None, META)
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, ARRAYS[name])
@@ -57,21 +57,21 @@ def test_a_flipped_byte_costs_one_array(file):
     data = bytearray(file.read_bytes())
     data[data.index(b"second.npy") + 200] ^= 0xFF
     file.write_bytes(data)
-    meta, arrays, whole = archive.read(file)
+    meta, arrays, whole = npz.read(file)
     assert meta == META and not whole and sorted(arrays) == ["empty", "first", "last"]
 
 
 @pytest.fixture
 def chunks(file):
     """The file with two chunks: `first` grows by 3 and 4 rows, `last` comes anew."""
-    archive.append(file, 1, META | {"at": 1}, {"first": np.arange(3), "last": np.array([False])}, grown=["first"])
-    archive.append(file, 2, META | {"at": 2}, {"first": np.arange(4), "last": np.array([True])}, grown=["first"])
+    npz.append(file, 1, META | {"at": 1}, {"first": np.arange(3), "last": np.array([False])}, grown=["first"])
+    npz.append(file, 2, META | {"at": 2}, {"first": np.arange(4), "last": np.array([True])}, grown=["first"])
     return file
 
 
 def test_chunks_are_put_together(chunks):
     """Oracle: numpy's concatenate, the last of what comes anew, and the first of what no chunk holds."""
-    meta, arrays, whole = archive.read(chunks)
+    meta, arrays, whole = npz.read(chunks)
     assert whole and meta == META | {"at": 2} and list(arrays) == list(ARRAYS)
     np.testing.assert_array_equal(arrays["first"], [*range(5000), *range(3), *range(4)])
     assert arrays["last"].tolist() == [True]
@@ -81,11 +81,11 @@ def test_chunks_are_put_together(chunks):
 def test_a_cut_chunk_does_not_count(chunks):
     """Oracle: an invariant over cuts of every length behind the first part: none, one or both chunks, never a part."""
     data = chunks.read_bytes()
-    archive.write(chunks, META, ARRAYS)
+    npz.write(chunks, META, ARRAYS)
     seen = set()
     for end in range(data.index(b"1/first.npy"), len(data), 13):
         chunks.write_bytes(data[:end])
-        meta, arrays, _ = archive.read(chunks)
+        meta, arrays, _ = npz.read(chunks)
         at = meta.get("at", 0)
         seen.add(at)
         assert len(arrays["first"]) == 5000 + [0, 3, 7][at]
@@ -96,7 +96,7 @@ def test_a_cut_chunk_does_not_count(chunks):
 def test_objects_do_not_come_to_life(tmp_path):
     """Oracle: numpy refuses pickled objects; the member counts as damaged."""
     np.savez(tmp_path / "evil.npz", first=np.arange(3), evil=np.array([{"a": 1}], dtype=object))
-    meta, arrays, whole = archive.read(tmp_path / "evil.npz")
+    meta, arrays, whole = npz.read(tmp_path / "evil.npz")
     assert meta is None and list(arrays) == ["first"] and not whole
 
 
@@ -104,4 +104,4 @@ def test_objects_do_not_come_to_life(tmp_path):
 def test_anything_else_holds_nothing(tmp_path, content):
     """Oracle: nothing is read, nothing is raised."""
     (tmp_path / "other").write_bytes(content)
-    assert archive.read(tmp_path / "other") == (None, {}, False)
+    assert npz.read(tmp_path / "other") == (None, {}, False)

@@ -1,12 +1,12 @@
-"""Is anything that follows the protocol recorded, and nothing else?"""
+"""Is anything that follows the protocol recorded, nothing else, and as long as it stays the same?"""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from oscillab.recording.layers import ModuleIdentity, WatchedLayers, find_layers
 from oscillab.recording.recorder import record
-from oscillab.recording.watched import WatchedLayers, find_layers
 
 
 class Foreign(nn.Module):
@@ -88,3 +88,31 @@ def test_positions_are_latent_weight_over_step_size(fakes):
     net = fakes.Net([[1, 2], [1, 2]], step_size=torch.tensor([0.5, 0.25]))
     net.stem.weight.data = torch.tensor([[0.5, 0.25], [0.5, 0.25]])
     assert find_layers(net)[0].position().tolist() == [1.0, 0.5, 2.0, 1.0]
+
+
+def test_blocks_above_a_layer_are_looked_at(fakes):
+    """Oracle: by hand: the block above the second layer is replaced by one that holds the same layer."""
+    net = fakes.Net([[0.0]])
+    places = ModuleIdentity(net, find_layers(net))
+    places.check()
+    net.block = nn.Sequential(nn.Identity(), net.block[1])
+    with pytest.raises(
+        ValueError, match="^layer 'block' was replaced during recording .Sequential became Sequential.$"
+    ):
+        places.check()
+
+
+def test_a_layer_that_is_gone(fakes):
+    """Oracle: by hand."""
+    net = fakes.Net([[0.0]])
+    places = ModuleIdentity(net, find_layers(net))
+    del net.stem
+    with pytest.raises(ValueError, match="^layer 'stem' was replaced during recording .FakeLayer became nothing.$"):
+        places.check()
+
+
+def test_a_model_that_is_itself_a_layer(fakes):
+    """Oracle: there is no place above it that could change."""
+    layer = fakes.Layer([[0.0]])
+    ModuleIdentity(layer, find_layers(layer)).check()
+    assert True
