@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from oscillab.quant import QuantConv2d
 from oscillab.quant.lsq import along_channels
-from oscillab.recording.tracker import Tracker, where_true
 from oscillab.recording.layers import WatchedLayers
+from oscillab.recording.tracker import Tracker, where_true
 from oscillab.train.remedies import Remedy, check_share, cosine_between
 
 FORGET_EVERY = 250  # updates between two clearings of the tracker's counts, which hold 255
