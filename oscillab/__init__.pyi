@@ -3,7 +3,7 @@
 from oscillab.yolo.zoo import build as build
 from oscillab.yolo.checkpoint import load as load
 from oscillab.yolo.checkpoint import save as save
-from oscillab.yolo.anchors import fit as fit_anchors
+from oscillab.yolo.anchors import fit_anchors as fit_anchors
 from oscillab.yolo.loss import DetectionLoss as DetectionLoss
 from oscillab.yolo.loss import build_loss as build_loss
 
@@ -25,7 +25,6 @@ from oscillab.data.evaluate import evaluate as evaluate
 
 # Training and correcting
 from oscillab.methods import method as method
-from oscillab.methods import register as register
 from oscillab.train.callbacks import MoveEma as MoveEma
 from oscillab.train.correction import correct as correct
 from oscillab.quant.fold import fold as fold

@@ -37,9 +37,9 @@ class Batch(NamedTuple):
 class Batches:
     """All batches of a data set, epoch by epoch.
 
-    `augment`: "recipe" (YOLOv5's), "flip", or what is called as augment(dataset, index, size, generator, pool=indices)
-    and gives a Sample of (size, size); without it images are letterboxed. A `fresh` data set gives new images in every epoch. `pinned`: images lie in
-    memory that a GPU copies from while it computes; by default where there is a GPU.
+    `augment`: "recipe" (YOLOv5's), "flip", or what is called as augment(dataset, index, size, generator, pool=indices) and
+    gives a Sample of (size, size); without it images are letterboxed. A `fresh` data set gives new images in every epoch.
+    `pinned`: images lie in memory that a GPU copies from while it computes; by default where there is a GPU.
     """
 
     def __init__(

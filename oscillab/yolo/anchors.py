@@ -2,7 +2,7 @@
 
 On sizes of boxes alone: an anchor can answer for an object where neither side is more than
 `threshold` times the other's (`loss.match`). Where the given anchors reach nearly all objects (`recall` above
-`ENOUGH`), better keep them: weights trained before know them. Otherwise `fit` finds others, by k-means and then by
+`ENOUGH`), better keep them: weights trained before know them. Otherwise `fit_anchors` finds others, by k-means and then by
 chance mutations.
 """
 
@@ -46,7 +46,7 @@ def auto_anchor(model: Detector, dataset: Any, size: int, *, choice: str = "keep
     if choice == "keep":
         logger.warning("%s; --anchors auto fits others to this data", few)
         return recall
-    others = fit(sizes, seed=seed)
+    others = fit_anchors(sizes, seed=seed)
     better = suitability(sizes, others).recall
     if better <= recall:
         logger.warning("%s; kept, as those fitted to this data reach no more (%.1f %%)", few, 100 * better)
@@ -79,7 +79,7 @@ def suitability(sizes: Any, anchors: Any, *, threshold: float = 4.0) -> Suitabil
     return Suitability(float(near.any(1).mean()), fitness_of(best, threshold), float(near.sum(1).mean()))
 
 
-def fit(
+def fit_anchors(
     sizes: Any,
     *,
     levels: int = 3,

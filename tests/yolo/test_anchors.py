@@ -13,7 +13,7 @@ from oscillab.__main__ import main
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.yolo import zoo
-from oscillab.yolo.anchors import ENOUGH, auto_anchor, box_sizes, cluster, evolve, fit, likenesses, suitability
+from oscillab.yolo.anchors import ENOUGH, auto_anchor, box_sizes, cluster, evolve, fit_anchors, likenesses, suitability
 from oscillab.yolo.loss import DetectionLoss, build_loss, match
 
 
@@ -46,7 +46,7 @@ def test_the_official_anchors_suit_the_data_that_they_were_made_for(shared):
     assert len(sizes) == sum(not entry["iscrowd"] for entry in truth["annotations"])
     found = suitability(sizes, zoo.build("yolov5n", 1).anchors.numpy())
     assert found.recall > 0.99 > ENOUGH
-    own = suitability(sizes, fit(sizes))
+    own = suitability(sizes, fit_anchors(sizes))
     assert own.fitness > found.fitness and own.recall > 0.99
     assert suitability(sizes / 4, zoo.build("yolov5n", 1).anchors.numpy()).recall < ENOUGH  # at 160 pixels
 
@@ -65,13 +65,13 @@ def test_clusters_far_apart_are_found():
     centres = np.array([(w, h) for w in (20, 90, 200) for h in (30, 110, 230)], np.float64)
     sizes = (centres[:, None] * generator.uniform(0.97, 1.03, (9, 60, 2))).reshape(-1, 2)
     for seed in range(3):
-        found = fit(sizes, seed=seed, generations=200)
+        found = fit_anchors(sizes, seed=seed, generations=200)
         assert found.shape == (3, 3, 2) and found.dtype == np.float32
         assert (np.diff(found.reshape(9, 2).prod(1)) > 0).all()
         expected = centres[centres.prod(1).argsort()]
         assert np.abs(found.reshape(9, 2) / expected - 1).max() < 0.04
         assert np.array_equal(found.astype(np.float16).astype(np.float32), found)
-    assert np.array_equal(fit(sizes, seed=2, generations=200), found)
+    assert np.array_equal(fit_anchors(sizes, seed=2, generations=200), found)
 
 
 def test_mutations_never_lower_the_fitness_and_mostly_raise_it():
@@ -97,7 +97,7 @@ def test_mutations_never_lower_the_fitness_and_mostly_raise_it():
 def test_sizes_that_no_anchor_can_suit_are_refused(sizes, message):
     """Oracle: the one-line message says what is needed."""
     with pytest.raises(ValueError, match=message):
-        fit(sizes)
+        fit_anchors(sizes)
 
 
 class Boxes:
