@@ -28,7 +28,7 @@ from oscillab.methods import method as method
 from oscillab.train.callbacks import MoveEma as MoveEma
 from oscillab.train.correction import correct as correct
 from oscillab.quant.fold import fold as fold
-from oscillab.quant.fold import insert as insert_corrections
+from oscillab.quant.fold import insert_corrections as insert_corrections
 from oscillab.train.ema import Ema as Ema
 from oscillab.train.config import TrainSpec as TrainSpec
 from oscillab.train.trainer import Trainer as Trainer

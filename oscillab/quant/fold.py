@@ -34,7 +34,7 @@ class CorrectedConv2d(nn.Module):
         return h * self.correction_scale.view(1, -1, 1, 1) + self.correction_shift.view(1, -1, 1, 1)
 
 
-def insert(
+def insert_corrections(
     model: nn.Module, *, parts: Collection[str] = PARTS, granularity: str = "per_channel", layers: str = "all"
 ) -> nn.Module:
     """Put QC in place at every convolution of `model`, the only parameters that still train, and return the model.
@@ -62,13 +62,13 @@ def insert(
 
 
 def corrections(model: nn.Module) -> dict[str, CorrectedConv2d]:
-    """Return the corrected convolutions of `model` by name; there are none before `insert` and after `fold`."""
+    """Return the corrected convolutions of `model` by name; there are none before `insert_corrections` and after `fold`."""
     return {name: module for name, module in model.named_modules() if isinstance(module, CorrectedConv2d)}
 
 
 @torch.no_grad()
 def fold(model: nn.Module) -> nn.Module:
-    """Fold every correction away exactly, in place, and return the model with the modules that it had before `insert`.
+    """Fold every correction away exactly, in place, and return the model with the modules that it had before `insert_corrections`.
 
     Before a BN with weight g, bias b and fixed statistics: g' = g * gamma, b' = b + g * (beta + (gamma - 1) * mean) / std.
     Without a BN (the detection convolutions): into the step size, which becomes per-channel, and into the bias.

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from oscillab.quant.fold import PARTS, CorrectedConv2d, insert
+from oscillab.quant.fold import PARTS, CorrectedConv2d, insert_corrections
 from oscillab.train.callbacks import MoveEma
 from oscillab.train.config import TrainSpec
 from oscillab.train.ddp import World
@@ -73,7 +73,7 @@ def correct(
         FirstShare(batches, choices.qc_share),
     )
     with training_only(model, ()):
-        insert(model, parts=tuple(parts), granularity=granularity, layers=choices.qc_layers)
+        insert_corrections(model, parts=tuple(parts), granularity=granularity, layers=choices.qc_layers)
         try:
             norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
             for norm in norms if choices.qc_bn_affine else ():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from oscillab.io import atomic_write
 from oscillab.quant import QuantSpec, integer_state, is_quantized, quant_layers, quantize
-from oscillab.quant.fold import corrections, insert
+from oscillab.quant.fold import corrections, insert_corrections
 
 from . import pt_file, zoo
 from .fuse import fuse
@@ -101,7 +101,7 @@ def load(path: Path | str) -> Detector:
         model.size = found.size
         if found.quant is not None:
             quantize(model, QuantSpec.from_dict(found.quant), None)
-            model = insert(model) if found.corrected else model
+            model = insert_corrections(model) if found.corrected else model
         elif found.fused:
             logger.warning("%s: its BatchNorms are folded away: good to evaluate and to export, not to train", path)
             model = fuse(model)

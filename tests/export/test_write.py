@@ -14,7 +14,7 @@ from oscillab.export.reading import integer_states
 from oscillab.export.write import export_float, export_onnx
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
-from oscillab.quant.fold import fold, insert
+from oscillab.quant.fold import fold, insert_corrections
 from oscillab.yolo import checkpoint, zoo
 
 
@@ -99,7 +99,7 @@ def test_the_model_stays_as_it_is(trained, tmp_path):
 
 def test_unfolded_qc_is_folded_and_said(trained, images, tmp_path, outputs_of, caplog):
     """Oracle: the file of the network that was folded before, bit for bit; the sentence names how many layers there were."""
-    model = insert(copy.deepcopy(trained(4).recorded))
+    model = insert_corrections(copy.deepcopy(trained(4).recorded))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if "correction" in name:

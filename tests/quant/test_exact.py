@@ -11,7 +11,7 @@ from oscillab.export.agreement import probe, raw_of, raw_outputs
 from oscillab.export.write import export_onnx
 from oscillab.quant import QuantConv2d, QuantSpec
 from oscillab.quant.exact import ExactConv2d, ExactSiLU, exact, has_exact_form
-from oscillab.quant.fold import fold, insert
+from oscillab.quant.fold import fold, insert_corrections
 
 
 def layer(*, channels=3, positive=False, **spec):
@@ -120,7 +120,7 @@ def test_the_other_form_does_not(trained, images, tmp_path):
 
 def test_the_model_stays_as_it_is_and_qc_is_folded_in_the_copy(trained, images):
     """Oracle: the state_dict as before; the exact form of the network that was folded before, bit for bit."""
-    model = insert(copy.deepcopy(trained(4).recorded))
+    model = insert_corrections(copy.deepcopy(trained(4).recorded))
     for number, (name, parameter) in enumerate(model.named_parameters()):
         if "correction" in name:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
@@ -132,7 +132,7 @@ def test_the_model_stays_as_it_is_and_qc_is_folded_in_the_copy(trained, images):
 
 def test_qc_that_cannot_be_folded_stays(trained, images):
     """Oracle: the network as it is, whose head has a negative factor and no BatchNorm to take it, but for states at an edge."""
-    model = insert(copy.deepcopy(trained(4).recorded))
+    model = insert_corrections(copy.deepcopy(trained(4).recorded))
     model.head.m[0].correction_scale.data.fill_(-0.5)
     with torch.no_grad():
         apart = [(a - b).abs() > 1e-3 for a, b in zip(raw(exact(model), images), raw(model, images), strict=True)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oscillab.quant import step_sizes
-from oscillab.quant.fold import CorrectedConv2d, corrections, fold, insert
+from oscillab.quant.fold import CorrectedConv2d, corrections, fold, insert_corrections
 from oscillab.train.config import TrainSpec
 from oscillab.train.correction import Choices, correct
 
@@ -32,7 +32,7 @@ def test_is_the_identity_at_its_start(quantized):
     """Oracle: gamma = 1 and beta = 0 change no bit of the output."""
     with torch.no_grad():
         before = quantized(IMAGES)
-        assert torch.equal(insert(quantized)(IMAGES), before)
+        assert torch.equal(insert_corrections(quantized)(IMAGES), before)
     assert len(corrections(quantized)) == 60  # the three detection convolutions among them
 
 
@@ -48,7 +48,7 @@ def test_folding_changes_the_function_by_nothing(request, kind, granularity):
     for module in model.modules():
         if hasattr(module, "input_quantizer"):
             module.input_quantizer.enabled = False
-    shake(insert(model, granularity=granularity))
+    shake(insert_corrections(model, granularity=granularity))
     with torch.no_grad():
         before = model(IMAGES.double())
         after = fold(model)(IMAGES.double())
@@ -69,7 +69,7 @@ def test_folding_a_trained_correction_changes_outputs_by_less_than_1e_5(quantize
 def test_folded_integer_states_are_those_before(quantized):
     """Oracle: the integer states before folding; the detection convolutions' per-channel step sizes move none of them."""
     before = {name: m.integer_state().clone() for name, m in quantized.named_modules() if hasattr(m, "integer_state")}
-    fold(shake(insert(quantized)))
+    fold(shake(insert_corrections(quantized)))
     after = {name: m.integer_state() for name, m in quantized.named_modules() if hasattr(m, "integer_state")}
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -79,7 +79,7 @@ def test_folded_model_has_the_modules_of_the_model_before(quantized):
     """Oracle: names and types of all modules, and the keys of the state_dict, before insertion."""
     before = [(name, type(module)) for name, module in quantized.named_modules()]
     keys = list(quantized.state_dict())
-    fold(insert(quantized))
+    fold(insert_corrections(quantized))
     assert [(name, type(module)) for name, module in quantized.named_modules()] == before
     assert list(quantized.state_dict()) == keys
 
@@ -116,7 +116,7 @@ def test_one_part_alone(quantized, batches, parts):
 def test_a_shift_alone_leaves_every_step_size_as_it_was(quantized):
     """Oracle: names, shapes and values of all step sizes before; a shift has nothing to do with them."""
     before = {name: step_size.clone() for name, step_size in step_sizes(quantized).items()}
-    insert(quantized, parts=("shift",))
+    insert_corrections(quantized, parts=("shift",))
     for corrected in corrections(quantized).values():
         corrected.correction_shift.data.fill_(0.1)
     after = step_sizes(fold(quantized))
@@ -125,7 +125,7 @@ def test_a_shift_alone_leaves_every_step_size_as_it_was(quantized):
 
 def test_survives_deepcopy_and_state_dict(quantized):
     """Oracle: save then load is the same."""
-    shake(insert(quantized))
+    shake(insert_corrections(quantized))
     other = copy.deepcopy(quantized)
     with torch.no_grad():
         for corrected in corrections(other).values():
@@ -138,12 +138,12 @@ def test_survives_deepcopy_and_state_dict(quantized):
 def test_bad_input(quantized):
     """Oracle: the sentences a user reads, and nothing changed by a fold that is refused."""
     with pytest.raises(ValueError, match="parts must be among scale, shift, got offset"):
-        insert(quantized, parts=("offset",))
+        insert_corrections(quantized, parts=("offset",))
     with pytest.raises(ValueError, match="granularity must be one of per_channel, per_tensor, got per_row"):
-        insert(quantized, granularity="per_row")
-    insert(quantized)
+        insert_corrections(quantized, granularity="per_row")
+    insert_corrections(quantized)
     with pytest.raises(ValueError, match="fold them before"):
-        insert(quantized)
+        insert_corrections(quantized)
     detect = corrections(quantized)["model.24.m.0"]
     assert isinstance(detect, CorrectedConv2d)
     detect.correction_scale.data[0] = -1.0

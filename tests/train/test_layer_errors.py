@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from oscillab.quant.fold import corrections, fold, insert
+from oscillab.quant.fold import corrections, fold, insert_corrections
 from oscillab.train.layer_errors import layer_errors, output_errors
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
@@ -62,7 +62,7 @@ def test_before_and_after_folding(tiny):
         if hasattr(module, "input_quantizer"):
             module.input_quantizer.enabled = False  # else a last-digit difference becomes a bin further on
     plain = copy.deepcopy(model)
-    insert(model)
+    insert_corrections(model)
     with torch.no_grad():
         for corrected in corrections(model).values():
             corrected.correction_shift.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(3))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from oscillab.data.batches import to_pixels
 from oscillab.quant import eval_mode, quantizers_off
-from oscillab.quant.fold import PARTS, corrections, fold, insert
+from oscillab.quant.fold import PARTS, corrections, fold, insert_corrections
 from oscillab.quant.hooks import Hooks
 from oscillab.train.config import TrainSpec
 from oscillab.train.correction import AS_PAPER, PAPER_SPEC, Choices, correct, training_only
@@ -96,7 +96,7 @@ def correct_bias(model: nn.Module, images: Iterable[Tensor], *, float_model: nn.
     expected = channel_means(model if float_model is None else float_model, batch)
 
     with training_only(model, ()), eval_mode(model):
-        insert(model, parts=("shift",))
+        insert_corrections(model, parts=("shift",))
         names = {module: name for name, module in corrections(model).items()}
 
         def subtract(corrected: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
