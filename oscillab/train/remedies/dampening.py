@@ -12,14 +12,8 @@ from torch import Tensor, nn
 
 from oscillab.quant import QuantConv2d
 from oscillab.quant.lsq import along_channels, integer_state
-<<<<<<< HEAD:oscillab/train/remedies/dampening.py
 from oscillab.recording.tracker import in_storage_order
 from oscillab.train.remedies import Remedy, check_share, cosine_between
-=======
-from oscillab.recording.tracker import in_storage_order
-from oscillab.train.remedy import Remedy
-from oscillab.train.schedule import check_share, cosine_between
->>>>>>> 956dee3 (Merge the recorder's twenty-two files into twelve ideas):oscillab/train/dampen.py
 
 REDUCTIONS = ("sum", "kernel_mean")
 
@@ -50,13 +44,8 @@ class Dampening(Remedy):
         self.last_weight, self.begin, self.reduction = weight, check_share("begin", begin), reduction
         super().__init__(model, optimizer, total_steps)
 
-<<<<<<< HEAD:oscillab/train/remedies/dampening.py
     def weight(self) -> float:
         """Return lambda at this point of the run."""
-=======
-    def weight(self):
-        """Lambda at this point of the run."""
->>>>>>> 956dee3 (Merge the recorder's twenty-two files into twelve ideas):oscillab/train/dampen.py
         return cosine_between(0.0, self.last_weight, self.share, begin=self.begin)
 
     def penalty(self) -> Tensor:
