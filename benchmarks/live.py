@@ -29,8 +29,7 @@ from nbclient import NotebookClient
 import oscillab
 import oscillab.plot
 from oscillab.data.options import calibration_batches
-from oscillab.plot.pace import Pace
-from oscillab.plot.running import Live
+from oscillab.plot.live_widget import Live
 from oscillab.provenance import ROOT, SHIPPED, hardware
 
 
@@ -72,14 +71,27 @@ class Runs:
         return time.thread_time() - begin[0], time.perf_counter() - begin[1]
 
 
+class TimedLive(Live):
+    """A Live that counts the figures that it draws, and the processor seconds that they take."""
+
+    count, seconds = 0, 0.0
+
+    def draw(self, headline=""):
+        """Draw, and count it."""
+        begin = time.thread_time()
+        super().draw(headline)
+        self.count, self.seconds = self.count + 1, self.seconds + time.thread_time() - begin
+
+
 async def measured(runs, *, watched):
-    """Processor seconds of the first run, of the second, of all other threads; clock seconds; the widget's `Pace`."""
+    """Processor seconds of the first run, of the second, of all other threads; clock seconds; the widget or None."""
     first, second = runs.trainers
-    pace = Pace(clock=lambda: time.thread_time() - runs.taken[0].sum())  # the other run's turns do not count
+    live = None
     with oscillab.record(first.model, first.optimizer), oscillab.record(second.model, second.optimizer) as recorder:
         begin = time.process_time()
         if watched:
-            live = Live(recorder, pace=pace)
+            live = TimedLive(recorder)
+            live.clock = lambda: time.thread_time() - runs.taken[0].sum()  # the other run's turns do not count
             second.callbacks.append(live)
 
         def drive():
@@ -89,20 +101,20 @@ async def measured(runs, *, watched):
 
         inside, clock = await (live.run(drive) if watched else asyncio.to_thread(drive))
         others = time.process_time() - begin - inside
-    return *runs.taken.sum(1), others, clock, pace
+    return *runs.taken.sum(1), others, clock, live
 
 
 async def round_of(options, model, batches):
     """The numbers that `measure` prints of one round."""
     first, second, idle, clock, _ = await measured(Runs(options, model, batches), watched=False)
-    bare, watched, others, longer, pace = await measured(Runs(options, model, batches), watched=True)
+    bare, watched, others, longer, live = await measured(Runs(options, model, batches), watched=True)
     around = others - idle * longer / clock
     return {
         "nobody watching": second / first,
         "watched / not": (watched + around) / bare,
-        "the widget's own seconds / the run's": (pace.seconds + around) / bare,
+        "the widget's own seconds / the run's": (live.seconds + around) / bare,
         "seconds": bare,
-        "pictures": pace.count,
+        "figures": live.count,
     }
 
 
@@ -117,9 +129,9 @@ async def measure(options):
     model = oscillab.quantize(oscillab.load(SHIPPED), quant, list(calibration_batches(batches)))
     await warm_up(model)
     rounds = pd.DataFrame([await round_of(options, model, batches) for _ in range(options.rounds)])
-    seconds, pictures = rounds.pop("seconds").median(), rounds.pop("pictures").mean()
+    seconds, figures = rounds.pop("seconds").median(), rounds.pop("figures").mean()
     print(f"{options.steps} steps of batch {options.batch_size}, {options.rounds} rounds, {hardware()}")
-    print(f"a run takes {seconds:.1f} processor seconds, {pictures:.1f} pictures while it runs")
+    print(f"a run takes {seconds:.1f} processor seconds, {figures:.1f} figures while it runs")
     for name, ratios in rounds.items():
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
         print(f"{name:38s} {middle:.4f}  ({low:.4f} .. {high:.4f})")

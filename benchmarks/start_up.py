@@ -18,7 +18,7 @@ import tyro
 STATEMENTS = {
     "import torch": "import torch",
     "import oscillab": "import oscillab",
-    "oscillab, its plots and widgets": "import oscillab, oscillab.plot.plots, oscillab.plot.widgets",
+    "oscillab, its plots and widgets": "import oscillab, oscillab.plot.figures, oscillab.plot.widgets",
     "oscillab, kernel in its cache": "import oscillab; from oscillab.quant.kernel import loaded; loaded()",
     "oscillab, kernel compiled": "import oscillab; from oscillab.quant.kernel import loaded; loaded()",
 }

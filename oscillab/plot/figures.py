@@ -3,21 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from oscillab.extras import nearest
 from oscillab.recording.recording import Recording
 
-from .layer import draw_boundary_distance, draw_layer_map, draw_trajectories
+from .images import draw_detections
+from .layer import draw_boundary_distance, draw_layer_map, draw_states, draw_trajectories
 from .layer_view import draw_layer_view
-from .plots import draw_flips, draw_layers
-from .ranges import draw_ranges, draw_step_sizes
-from .rhythm import draw_autocorrelation
-from .sightings import draw_sightings
-from .states import draw_states
+from .network import draw_flips, draw_layers
+from .ranges import draw_autocorrelation, draw_ranges, draw_step_sizes
+from .style import InlineFigure
 from .toys import draw_frequencies, draw_one_weight, draw_three_weights
 
-FIGURES: dict[str, Callable[..., Figure]] = {
+FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "flips": draw_flips,
     "layers": draw_layers,
     "latent weights": draw_boundary_distance,
@@ -31,12 +28,12 @@ FIGURES: dict[str, Callable[..., Figure]] = {
     "one weight": draw_one_weight,
     "three weights": draw_three_weights,
     "frequencies": draw_frequencies,
-    "detections": draw_sightings,
+    "detections": draw_detections,
 }
 ONE_RECORDING = ("latent weights", "inputs", "rhythm", "layer map")
 
 
-def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> Figure:
+def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> InlineFigure:
     """Return a figure of recordings by its name; nothing is shown and no global state is touched.
 
     `what`: a Recording, or method -> Recording ("lsq" of the live network, "ema" of its average); `layer` is a name of
@@ -56,7 +53,7 @@ def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> Figure:
     | layer view | layer, [weight=None, step=None] | five panels of one layer; `what`: name -> (method, Recording) |
     | one weight, three weights | [last] | `what`: what `oscillab.toy` returned |
     | frequencies | expected, measured | `what`: targets (n,); `measured`: learning rate -> frequencies (n,) |
-    | detections | picture, image, [methods, chosen] | `what`: RecordedDetections; `image`: uint8 (H, W, 3) |
+    | detections | number, image, [methods, chosen] | `what`: RecordedDetections; `image`: uint8 (H, W, 3) |
 
     Raises ValueError for an unknown figure or layer, and where the recording lacks what the figure shows.
     """

@@ -1,102 +1,106 @@
-"""What is known of one weight and of its layer, at one step of a run?
+"""Draw what is known of one weight and of its layer at one step of a run, or of two runs side by side.
 
-Five panels: the layer's map of flips with the sampled weights, the course of the picked one between its bin edges, the
+Five panels: the layer's map of flips with the sampled weights, the trajectory of the picked one between its bin edges, the
 histogram of latent weights, the step size and the range of the inputs over time. A line marks the step.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 
+from oscillab.methods import METHODS, Method, method
 from oscillab.recording import tables
+from oscillab.recording.recording import Recording
 
-from .layer import add_positions, add_trajectory
-from .plots import same_layers
+from .layer import add_positions, add_trajectory, flip_map
+from .network import same_layers
 from .ranges import add_range, observed
-from .style import ABOVE, MAP, METHODS, QUIET, method_style, new_mosaic, set_headline, set_labels
+from .style import ABOVE, MAP, QUIET, InlineFigure, new_mosaic, set_headline, set_labels
 
 AROUND = 75  # steps before and after the marked one that a trajectory shows
-PANELS = ("map", "course", "positions", "sizes", "range")
-SMALL = {"frameon": False, "fontsize": 7.5, "handlelength": 1.3, "columnspacing": 1.0} | ABOVE  # a legend
+PANELS = ("map", "trajectory", "positions", "sizes", "range")
+LEGEND = {"frameon": False, "fontsize": 7.5, "handlelength": 1.3, "columnspacing": 1.0} | ABOVE
 PICKED = METHODS["ema+qc"].color
+NamedRuns = Mapping[str, tuple[str, Recording]]
 
 
-def draw_layer_view(runs, layer, *, weight=None, step=None):
-    """A figure of one layer in one run, or in two side by side.
+def draw_layer_view(runs: NamedRuns, layer: str, *, weight: int | None = None, step: int | None = None) -> InlineFigure:
+    """Return a figure of one layer in one run, or in two side by side.
 
     `runs`: name -> (method, Recording). `weight`: flat index of a sampled weight, None for the one that flips most.
-    `step`: None is the last one. Raises ValueError for an unknown layer, a weight without a recorded course, a layer
+    `step`: None is the last one. Raises ValueError for an unknown layer, a weight without a recorded trajectory, a layer
     whose latent weights were not recorded, or two recordings of unlike layers.
     """
     same_layers({name: recording for name, (_, recording) in runs.items()})
-    recordings = [recording for _, recording in runs.values()]
-    weight = sampled_weights(recordings[0], layer)[0] if weight is None else weight
-    step = int(recordings[0].steps[-1]) if step is None else step
-    figure, panels = paper(len(runs))
-    for column, (name, (method, recording)) in enumerate(runs.items()):
-        own = {panel: panels[f"{panel}{column}"] for panel in PANELS}
-        add_all(own, recording, method_style(method), layer, weight, min(step, int(recording.steps[-1])))
-        own["map"].set_title(
-            f"{name}, {method_style(method).label}" if len(runs) > 1 else method_style(method).label,
-            loc="left",
-            fontsize=10,
-        )
-    return set_headline(figure, f"{layer}, weight {weight}, step {step}: {course_sentence(runs, layer, weight)}")
+    first = next(iter(runs.values()))[1]
+    weight = sampled_weights(first, layer)[0] if weight is None else weight
+    step = int(first.steps[-1]) if step is None else step
+    figure, panels = _new_view(len(runs))
+    for column, (name, (kind, recording)) in enumerate(runs.items()):
+        own, style = {panel: panels[f"{panel}{column}"] for panel in PANELS}, method(kind)
+        _fill(own, recording, style, layer, weight, min(step, int(recording.steps[-1])))
+        own["map"].set_title(f"{name}, {style.label}" if len(runs) > 1 else style.label, loc="left", fontsize=10)
+    return set_headline(figure, f"{layer}, weight {weight}, step {step}: {weight_sentence(runs, layer, weight)}")
 
 
-def paper(count):
-    """A figure and its axes by name: one run in two rows, two runs in two columns."""
+def _new_view(count: int) -> tuple[InlineFigure, dict[str, Axes]]:
     if count == 1:
-        return new_mosaic(9.6, 5.2, [["map0", "course0", "course0"], ["positions0", "sizes0", "range0"]])
+        return new_mosaic(9.6, 5.2, [["map0", "trajectory0", "trajectory0"], ["positions0", "sizes0", "range0"]])
     return new_mosaic(9.6, 8.6, [[f"{panel}{column}" for column in range(count)] for panel in PANELS])
 
 
-def add_all(panels, recording, style, layer, weight, step):
-    """Fill the five panels of one recording."""
+def _fill(panels: dict[str, Axes], recording: Recording, style: Method, layer: str, weight: int, step: int) -> None:
     add_map(panels["map"], recording, layer, weight)
-    add_course(panels["course"], recording, style, layer, weight, step)
+    _add_trajectory_around(panels["trajectory"], recording, style, layer, weight, step)
     if not recording["position_count"].any():
         raise ValueError(f"the latent weights of layer '{layer}' were not recorded")
     add_positions(panels["positions"], recording, layer, style)
     set_labels(panels["positions"], x="latent weight / step size (dotted: bin edges)", y="density")
-    panels["positions"].legend(**SMALL)
-    sizes = panels["sizes"]
-    sizes.plot(recording.steps, recording["step_size"][:, recording.index(layer)], **style.line(label=None))
-    set_labels(sizes, x="optimizer step", y="step size s")
-    for name in ("course", "sizes"):
+    panels["positions"].legend(**LEGEND)
+    sizes = recording["step_size"][:, recording.index(layer)]
+    panels["sizes"].plot(recording.steps, sizes, **style.line(label=None))
+    set_labels(panels["sizes"], x="optimizer step", y="step size s")
+    for name in ("trajectory", "sizes"):
         panels[name].axvline(step, color=PICKED, linewidth=1.0)
-    add_inputs(panels["range"], recording, layer, step)
+    _add_inputs(panels["range"], recording, layer, step)
 
 
-def add_inputs(axes, recording, layer, step):
-    """The same axes with the range of the layer's inputs over time, or a word where none was observed."""
+def _add_inputs(axes: Axes, recording: Recording, layer: str, step: int) -> None:
     table = observed(recording, layer)
     if table.empty:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no inputs were observed:\nno training forward came by", ha="center", color=QUIET)
-        return axes
+        return
     add_range(axes, table)
-    axes.legend(**SMALL)
+    axes.legend(**LEGEND)
     axes.axvline(step, color=PICKED, linewidth=1.0)
-    return set_labels(axes, x="optimizer step", y="input")
+    set_labels(axes, x="optimizer step", y="input")
 
 
-def add_map(axes, recording, layer, weight):
-    """The same axes with how often the weights flip (a cell may hold several), the sampled ones ringed, the picked red."""
-    channels = recording.layers[recording.index(layer)]["shape"][0]
-    flips = tables.weights(recording, layer)["flip_count"].to_numpy().reshape(channels, -1)
+def add_map(axes: Axes, recording: Recording, layer: str, weight: int) -> Axes:
+    """Add how often the weights flip (a cell may hold several), the sampled ones ringed, the picked one in red."""
+    rates = flip_map(recording, layer)
     axes.grid(False)
-    rate = 100 * flips / max(1, recording.meta["tick_count"])
-    place = {"extent": (-0.5, rate.shape[1] - 0.5, rate.shape[0] - 0.5, -0.5), "aspect": "auto"}
-    image = axes.imshow(coarse(rate), cmap=MAP, interpolation="nearest", vmin=0, **place)
+    extent = (-0.5, rates.shape[1] - 0.5, rates.shape[0] - 0.5, -0.5)
+    image = axes.imshow(coarse(rates), cmap=MAP, interpolation="nearest", vmin=0, extent=extent, aspect="auto")
     axes.figure.colorbar(image, ax=axes, label="flips (% of steps)")
     for one in sampled_weights(recording, layer):
-        row, column = divmod(one, flips.shape[1])
-        look_of = {"markeredgecolor": PICKED if one == weight else "white", "markersize": 11 if one == weight else 6}
-        axes.plot(column, row, "o", markerfacecolor="none", markeredgewidth=1.6, clip_on=False, **look_of)
+        row, column = divmod(one, rates.shape[1])
+        color, size = (PICKED, 11) if one == weight else ("white", 6)
+        ring: dict[str, Any] = {
+            "markerfacecolor": "none",
+            "markeredgecolor": color,
+            "markeredgewidth": 1.6,
+            "markersize": size,
+        }
+        axes.plot(column, row, "o", clip_on=False, **ring)
     return set_labels(axes, x="input channel and kernel place", y="output channel")
 
 
-def coarse(values, most=48):
-    """A map (rows, columns) of at most `most` cells a side, each the mean of as many neighbours as that takes.
+def coarse(values: np.ndarray, most: int = 48) -> np.ndarray:
+    """Return a map (rows, columns) of at most `most` cells a side, each the mean of as many neighbours as that takes.
 
     >>> coarse(np.array([[1.0, 3.0, 5.0]]), most=2)
     array([[2., 5.]])
@@ -108,43 +112,42 @@ def coarse(values, most=48):
     return values
 
 
-def sampled_weights(recording, layer):
-    """The flat indices of a layer's weights with a recorded course, those that flip most first.
+def sampled_weights(recording: Recording, layer: str) -> list[int]:
+    """Return the flat indices of a layer's weights with a recorded trajectory, those that flip most first.
 
     Raises ValueError where there is none.
     """
     where, index = recording.weights_of(layer), recording.arrays.get("sample_index", np.zeros(0, int))
     picked = index[(index >= where.start) & (index < where.stop)]
     if not len(picked):
-        raise ValueError(f"no weight of layer '{layer}' has a recorded course; record with trajectories=8 or more")
+        raise ValueError(f"no weight of layer '{layer}' has a recorded trajectory; record with trajectories=8 or more")
     order = np.argsort(-recording["flip_count"][picked].astype(int), kind="stable")
     return [int(one) for one in picked[order] - where.start]
 
 
-def add_course(axes, recording, style, layer, weight, step):
-    """The same axes with the course of a weight around a step: its position, its state, the bin edges."""
-    course = tables.trajectories(recording, layer)
-    course = course[(course["weight"] == weight) & course["step"].between(step - AROUND, step + AROUND)]
-    if course.empty:
+def _add_trajectory_around(axes: Axes, recording: Recording, style: Method, layer: str, weight: int, step: int) -> None:
+    table = tables.trajectories(recording, layer)
+    table = table[(table["weight"] == weight) & table["step"].between(step - AROUND, step + AROUND)]
+    if table.empty:
         raise ValueError(
-            f"weight {weight} of layer '{layer}' has no recorded course; those that have are ringed in the map"
+            f"weight {weight} of layer '{layer}' has no recorded trajectory; those that have are ringed in the map"
         )
-    add_trajectory(axes, course, style.color)
-    return set_labels(axes, x="optimizer step", y="w / s")
+    add_trajectory(axes, table, style.color)
+    set_labels(axes, x="optimizer step", y="w / s")
 
 
-def course_sentence(runs, layer, weight):
-    """How often the weight flips in each run, in words."""
+def weight_sentence(runs: NamedRuns, layer: str, weight: int) -> str:
+    """Return how often the weight flips in each run, in words."""
     parts = []
-    for name, (method, recording) in runs.items():
-        flips = int(recording["flip_count"][recording.weights_of(layer)][weight])
-        whose = f"{name} ({method_style(method).label})" if len(runs) > 1 else method_style(method).label
+    for name, (kind, recording) in runs.items():
+        flips, label = int(recording["flip_count"][recording.weights_of(layer)][weight]), method(kind).label
+        whose = f"{name} ({label})" if len(runs) > 1 else label
         parts.append(f"{flips} flips in {recording.meta['tick_count']} steps with {whose}")
     return ", ".join(parts)
 
 
-def flip_rates_at(recording, step, *, width=50):
-    """Each layer's flips per weight and step over the `width` steps up to `step` (the first ones where it is early)."""
+def flip_rates_at(recording: Recording, step: int, *, width: int = 50) -> dict[str, float]:
+    """Return each layer's flips per weight and step over the `width` steps up to `step` (the first ones where it is early)."""
     last = int(np.searchsorted(recording.steps, step, side="right"))
     rows = slice(max(1, last - width), max(2, last))
     passed = recording.steps[rows][-1] - recording.steps[rows.start - 1]

@@ -1,4 +1,9 @@
-"""How is a result printed in a terminal?"""
+"""Format results and tables as text for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
 
 SHARES = ("oscillating_share", "flip_rate", "clipped_share", "our_share", "paper_share")
 SCORES = ("map", "map50", "map75", "mask_map")
@@ -21,8 +26,8 @@ HEADINGS = {
 }
 
 
-def lines(mapping):
-    """Aligned "name  value" lines, one for each entry of `mapping`.
+def lines(mapping: Mapping[str, Any]) -> str:
+    """Return aligned "name  value" lines, one for each entry of `mapping`.
 
     >>> print(lines({"map": 0.27481, "images": 188}))
     map     0.2748
@@ -32,8 +37,8 @@ def lines(mapping):
     return "\n".join(f"{name:<{width}}  {plain(value)}" for name, value in mapping.items())
 
 
-def plain(value):
-    """A value in at most four digits where it is a float, and as it is otherwise.
+def plain(value: Any) -> str:
+    """Return a value in at most four digits where it is a float, and as it is otherwise.
 
     >>> plain(0.123456), plain(151.23), plain(7), plain(None), plain(float("nan"))
     ('0.1235', '151.2', '7', '-', '-')
@@ -43,8 +48,8 @@ def plain(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def width(bits, ends_bits):
-    """The bits of a network as the paper writes them: with a star where its first and last layers have no more.
+def width(bits: float, ends_bits: float) -> str:
+    """Return the bits of a network as the paper writes them: with a star where its first and last layers have no more.
 
     >>> width(4, 8), width(4, 4), width(32, 32)
     ('4', '4*', '32')
@@ -52,8 +57,8 @@ def width(bits, ends_bits):
     return f"{bits:g}{'*' if bits == ends_bits and bits < 8 else ''}"
 
 
-def cell(name, value):
-    """A table's cell as text: mAP with three decimals, shares in percent, seconds whole, what is absent as "-".
+def cell(name: str, value: Any) -> str:
+    """Return a table's cell as text: mAP with three decimals, shares in percent, seconds whole, what is absent as "-".
 
     >>> cell("map", 0.4471), cell("oscillating_share", 0.4131), cell("flip_rate", 0.00042), cell("bits", 4.0)
     ('0.447', '41.3 %', '0.042 %', '4')
@@ -73,8 +78,8 @@ def cell(name, value):
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def table_text(table):
-    """A data frame as a neat text table: words to the left, numbers to the right, a line below the headings."""
+def table_text(table: pd.DataFrame) -> str:
+    """Return a data frame as a neat text table: words to the left, numbers to the right, a line below the headings."""
     if table.empty:
         return "(no rows)"
     columns = []

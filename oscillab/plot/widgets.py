@@ -1,49 +1,88 @@
-"""What if I turn this knob?
+"""Show figures in widgets: a box that keeps its image where no kernel runs, and explorers of a toy and of a layer.
 
-An `Explorer` is named controls above one picture. A change of a control draws the figure anew and puts its PNG into the
-same image: no output area is cleared, so nothing flickers, and the notebook keeps the picture where no kernel runs.
+A change of a control draws the figure anew and puts its PNG into the same image: no output area is cleared, so nothing
+flickers.
 """
 
-import ipywidgets
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Any
 
-from . import plots
-from .picture_box import PictureBox
+import ipywidgets
+from PIL import Image
+
+from .figures import draw as draw_figure
+from .network import Runs, by_name
+from .style import InlineFigure, text_figure, with_256_colors
 from .toys import draw_one_weight
 
-PICTURES = {  # of a layer: what draws it from recordings by method
-    "latent weights": lambda recordings, layer: plots.draw_boundary_distance(next(iter(recordings.values())), layer),
-    "trajectories": plots.draw_trajectories,
-    "states": plots.draw_states,
-    "step size": plots.draw_step_sizes,
-    "inputs": lambda recordings, layer: plots.draw_ranges(next(iter(recordings.values())), layer),
-    "rhythm": lambda recordings, layer: plots.draw_autocorrelation(next(iter(recordings.values())), layer),
-}
+
+class ImageBox(ipywidgets.VBox):
+    """A box of widgets around one or more images, PNGs in `Image`s.
+
+    Beside the widget, a notebook stores what `png` returns as image/png, which pages without a kernel and exports show.
+    """
+
+    def __init__(self, count: int = 1):
+        layout = {"align_self": "flex-start", "max_width": "100%"}  # keeps its proportions in a narrow window
+        self.images = [ipywidgets.Image(format="png", layout=layout) for _ in range(count)]
+        self.image = self.images[0]
+        super().__init__()
+
+    def show(self, draw: Callable[[], InlineFigure], image: ipywidgets.Image | None = None) -> None:
+        """Show the figure that `draw()` returns in an image, the first by default, or the sentence of its ValueError."""
+        try:
+            figure = draw()
+        except ValueError as error:
+            figure = text_figure(str(error))
+        (image or self.image).value = figure.png()
+
+    def png(self) -> bytes:
+        """Return the bytes that stand for the widget where no kernel runs: its images, one above the other."""
+        return self.image.value if len(self.images) == 1 else stacked([one.value for one in self.images])
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
+        return bundle | {"text/plain": repr(self), "image/png": b64encode(self.png()).decode()}
 
 
-class Explorer(PictureBox):
-    """Controls by name above the picture that `draw(**values)` returns.
+def stacked(images: list[bytes]) -> bytes:
+    """Return one image (PNG bytes) of several, one above the other, at four fifths of their size."""
+    parts = [Image.open(BytesIO(one)) for one in images]
+    whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+    for number, part in enumerate(parts):
+        whole.paste(part, (0, sum(above.height for above in parts[:number])))
+    whole = whole.resize((whole.width * 4 // 5, whole.height * 4 // 5), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    with_256_colors(whole).save(file, "png", optimize=True)
+    return file.getvalue()
 
-    `draw` is pure: plain values in, `Figure` out. When it raises ValueError, the message takes the picture's place and
+
+class Explorer(ImageBox):
+    """Controls by name above the image of the figure that `draw(**values)` returns.
+
+    `draw` is pure: plain values in, `Figure` out. When it raises ValueError, the message takes the figure's place and
     the controls go on working.
     """
 
-    def __init__(self, draw, controls):
+    def __init__(self, draw: Callable[..., InlineFigure], controls: Mapping[str, ipywidgets.ValueWidget]):
         super().__init__()
         self.draw, self.controls = draw, dict(controls)
-        self.children = [ipywidgets.HBox(list(self.controls.values())), self.picture]
+        self.children = [ipywidgets.HBox(list(self.controls.values())), self.image]
         for control in self.controls.values():
             control.observe(self.redraw, "value")
         self.redraw()
 
-    def values(self):
-        """The present value of every control, by name."""
+    def values(self) -> dict[str, Any]:
+        """Return the present value of every control, by name."""
         return {name: control.value for name, control in self.controls.items()}
 
-    def redraw(self, change=None):
-        """Draw the present values into the picture."""
-        self.attempt(lambda: self.draw(**self.values()))
+    def redraw(self, change: Any = None) -> None:
+        """Draw the present values."""
+        self.show(lambda: self.draw(**self.values()))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.values().items())
         return f"{type(self).__name__}({settings})"
 
@@ -54,39 +93,49 @@ class ToyExplorer(Explorer):
     `simulate(target, bits=…, learning_rate=…)` returns a trajectory; `oscillab.toy.one_weight` is the one to give.
     """
 
-    def __init__(self, simulate, *, bits=3, learning_rate=0.05, target=0.2, steps=300):
-        def draw(bits, learning_rate, target):
-            run = simulate(target, bits=bits, learning_rate=learning_rate, steps=steps)
-            return draw_one_weight(run)
+    def __init__(
+        self,
+        simulate: Callable[..., Any],
+        *,
+        bits: int = 3,
+        learning_rate: float = 0.05,
+        target: float = 0.2,
+        steps: int = 300,
+    ):
+        def draw(bits: int, learning_rate: float, target: float) -> InlineFigure:
+            return draw_one_weight(simulate(target, bits=bits, learning_rate=learning_rate, steps=steps))
 
-        slow = {"continuous_update": False, "style": {"description_width": "initial"}}
+        slow: dict[str, Any] = {"continuous_update": False, "style": {"description_width": "initial"}}
+        rate = {"min": -2.5, "max": -0.3, "description": "learning rate"}
         controls = {
             "bits": ipywidgets.IntSlider(bits, 2, 5, description="bits", **slow),
-            "learning_rate": ipywidgets.FloatLogSlider(
-                learning_rate, min=-2.5, max=-0.3, description="learning rate", **slow
-            ),
+            "learning_rate": ipywidgets.FloatLogSlider(learning_rate, **rate, **slow),
             "target": ipywidgets.FloatSlider(target, min=-1.95, max=1.95, step=0.05, description="target w*", **slow),
         }
         super().__init__(draw, controls)
 
 
-class LayerExplorer(Explorer):
-    """The pictures of any layer of a recording; `recordings`: method -> Recording, the first is drawn where one can be.
+OF_A_LAYER = ("latent weights", "trajectories", "states", "step size", "inputs", "rhythm")
 
-    Raises ValueError for an unknown layer or picture.
+
+class LayerExplorer(Explorer):
+    """The figures of any layer of a recording; `recordings`: name -> Recording, the first is drawn where one can be.
+
+    Raises ValueError for an unknown layer or figure.
     """
 
-    def __init__(self, recordings, *, layer=None, picture="latent weights"):
-        first = next(iter(recordings.values()))
-        if picture not in PICTURES:
-            raise ValueError(f"picture must be one of {', '.join(PICTURES)}, got {picture!r}")
+    def __init__(self, recordings: Runs, *, layer: str | None = None, picture: str = "latent weights"):
+        if picture not in OF_A_LAYER:
+            raise ValueError(f"picture must be one of {', '.join(OF_A_LAYER)}, got {picture!r}")
+        runs = by_name(recordings)
+        first = next(iter(runs.values()))
         names, at = first.layer_names, first.index(layer) if layer else 0
 
-        def draw(layer, picture):
-            return PICTURES[picture](recordings, layer)
+        def draw(layer: str, picture: str) -> Any:
+            return draw_figure(runs, picture, layer)
 
         controls = {
             "layer": ipywidgets.Dropdown(options=names, value=names[at], description="layer"),
-            "picture": ipywidgets.Dropdown(options=list(PICTURES), value=picture, description="picture"),
+            "picture": ipywidgets.Dropdown(options=OF_A_LAYER, value=picture, description="picture"),
         }
         super().__init__(draw, controls)

@@ -81,6 +81,12 @@ class Group(NamedTuple):
         return table[keep & (table["bits"] == self.bits) & (table["ends_bits"] == self.ends_bits)]
 
 
+def places_of(found: Iterable[Group]) -> dict[tuple[Any, Any], Group]:
+    """Return (network and task, width) -> `Group`, as `panel_grid` takes them, columns from most bits to fewest: 4, 4*, 3."""
+    ordered = sorted(found, key=lambda group: (-group.bits, -group.ends_bits))
+    return {((group.network, group.task), group.width): group for group in ordered}
+
+
 def groups(table: pd.DataFrame) -> list[Group]:
     """Return the groups of a table by network and task, most bits first.
 

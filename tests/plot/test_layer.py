@@ -1,10 +1,19 @@
-"""Figures on one layer, against the recording's arrays."""
+"""Figures of one layer, against the recording's arrays."""
 
 import numpy as np
 import pytest
 
-from oscillab.plot.layer import draw_boundary_distance, draw_layer_map, draw_trajectories, near_edge
-from oscillab.plot.ranges import draw_ranges, draw_step_sizes
+from oscillab.plot.layer import (
+    draw_boundary_distance,
+    draw_layer_map,
+    draw_states,
+    draw_trajectories,
+    near_edge,
+    still_and_moved,
+)
+from oscillab.plot.ranges import draw_autocorrelation, draw_ranges, draw_step_sizes
+from oscillab.recording.recording import Recording
+from oscillab.recording.tables import layers
 
 
 def test_trajectories_take_the_weights_that_flip_most(live, average):
@@ -81,9 +90,9 @@ def test_a_recording_without_latent_weights_is_refused(make_recording):
 
 def test_map_is_the_flip_count_by_output_channel(live):
     """Oracle: flip_count / 120 steps in percent, reshaped (6, 4 * 3 * 3)."""
-    image = draw_layer_map(live, "middle").axes[0].images[0].get_array()
+    cells = draw_layer_map(live, "middle").axes[0].collections[0].get_array()
     expected = 100 * live["flip_count"][live.weights_of("middle")].reshape(6, 36) / 120
-    np.testing.assert_allclose(image, expected)
+    np.testing.assert_allclose(np.reshape(cells, (6, 36)), expected)
 
 
 def test_step_sizes_of_each_method(live, average):
@@ -106,3 +115,48 @@ def test_a_layer_without_input_quantizer_is_refused(live):
     """Oracle: the documented error; the layer `last` has none."""
     with pytest.raises(ValueError, match="no input range of layer 'last'"):
         draw_ranges(live, "last")
+
+
+def test_bars_are_shares_of_the_states(live, average):
+    """Oracle: numpy's bincount of the states at the end, of all weights and of those that never flipped."""
+    figure = draw_states({"lsq": live, "ema": average}, "middle")
+    heights = [[bar.get_height() for bar in group] for group in figure.axes[0].containers]
+    for recording, still, moved in ((live, *heights[:2]), (average, *heights[2:])):
+        place = recording.weights_of("middle")
+        states, never = recording["integer_state"][place].astype(int) + 4, recording["flip_count"][place] == 0
+        np.testing.assert_allclose(still, 100 * np.bincount(states[never], minlength=8) / len(states))
+        np.testing.assert_allclose(np.add(still, moved), 100 * np.bincount(states, minlength=8) / len(states))
+
+
+def test_the_title_gives_the_tables_numbers(live):
+    """Oracle: the row of `layers`."""
+    about = layers(live).set_index("layer").loc["middle"]
+    title = " ".join(draw_states({"lsq": live}, "middle").get_suptitle().split())
+    assert f"dead {100 * about['dead_share']:.1f} %, saturated {100 * about['saturated_share']:.1f} %" in title
+    assert f"entropy {about['entropy']:.2f} bits" in title
+
+
+def test_shares_add_up(live):
+    """Oracle: all weights of the layer make 1."""
+    table = still_and_moved(live, "first")
+    assert table["still"].sum() + table["moved"].sum() == pytest.approx(1) and len(table) == 256
+
+
+def test_a_regular_oscillation_comes_back(live):
+    """Oracle: by hand: a state that changes every second step has a cycle of four: 1, 0, -1, 0, 1 up to the ends."""
+    states = np.zeros_like(live["sample_state"])
+    states[:, 4] = np.arange(len(states)) // 2 % 2
+    recording = Recording(live.meta, live.arrays | {"sample_state": states})
+    axes = draw_autocorrelation(recording, "middle", last=100, count=1, lag_count=8).axes[0]
+    curve = axes.lines[0].get_ydata()
+    np.testing.assert_allclose(curve, [1, 0, -1, 0, 1, 0, -1, 0, 1], atol=0.09)  # a lag leaves out as many of 100 steps
+    assert axes.lines[0].get_label() == "weight 0: a cycle takes 4.0 steps"
+
+
+def test_weights_that_rest_are_refused(live, make_recording):
+    """Oracle: the documented errors."""
+    still = Recording(live.meta, live.arrays | {"sample_state": np.zeros_like(live["sample_state"])})
+    with pytest.raises(ValueError, match="no sampled weight of layer 'middle' flips in the last 250 steps"):
+        draw_autocorrelation(still, "middle")
+    with pytest.raises(ValueError, match="no weight of layer 'middle' has a recorded trajectory"):
+        draw_autocorrelation(make_recording(sampled=0), "middle")

@@ -14,16 +14,16 @@ def test_sampled_weights_come_by_flips(live):
     assert set(np.array(chosen) + where.start) <= set(live["sample_index"].tolist())
 
 
-def test_the_course_is_that_of_the_weight_around_the_step(live):
+def test_the_trajectory_is_that_of_the_weight_around_the_step(live):
     """Oracle: the recorded latent weight over the step size, from 75 steps before to 75 after; a line at the step."""
     weight = sampled_weights(live, "middle")[1]
     figure = draw_layer_view({"run": ("lsq", live)}, "middle", weight=weight, step=40)
-    course = next(axes for axes in figure.axes if axes.get_ylabel() == "w / s")
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "w / s")
     column = live["sample_index"].tolist().index(weight + live.weights_of("middle").start)
-    drawn = next(line for line in course.lines if line.get_linewidth() == 1.5)
+    drawn = next(line for line in panel.lines if line.get_linewidth() == 1.5)
     np.testing.assert_allclose(drawn.get_xdata(), np.arange(0, 116))
     np.testing.assert_allclose(drawn.get_ydata(), (live["latent_weight"] / live["sample_step_size"])[:116, column])
-    assert [40, 40] in [list(line.get_xdata()) for line in course.lines]
+    assert [40, 40] in [list(line.get_xdata()) for line in panel.lines]
 
 
 def test_two_runs_have_two_columns(live, average):
@@ -35,14 +35,14 @@ def test_two_runs_have_two_columns(live, average):
 
 
 def test_what_cannot_be_drawn_is_a_sentence(live, make_recording):
-    """Oracle: the documented errors: no course, an unknown layer, unlike layers, a weight that was not sampled, no positions."""
-    with pytest.raises(ValueError, match="no weight of layer 'middle' has a recorded course"):
+    """Oracle: the documented errors: no trajectory, unknown or unlike layers, a weight not sampled, no positions."""
+    with pytest.raises(ValueError, match="no weight of layer 'middle' has a recorded trajectory"):
         draw_layer_view({"a": ("lsq", live.thinned(trajectories=False))}, "middle")
     with pytest.raises(ValueError, match="unknown layer 'centre'"):
         draw_layer_view({"a": ("lsq", live)}, "centre")
     with pytest.raises(ValueError, match="a and b cannot be compared: they record 3 and 2 unlike layers"):
         draw_layer_view({"a": ("lsq", live), "b": ("lsq", make_recording(names=("first", "last")))}, "first")
-    with pytest.raises(ValueError, match="weight 99 of layer 'middle' has no recorded course"):
+    with pytest.raises(ValueError, match="weight 99 of layer 'middle' has no recorded trajectory"):
         draw_layer_view({"a": ("lsq", live)}, "middle", weight=99)
     with pytest.raises(ValueError, match="latent weights of layer 'middle' were not recorded"):
         draw_layer_view({"a": ("lsq", make_recording(positions=False))}, "middle")

@@ -1,4 +1,4 @@
-"""The style table and the figures' bytes."""
+"""The building blocks of figures: bytes, headlines, grids of panels."""
 
 from io import BytesIO
 
@@ -7,7 +7,8 @@ import pytest
 import seaborn
 from PIL import Image
 
-from oscillab.plot.style import METHODS, method_style, new_figure, set_headline, text_figure
+from oscillab.methods import METHODS
+from oscillab.plot.style import new_figure, outer_sides, panel_grid, set_headline, text_figure
 
 
 def rendered(figure):
@@ -26,23 +27,19 @@ def test_methods_keep_their_house_style():
     }
     for method, (index, dash, marker) in expected.items():
         assert (METHODS[method].color, METHODS[method].dash, METHODS[method].marker) == (palette[index], dash, marker)
-    assert len({one.color for one in METHODS.values()}) == len(METHODS)
-
-
-def test_an_unknown_method_is_refused():
-    """Oracle: the documented error."""
-    with pytest.raises(ValueError, match="method must be one of fp32, .* got 'sgd'"):
-        method_style("sgd")
+    main = [one.color for one in METHODS.values() if one.main]
+    assert len(set(main)) == len(main)
 
 
 def test_png_keeps_the_colour_of_a_small_mark():
     """Oracle: one marker of each method is found in the pixels within 24 of its colour, beside much else."""
     figure, axes = new_figure()
     axes[0, 0].plot(np.random.default_rng(0).normal(size=(300, 6)).cumsum(0))
-    for place, one in enumerate(METHODS.values()):
+    main = [one for one in METHODS.values() if one.main]
+    for place, one in enumerate(main):
         axes[0, 0].plot([place], [0], "s", markersize=5, color=one.color, zorder=9)
     pixels = rendered(figure)
-    for one in METHODS.values():
+    for one in main:
         color = [int(one.color[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(pixels - color).max(2).min() < 24, f"{one.label} lost its colour"
 
@@ -64,7 +61,7 @@ def test_a_figure_shows_itself_in_a_notebook():
     assert new_figure()[0]._repr_png_().startswith(b"\x89PNG")
 
 
-def test_a_long_finding_is_broken_into_lines():
+def test_a_long_headline_is_broken_into_lines():
     """Oracle: no line is wider than the figure: the text's own extent in pixels."""
     figure, _ = new_figure(5, 3)
     set_headline(figure, "a sentence of many words " * 6)
@@ -72,7 +69,7 @@ def test_a_long_finding_is_broken_into_lines():
     assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * figure.dpi
 
 
-def test_a_broken_finding_has_lines_of_like_length():
+def test_a_broken_headline_has_lines_of_like_length():
     """Oracle: by hand, 24 words of 4 letters in 55 characters a line are 3 lines, and 8 words fill each of them."""
     figure, _ = new_figure(5, 3)
     set_headline(figure, " ".join(["four"] * 24))
@@ -89,3 +86,28 @@ def test_a_sentence_is_a_figure(text):
     box = drawn.get_window_extent()
     assert min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
     assert figure.bbox.height < box.height + 50
+
+
+def test_rows_and_columns_in_order_and_an_empty_corner():
+    """Oracle: three places of a 2 x 2 grid; the fourth is drawn without axes."""
+    places = [("n", "4"), ("n", "3"), ("tiny", "4")]
+    figure, found = panel_grid(places)
+    assert set(found) == set(places) and len(figure.axes) == 4
+    assert [one.axison for one in figure.axes] == [True, True, True, False]
+    at = {
+        place: (one.get_subplotspec().rowspan.start, one.get_subplotspec().colspan.start)
+        for place, one in found.items()
+    }
+    assert at == {("n", "4"): (0, 0), ("n", "3"): (0, 1), ("tiny", "4"): (1, 0)}
+
+
+def test_outer_panels_carry_the_labels():
+    """Oracle: a panel above an empty corner is the last of its column, and keeps its numbers although x is shared."""
+    _, found = panel_grid([("n", "4"), ("n", "3"), ("tiny", "4")], sharex=True)
+    assert {place: outer_sides(one, found) for place, one in found.items()} == {
+        ("n", "4"): (True, False),
+        ("n", "3"): (False, True),
+        ("tiny", "4"): (True, True),
+    }
+    shown = {place: one.xaxis.get_tick_params()["labelbottom"] for place, one in found.items()}
+    assert shown == {("n", "4"): False, ("n", "3"): True, ("tiny", "4"): True}

@@ -7,7 +7,9 @@ import pytest
 
 from oscillab import toy
 from oscillab.plot.style import new_figure
-from oscillab.plot.widgets import PICTURES, Explorer, LayerExplorer, ToyExplorer
+from oscillab.plot.widgets import OF_A_LAYER, Explorer, LayerExplorer, ToyExplorer
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture
@@ -33,25 +35,25 @@ def explorer(drawn):
 
 def test_a_control_draws_anew(explorer, drawn):
     """Oracle: the calls of `draw`, and another picture."""
-    before = explorer.picture.value
+    before = explorer.image.value
     explorer.controls["number"].value = 2
-    assert drawn == [1, 2] and explorer.picture.value != before
+    assert drawn == [1, 2] and explorer.image.value != before
 
 
 def test_an_error_takes_the_place_of_the_picture_and_passes(explorer):
     """Oracle: the picture changes to a sentence and back; the Explorer goes on working."""
-    before = explorer.picture.value
+    before = explorer.image.value
     explorer.controls["number"].value = -1
-    assert bytes(explorer.picture.value).startswith(b"\x89PNG") and explorer.picture.value != before
+    assert bytes(explorer.image.value).startswith(b"\x89PNG") and explorer.image.value != before
     explorer.controls["number"].value = 1
-    assert explorer.picture.value == before
+    assert explorer.image.value == before
 
 
 def test_it_shows_where_no_kernel_runs(explorer):
     """Oracle: the bundle holds the widget, a stable text, and the very picture."""
     bundle = explorer._repr_mimebundle_()
     assert bundle["text/plain"] == "Explorer(number=1)" == repr(explorer)
-    assert b64decode(bundle["image/png"]) == explorer.picture.value
+    assert b64decode(bundle["image/png"]) == explorer.image.value
     assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
@@ -81,13 +83,13 @@ def test_toy_explorer_runs_the_toy_with_its_knobs():
 def test_every_picture_of_a_layer(live, average):
     """Oracle: six different pictures, and another for another layer; its text names both settings."""
     explorer = LayerExplorer({"lsq": live, "ema": average}, layer="middle")
-    seen = {explorer.picture.value}
+    seen = {explorer.image.value}
     assert repr(explorer) == "LayerExplorer(layer='middle', picture='latent weights')"
-    for picture in PICTURES:
+    for picture in OF_A_LAYER:
         explorer.controls["picture"].value = picture
-        seen.add(explorer.picture.value)
+        seen.add(explorer.image.value)
     explorer.controls["layer"].value = "first"
-    assert len(seen | {explorer.picture.value}) == len(PICTURES) + 1
+    assert len(seen | {explorer.image.value}) == len(OF_A_LAYER) + 1
 
 
 def test_a_layer_explorer_names_what_it_does_not_know(live):

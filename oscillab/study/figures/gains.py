@@ -9,10 +9,9 @@ import seaborn
 from matplotlib.axes import Axes
 
 from oscillab.methods import METHODS, method, names
-from oscillab.plot.multiples import outer_sides, panel_grid, places_of
-from oscillab.plot.style import INK, QUIET, Picture, new_figure, set_headline, set_labels
+from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, outer_sides, panel_grid, set_headline, set_labels
 from oscillab.study.figures.map_by_method import name_rows
-from oscillab.study.table import Pairs, differences, groups, paired_p, pairs_of
+from oscillab.study.table import Pairs, differences, groups, paired_p, pairs_of, places_of
 
 LOWEST = -20.0  # points; what loses more is written at the edge, so that the others can be told apart
 Gains = list[tuple[str, np.ndarray]]
@@ -30,7 +29,7 @@ def families() -> list[tuple[str, str, tuple[str, ...]]]:
     ]
 
 
-def draw_gains(table: pd.DataFrame) -> Picture:
+def draw_gains(table: pd.DataFrame) -> InlineFigure:
     """Draw every method's paired difference in mAP points, a dot per seed, a bar for the mean, by family.
 
     `table`: a study's rows of one network at one bit width (FP32 may be among them); raises ValueError for more, or when
@@ -85,7 +84,7 @@ def add_gains(axes: Axes, heading: str, gains: Gains, *, least: float = -np.inf,
     return set_labels(axes, x="", y="")
 
 
-def draw_claims(table: pd.DataFrame, *, pairs: Pairs = "all", most: float = np.inf) -> Picture:
+def draw_claims(table: pd.DataFrame, *, pairs: Pairs = "all", most: float = np.inf) -> InlineFigure:
     """Draw the paired differences of `pairs` (see `claims`), a panel per network and bit width.
 
     Dots are seeds, bars their mean, in points of mAP; the p of `paired_p` stands at the right. `most`: points where the
@@ -128,7 +127,7 @@ def _agreement_sentence(gains: Iterable[np.ndarray]) -> str:
     return f"{len(values)} differences: every seed gains in {up}, every seed loses in {down}{rest}"
 
 
-def draw_share_of_fp32(compared: pd.DataFrame) -> Picture:
+def draw_share_of_fp32(compared: pd.DataFrame) -> InlineFigure:
     """Draw the share of FP32's mAP that each method keeps, ours as a coloured mark, the paper's as a black stroke.
 
     `compared`: rows of `oscillab.study.table.compare_with_paper`; a panel for each network, metric (boxes or masks) and bit

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from oscillab.methods import METHODS, method
-from oscillab.plot.style import INK, QUIET, Picture, new_figure, set_headline, set_labels
+from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, set_headline, set_labels
 
 FLOAT, WHOLE, ENDS = METHODS["fp32"].color, METHODS["lsq"].color, METHODS["ema"].color
 KILO, MEGA = 1024, 1e6
 
 
-def draw_bytes(layers: Iterable[Any], *, file_bytes: int | None = None, float_file_bytes: int | None = None) -> Picture:
+def draw_bytes(
+    layers: Iterable[Any], *, file_bytes: int | None = None, float_file_bytes: int | None = None
+) -> InlineFigure:
     """Draw the bytes of each convolution, in the network's order: in single precision, and in the file.
 
     `layers`: rows with `bits`, `bytes`, `float_bytes`. With the sizes of both files in bytes, the title compares them.
@@ -44,7 +46,7 @@ def draw_bytes(layers: Iterable[Any], *, file_bytes: int | None = None, float_fi
     return set_headline(figure, text)
 
 
-def draw_kinds(kinds: Iterable[Any]) -> Picture:
+def draw_kinds(kinds: Iterable[Any]) -> InlineFigure:
     """Draw how many numbers each kind of operation gives for one image, the convolutions apart from the rest.
 
     `kinds`: rows with `kind`, `operations`, `numbers`.
@@ -64,7 +66,7 @@ def draw_kinds(kinds: Iterable[Any]) -> Picture:
     return set_headline(figure, "Convolutions work on integers (blue), the rest in floats")
 
 
-def draw_layer_errors(tables: Mapping[str, pd.DataFrame]) -> Picture:
+def draw_layer_errors(tables: Mapping[str, pd.DataFrame]) -> InlineFigure:
     """Draw each layer's signal-to-noise ratio and of the share of its error that is a constant per channel.
 
     `tables`: method -> data frame with the columns `layer`, `signal_to_noise` (dB), `mean_share`, all of the same layers.
@@ -90,7 +92,7 @@ def draw_layer_errors(tables: Mapping[str, pd.DataFrame]) -> Picture:
     return set_headline(figure, f"Error against the float network, middle layer: {medians}")
 
 
-def draw_factors(scales: np.ndarray, shifts: np.ndarray) -> Picture:
+def draw_factors(scales: np.ndarray, shifts: np.ndarray) -> InlineFigure:
     """Draw what QC learned: the scales (gamma) and the shifts (beta) of all channels, as histograms.
 
     `scales`, `shifts`: arrays (channels,) of all layers together.

@@ -11,11 +11,10 @@ import seaborn
 from matplotlib.axes import Axes
 
 from oscillab.methods import METHODS, method
-from oscillab.plot.multiples import outer_sides, panel_grid, places_of
-from oscillab.plot.plots import add_flips, flips_sentence
-from oscillab.plot.style import INK, QUIET, Picture, new_figure, set_headline, set_labels
+from oscillab.plot.network import add_flips, flips_sentence
+from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, outer_sides, panel_grid, set_headline, set_labels
 from oscillab.recording.recording import Recording
-from oscillab.study.table import QUANTIZED, Group, groups
+from oscillab.study.table import QUANTIZED, Group, groups, places_of
 
 TRAINED = tuple(
     name for name in QUANTIZED if "+" not in name
@@ -26,7 +25,7 @@ WITH_STATES = tuple(
 SCORES = {"map": "mAP (0.50:0.95)", "map50": "AP50", "mask_map": "mask mAP (0.50:0.95)"}
 
 
-def draw_map_by_method(table: pd.DataFrame) -> Picture:
+def draw_map_by_method(table: pd.DataFrame) -> InlineFigure:
     """Draw mAP by method: a point per seed, a bar for the mean.
 
     FP32, which has no bit width of its own, is a grey line in every panel of its network. Raises ValueError for a table
@@ -41,7 +40,7 @@ def draw_map_by_method(table: pd.DataFrame) -> Picture:
     return set_headline(figure, gain_sentence(table, list(places.values())))
 
 
-def draw_before_after(table: pd.DataFrame, live: Recording, average: Recording) -> Picture:
+def draw_before_after(table: pd.DataFrame, live: Recording, average: Recording) -> InlineFigure:
     """Draw the headline: flips over time before (`live`) and after EMA (`average`), and the mAP of every method.
 
     `table`: rows of one network at one bit width, and FP32; raises ValueError when it holds more than that.
@@ -103,7 +102,7 @@ def gain_sentence(table: pd.DataFrame, every: list[Group]) -> str:
     return "; ".join([*parts, f"{seeds} seed{'s' if seeds > 1 else ''}"])
 
 
-def draw_remedies(table: pd.DataFrame, *, score: str = "map") -> Picture:
+def draw_remedies(table: pd.DataFrame, *, score: str = "map") -> InlineFigure:
     """Draw a score by way of training, with what QC adds as a second mark.
 
     `score`: "map", "map50" or "mask_map". Small marks are seeds, large ones their mean, open as trained and filled with QC;
@@ -162,7 +161,7 @@ def _order_sentence(table: pd.DataFrame, every: Iterable[Group], score: str) -> 
     return ", ".join(parts)
 
 
-def draw_map_vs_oscillation(table: pd.DataFrame) -> Picture:
+def draw_map_vs_oscillation(table: pd.DataFrame) -> InlineFigure:
     """Draw mAP over the share of oscillating weights, a mark per seed.
 
     Does the network whose weights oscillate least detect best? Raises ValueError where no method has a share.

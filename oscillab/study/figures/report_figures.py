@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from oscillab.plot import plots
-from oscillab.plot.style import Picture
+from oscillab.plot.figures import draw
+from oscillab.plot.style import InlineFigure
 from oscillab.recording import tables
 from oscillab.recording.recording import Recording
 from oscillab.study.figures.gains import draw_gains
 from oscillab.study.figures.map_by_method import draw_before_after, draw_map_by_method
 from oscillab.study.table import QUANTIZED, groups, run_name
 
-Figures = dict[str, tuple[Picture, str]]
+Figures = dict[str, tuple[InlineFigure, str]]
 
 
 def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recording]]) -> Figures:
@@ -48,25 +48,25 @@ def _figures_of_run(table: pd.DataFrame, recordings: Mapping[str, Recording]) ->
             draw_before_after(table, live, average),
             "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP.",
         ),
-        "layers": (plots.draw_layers(recordings), "Oscillating weights of each convolution, in the network's order."),
+        "layers": (draw(recordings, "layers"), "Oscillating weights of each convolution, in the network's order."),
         "edges": (
-            plots.draw_boundary_distance(live),
+            draw(live, "latent weights"),
             "Where latent weights lie in their bins. The paper's Fig. 2a shows a layer whose weights peak at the edges after 100 "
             "epochs; the title says whether these do.",
         ),
         "histogram": (
-            plots.draw_boundary_distance(live, layer),
+            draw(live, "latent weights", layer),
             "The latent weights of the layer that oscillates most.",
         ),
         "trajectories": (
-            plots.draw_trajectories(recordings, layer),
+            draw(recordings, "trajectories", layer),
             "The sampled weights of that layer that flip most: the latent weight in step sizes over the last steps. Curves that "
             "move together do so because the step size moves, by which all are divided.",
         ),
-        "step-sizes": (plots.draw_step_sizes(recordings, layer), "The weight step size of that layer."),
+        "step-sizes": (draw(recordings, "step size", layer), "The weight step size of that layer."),
         **_input_range(live, layer),
         "map": (
-            plots.draw_layer_map(live, layer),
+            draw(live, "layer map", layer),
             "How often each weight of that layer flips: a row is an output channel. Where the grain is even, none stands out.",
         ),
     }
@@ -81,7 +81,7 @@ def busiest_layer(recording: Recording) -> str:
 def _input_range(recording: Recording, layer: str) -> Figures:
     """Draw the layer's input range; empty where none was observed."""
     try:
-        figure = plots.draw_ranges(recording, layer)
+        figure = draw(recording, "inputs", layer)
     except ValueError:
         return {}
     return {"ranges": (figure, "The range that the layer's input quantizer clips to, against the inputs that came in.")}

@@ -1,128 +1,128 @@
-"""What happened in this run: in which layer, to which weight, and what became of the detections?
+"""Explore recordings in one widget: in which layer, to which weight, at which step, and what became of the detections.
 
-One widget over recordings. The network is a map of buttons coloured by flips at the chosen step; a click picks a layer,
-a click on one of its sampled weights picks a weight. Whatever cannot be drawn leaves its sentence in the picture's place.
+The network is a map of buttons coloured by flips at the chosen step; a click picks a layer, a click on one of its sampled
+weights picks a weight. Whatever cannot be drawn leaves its sentence in the figure's place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
+import numpy as np
 
+from oscillab.methods import method
 from oscillab.recording.recording import Recording
 
+from .images import RecordedDetections, draw_detections
 from .layer_view import draw_layer_view
-from .picking import LayerMap, WeightMap
-from .picture_box import PictureBox, empty_picture, stacked
-from .sightings import draw_sightings
-from .style import method_style, text_figure
+from .selectors import LayerSelector, WeightSelector
+from .style import InlineFigure, text_figure
+from .widgets import ImageBox
 
 ALONE = "nothing"  # what to show beside a run
+WIDE = {"description_width": "initial"}
 METHOD = {(False, False): "lsq", (True, False): "ema", (False, True): "lsq+qc", (True, True): "ema+qc"}
 
 
-class RecordingExplorer(PictureBox):
-    """Runs, layers, weights, steps and detections, to be played with.
+class RecordingExplorer(ImageBox):
+    """Runs, layers, weights, steps and detections, to be explored.
 
     `runs`: name -> Recording, or name -> {"lsq": Recording of the live network, "ema": of its average}.
-    `sightings`: a `Sightings`, and `image_of(number)` -> uint8 (H, W, 3), for the detections of the runs' network.
+    `detections`: `RecordedDetections` of the runs' network, and `image_of(number)` -> uint8 (H, W, 3).
     `layer`: the one that is picked first; None: the low-bit one that flips most at the end.
     """
 
-    def __init__(self, runs, *, sightings=None, image_of=None, layer=None):
-        super().__init__(empty_picture(), empty_picture())
-        self.runs, self.sightings, self.image_of = {}, sightings, image_of
-        self._quiet = True
+    def __init__(
+        self,
+        runs: Mapping[str, Recording | Mapping[str, Recording]],
+        *,
+        detections: RecordedDetections | None = None,
+        image_of: Callable[[int], np.ndarray] | None = None,
+        layer: str | None = None,
+    ):
+        super().__init__(2)
+        self.runs: dict[str, dict[str, Recording]] = {}
+        self.detections, self.image_of, self._quiet = detections, image_of, True
         self._make_controls()
         for name, run in runs.items():
             self._add(name, run)
-        self.children = self._arranged()
+        self.children = [
+            ipywidgets.HBox([self.run, self.beside, self.path]),
+            ipywidgets.HBox([self.ema, self.qc, self.step]),
+            *(self.network, self.weights, self.images[0]),
+            *([self.scene] if detections else []),
+            self.images[1],
+        ]
         self._quiet = False
         if layer is not None and self.runs:
             self.recording().index(layer)  # raises for an unknown one
             self.network.value = layer
         self.refresh()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"RecordingExplorer({', '.join(self.runs) or 'no recording'})"
 
-    def open_file(self, path):
+    def open_file(self, path: Path | str) -> None:
         """Add the recording of a file and show it; raises ValueError where it cannot be read."""
         recording, name = Recording.open(path), Path(path).stem
         with self._at_once():
             self._add(name, recording)
             self.run.value = name
+        self.refresh()
 
-    def recording(self, name=None):
-        """The recording that is shown of a run, live or averaged as the EMA switch says."""
+    def recording(self, name: str | None = None) -> Recording:
+        """Return the recording that is shown of a run, live or averaged as the EMA switch says."""
         if not self.runs:
             raise ValueError("no recording: open a file, or give runs={'name': oscillab.Recording.open(path)}")
         name = name or self.run.value
         kind = "ema" if self.ema.value else "lsq"
         if kind not in self.runs[name]:
-            raise ValueError(
-                f"{name} holds no recording of {method_style(kind).label}; it has {', '.join(self.runs[name])}"
-            )
+            raise ValueError(f"{name} holds no recording of {method(kind).label}; it has {', '.join(self.runs[name])}")
         return self.runs[name][kind]
 
     @property
-    def method(self):
+    def method(self) -> str:
         """The method that the two switches choose."""
         return METHOD[self.ema.value, self.qc.value]
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Draw everything anew."""
         self.refresh_layer()
         self.refresh_detections()
 
-    def refresh_layer(self, change=None):
+    def refresh_layer(self, change: Any = None) -> None:
         """Colour the maps and draw the layer anew."""
         if not self._quiet:
-            with self._at_once(redraw=False):
-                self._fill_maps()
-            self.attempt(self._layer_figure, self.pictures[0])
+            with self._at_once():
+                self._fill_selectors()
+            self.show(self._layer_figure, self.images[0])
 
-    def refresh_detections(self, change=None):
+    def refresh_detections(self, change: Any = None) -> None:
         """Draw the detections anew."""
         if not self._quiet:
-            self.attempt(self._detections_figure, self.pictures[1])
+            self.show(self._detections_figure, self.images[1])
 
-    def png(self):
-        """Both pictures, one above the other, a little smaller."""
-        return stacked(one.value for one in self.pictures)
-
-    def _make_controls(self):
-        wide = {"style": {"description_width": "initial"}}
-        self.run = ipywidgets.Dropdown(description="run", **wide)
-        self.beside = ipywidgets.Dropdown(options=[ALONE], description="beside it", **wide)
-        self.path = ipywidgets.Text(placeholder="a file of yours: lsq.npz", description="open", **wide)
-        self.path.continuous_update = False  # a path is read once it is whole
+    def _make_controls(self) -> None:
+        self.run = ipywidgets.Dropdown(description="run", style=WIDE)
+        self.beside = ipywidgets.Dropdown(options=[ALONE], description="beside it", style=WIDE)
+        hint = "a file of yours: lsq.npz"
+        self.path = ipywidgets.Text(placeholder=hint, description="open", style=WIDE, continuous_update=False)
         self.ema = ipywidgets.ToggleButton(description="EMA", tooltip="show the average in place of the live network")
         self.qc = ipywidgets.ToggleButton(description="QC", tooltip="correct the network; its integer states stay")
-        layout = {"width": "480px"}
-        self.step = ipywidgets.IntSlider(description="step", max=1, continuous_update=False, layout=layout)
-        numbers = self.sightings.pictures if self.sightings else []
-        self.scene = ipywidgets.Dropdown(options=numbers, description="picture", **wide)
-        self.network, self.weights = LayerMap(), WeightMap()
+        size = {"width": "480px"}
+        self.step = ipywidgets.IntSlider(description="step", max=1, continuous_update=False, layout=size)
+        numbers = self.detections.images if self.detections else []
+        self.scene = ipywidgets.Dropdown(options=numbers, description="image", style=WIDE)
+        self.network, self.weights = LayerSelector(), WeightSelector()
         self.path.observe(self._open_path, "value")
         for control in (self.run, self.beside, self.ema, self.step, self.network, self.weights):
             control.observe(self.refresh_layer, "value")
         for control in (self.run, self.ema, self.qc, self.scene):
             control.observe(self.refresh_detections, "value")
 
-    def _arranged(self):
-        return [
-            ipywidgets.HBox([self.run, self.beside, self.path]),
-            ipywidgets.HBox([self.ema, self.qc, self.step]),
-            self.network,
-            self.weights,
-            self.pictures[0],
-            *([self.scene] if self.sightings else []),
-            self.pictures[1],
-        ]
-
-    def _add(self, name, run):
+    def _add(self, name: str, run: Recording | Mapping[str, Recording]) -> None:
         self.runs[name] = dict(run) if isinstance(run, Mapping) else {"lsq": run}
         chosen = self.run.value, self.beside.value
         self.run.options, self.beside.options = list(self.runs), [ALONE, *self.runs]
@@ -130,26 +130,23 @@ class RecordingExplorer(PictureBox):
         self.step.max = max(int(r.steps[-1]) for kinds in self.runs.values() for r in kinds.values())
         self.step.value = self.step.max if self.step.value in (0, 1) else self.step.value
 
-    def _open_path(self, change):
-        if not change["new"]:
-            return
-        try:
-            self.open_file(change["new"])
-        except ValueError as error:
-            self.show(text_figure(str(error)))
+    def _open_path(self, change: Any) -> None:
+        if change["new"]:
+            try:
+                self.open_file(change["new"])
+            except ValueError as error:
+                self.image.value = text_figure(str(error)).png()
 
     @contextmanager
-    def _at_once(self, *, redraw=True):
-        """Change several controls within the block; the picture follows once, after it."""
+    def _at_once(self) -> Iterator[None]:
+        """Change several controls within the block without drawing."""
         before, self._quiet = self._quiet, True
         try:
             yield
         finally:
             self._quiet = before
-        if redraw:
-            self.refresh()
 
-    def _fill_maps(self):
+    def _fill_selectors(self) -> None:
         try:
             recording = self.recording()
         except ValueError:
@@ -157,7 +154,7 @@ class RecordingExplorer(PictureBox):
         self.network.fill(recording, self.step.value)
         self.weights.fill(recording, self.network.value)
 
-    def _layer_figure(self):
+    def _layer_figure(self) -> InlineFigure:
         kind = "ema" if self.ema.value else "lsq"
         runs = {self.run.value: (kind, self.recording())}
         if self.beside.value not in (ALONE, self.run.value):
@@ -165,15 +162,15 @@ class RecordingExplorer(PictureBox):
         weight = None if self.weights.value is None else int(self.weights.value)
         return draw_layer_view(runs, self.network.value, weight=weight, step=self.step.value)
 
-    def _detections_figure(self):
-        if self.sightings is None:
+    def _detections_figure(self) -> InlineFigure:
+        if self.detections is None or self.image_of is None:
             return text_figure("no detections were recorded for these runs")
-        missing = [name for name in self.recording().layer_names if name not in self.sightings.layers]
+        missing = [name for name in self.recording().layer_names if name not in self.detections.layers]
         if missing:
             raise ValueError(
                 f"{self.run.value} records another network than the one whose detections these are "
-                f"({self.sightings.content['network']}): that one has no layer '{missing[0]}'"
+                f"({self.detections.content['network']}): that one has no layer '{missing[0]}'"
             )
         image = self.image_of(int(self.scene.value))
         shown = dict.fromkeys(("fp32", "lsq", "ema", self.method if self.qc.value else "ema+qc"))
-        return draw_sightings(self.sightings, self.scene.value, image, methods=shown, chosen=self.method)
+        return draw_detections(self.detections, self.scene.value, image, methods=shown, chosen=self.method)

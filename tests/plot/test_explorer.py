@@ -6,23 +6,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oscillab.plot import picture_box, recording_explorer
-from oscillab.plot.recording_explorer import RecordingExplorer
-from oscillab.plot.sightings import FORMAT, METHODS, Sightings
+from oscillab.plot import explorer as explorer_module
+from oscillab.plot import widgets
+from oscillab.plot.explorer import RecordingExplorer
+from oscillab.plot.images import FORMAT, RecordedDetections
+
+pytestmark = pytest.mark.usefixtures("quick")
 
 
-def sightings_of(layers):
+def detections_of(layers):
     """Detections of a network with these layers: one picture, one object, each method another score."""
-    seen = {method: {"0": [[2.0, 2, 9, 9, 0.3 + 0.1 * i, 0]]} for i, method in enumerate(METHODS)}
+    seen = {
+        method: {"0": [[2.0, 2, 9, 9, 0.3 + 0.1 * i, 0]]}
+        for i, method in enumerate(("fp32", "lsq", "ema", "lsq+qc", "ema+qc"))
+    }
     content = {"format": FORMAT, "network": "yolov5n", "layers": list(layers), "names": ["disc"]}
-    return Sightings(content | {"truth": {"0": [[2.0, 2, 9, 9, 0]]}, "methods": seen})
+    return RecordedDetections(content | {"truth": {"0": [[2.0, 2, 9, 9, 0]]}, "methods": seen})
 
 
 @pytest.fixture
 def drawn(monkeypatch):
     """The arguments of every drawing: of a layer, of detections, and every sentence in their place."""
     calls = {"layer": [], "detections": [], "sentence": []}
-    layer, detections = recording_explorer.draw_layer_view, recording_explorer.draw_sightings
+    layer, detections = explorer_module.draw_layer_view, explorer_module.draw_detections
 
     def note(kind, draw):
         def noted(*args, **kwargs):
@@ -31,15 +37,15 @@ def drawn(monkeypatch):
 
         return noted
 
-    monkeypatch.setattr(recording_explorer, "draw_layer_view", note("layer", layer))
-    monkeypatch.setattr(recording_explorer, "draw_sightings", note("detections", detections))
-    original = recording_explorer.text_figure
+    monkeypatch.setattr(explorer_module, "draw_layer_view", note("layer", layer))
+    monkeypatch.setattr(explorer_module, "draw_detections", note("detections", detections))
+    original = explorer_module.text_figure
 
     def noted_sentence(text, **options):
         calls["sentence"].append(text)
         return original(text, **options)
 
-    for room in (picture_box, recording_explorer):
+    for room in (widgets, explorer_module):
         monkeypatch.setattr(room, "text_figure", noted_sentence)
     return calls
 
@@ -47,8 +53,8 @@ def drawn(monkeypatch):
 @pytest.fixture
 def explorer(drawn, live, average):
     """An explorer of one run, live and averaged, with detections of its network."""
-    sightings = sightings_of(live.layer_names)
-    return RecordingExplorer({"run": {"lsq": live, "ema": average}}, sightings=sightings, image_of=picture)
+    detections = detections_of(live.layer_names)
+    return RecordingExplorer({"run": {"lsq": live, "ema": average}}, detections=detections, image_of=picture)
 
 
 def picture(number):
@@ -67,10 +73,10 @@ def test_a_click_on_a_layer_and_a_weight_reaches_the_drawing(explorer, drawn):
     (runs, layer), named = last(drawn["layer"])
     assert layer == "last" and list(runs) == ["run"]
     other = [key for key in explorer.weights.buttons if key != explorer.weights.value][0]
-    before = explorer.pictures[0].value
+    before = explorer.images[0].value
     explorer.weights.buttons[other].click()
     assert last(drawn["layer"])[1]["weight"] == int(other) != named["weight"]
-    assert explorer.pictures[0].value != before
+    assert explorer.images[0].value != before
 
 
 def test_the_switches_choose_recording_and_method(explorer, drawn, live, average):
@@ -108,16 +114,16 @@ def test_a_file_of_ones_own(explorer, drawn, live, tmp_path):
 
 
 def test_what_cannot_be_shown_is_said(drawn, live, make_recording):
-    """Oracle: the sentences of the documented cases: no recording, another network, unlike layers, no course."""
+    """Oracle: the sentences of the documented cases: no recording, another network, unlike layers, no trajectory."""
     empty = RecordingExplorer({})
     assert drawn["sentence"][0].startswith("no recording: open a file") and repr(empty).endswith("(no recording)")
-    RecordingExplorer({"run": live}, sightings=sightings_of(["other"]), image_of=picture)
+    RecordingExplorer({"run": live}, detections=detections_of(["other"]), image_of=picture)
     assert "run records another network than the one whose detections these are" in drawn["sentence"][-1]
     two = RecordingExplorer({"run": live, "part": make_recording(names=("first", "last"))})
     two.beside.value = "part"
     assert "run and part cannot be compared" in drawn["sentence"][-1]
     RecordingExplorer({"run": live.thinned(trajectories=False)})
-    assert any("has a recorded course" in text for text in drawn["sentence"])
+    assert any("has a recorded trajectory" in text for text in drawn["sentence"])
 
 
 def test_an_empty_explorer_opens_a_file(drawn, live, tmp_path):
@@ -131,14 +137,14 @@ def test_it_shows_both_pictures_where_no_kernel_runs(explorer):
     """Oracle: a stable text; a picture as high as both at four fifths."""
     bundle = explorer._repr_mimebundle_()
     assert bundle["text/plain"] == "RecordingExplorer(run)"
-    heights = [Image.open(io.BytesIO(one.value)).height for one in explorer.pictures]
+    heights = [Image.open(io.BytesIO(one.value)).height for one in explorer.images]
     assert Image.open(io.BytesIO(explorer.png())).height == sum(heights) * 4 // 5
 
 
 def test_it_says_which_weights_can_be_picked(explorer, drawn, live):
-    """Oracle: the recording's own numbers of weights and of sampled ones; with no course, a sentence and no button."""
+    """Oracle: the recording's own numbers of weights and of sampled ones; with no trajectory, a sentence and no button."""
     layer = explorer.network.value
     total, sampled = live.weight_counts[live.index(layer)], len(explorer.weights.buttons)
-    assert f"Of {total:,} weights these {sampled} have a recorded course" in explorer.weights.legend.value
+    assert f"Of {total:,} weights these {sampled} have a recorded trajectory" in explorer.weights.legend.value
     bare = RecordingExplorer({"bare": live.thinned(trajectories=False)})
-    assert "can be picked: none has a recorded course" in bare.weights.legend.value and not bare.weights.buttons
+    assert "can be picked: none has a recorded trajectory" in bare.weights.legend.value and not bare.weights.buttons

@@ -1,0 +1,224 @@
+"""Watch a training run in a notebook while it goes on, and stop it from its own cell.
+
+A kernel that is busy in a cell hears no button: Jupyter hands a click to the thread that made the widget. A cell that
+awaits hears them. So the run goes into a thread of its own, and the cell awaits its end:
+
+    live = oscillab.plot.live(recorder)
+    await live.fit(trainer)
+
+The next cell waits as ever. Interrupting the kernel stops the run as the button does: after the step that is under way.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets
+import numpy as np
+
+from oscillab.methods import method
+from oscillab.recording.tables import LOW_BITS
+
+from .style import INK, QUIET, new_figure, set_labels
+from .widgets import ImageBox
+
+PAUSE = 2.0  # seconds between two figures, at least
+SHARE = 0.04  # of the time, at most, that drawing takes
+LISTENING = 1.0  # seconds after which an interrupted kernel is noticed, at the latest
+POINTS = 300  # of a line, at most
+SPREAD = (0.1, 0.5, 0.9)  # quantiles over layers
+LABELS = ("training loss", "weights that flip in a step (%)", "step size / first step size")
+EXPLAINED = "Step sizes: the median layer, and the middle 80 % of layers (thin)"
+
+
+class Live(ImageBox):
+    """Loss, flips and step sizes of a run while it goes on, and a Stop button. A callback of a `Trainer`.
+
+    `recorders`: a Recorder, or name -> Recorder ("lsq" of the live model, "ema" of its average), already entered.
+    For a loop of one's own: `await live.run(function)`; the function calls `live.note(step, loss)` after each step and
+    returns once `live.stopping` is true. Raises ValueError for a recorder whose block was not entered, or without layers
+    of at most 4 bits.
+    """
+
+    clock = staticmethod(time.perf_counter)  # another one is for tests and benchmarks
+
+    def __init__(self, recorders: Any):
+        super().__init__()
+        runs = recorders if isinstance(recorders, Mapping) else {"lsq": recorders}
+        self.curves = {name: FlipCurves(recorder) for name, recorder in runs.items()}
+        self.losses: tuple[list[int], list[float]] = ([], [])
+        self.stopping = False
+        self.button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+        self.button.tooltip = "Stop after the step that is under way; what was trained so far stays"
+        self.status = ipywidgets.HTML("not started")
+        self.children = [ipywidgets.HBox([self.button, self.status]), self.image]
+        self.button.on_click(lambda button: self.stop())
+        self._trainer: Any = None
+        self._display_handle: Any = None
+        self._total: int | None = None
+        self._started = self._due = self.clock()
+        self.draw()
+
+    def __repr__(self) -> str:
+        return f"Live({', '.join(self.curves)})"
+
+    async def fit(self, trainer: Any) -> Any:
+        """Return what `trainer.fit()` returns, once it has ended or was stopped; a stopped one goes on from there."""
+        trainer.callbacks.append(self)
+        try:
+            return await self.run(trainer.fit)
+        finally:
+            trainer.callbacks.remove(self)
+
+    async def run(self, train: Callable[[], Any]) -> Any:
+        """Return what `train()` returns; it runs in a thread, so that the kernel hears the Stop button meanwhile."""
+        self.stopping, self.button.disabled = False, False
+        self._started = self.clock()
+        self._display()
+        work = asyncio.create_task(asyncio.to_thread(train))
+        try:
+            while not work.done():
+                try:
+                    await asyncio.wait({work}, timeout=LISTENING)
+                except asyncio.CancelledError:  # the kernel was interrupted
+                    self.stop()
+            return work.result()
+        finally:
+            self._finish()
+
+    def stop(self) -> None:
+        """End the run after the step that is under way."""
+        self.stopping, self.button.disabled = True, True
+        if self._trainer:
+            self._trainer.stop()
+
+    def start(self, trainer: Any) -> None:
+        """Note the length of the run; a Trainer calls this before its first step."""
+        self._trainer, self._total = trainer, trainer.total_steps
+        self.stopping &= not _in_main_thread()
+        if self.stopping:  # pressed before the first step
+            trainer.stop()
+        self._display()
+
+    def step_end(self, trainer: Any) -> None:
+        """Note a step; a Trainer calls this after every one."""
+        self.note(trainer.step, trainer.last_loss)
+
+    def end(self, trainer: Any) -> None:
+        """Draw the last figure of a run that nobody awaits; a Trainer calls this when it has ended."""
+        if _in_main_thread():
+            self._finish()
+
+    def note(self, step: int, loss: float) -> None:
+        """Note the loss of a step; the figure follows where one is due."""
+        self.losses[0].append(step)
+        self.losses[1].append(loss)
+        begin = self.clock()
+        if begin >= self._due:
+            self.draw()
+            self._due = begin + max(PAUSE, (self.clock() - begin) / SHARE)
+
+    def sentence(self, *, clock: bool = True) -> str:
+        """Return where the run is, in one line; without the clock it is the same in every such run."""
+        steps, losses = self.losses
+        if not steps:
+            ended = self._trainer is not None and self._trainer.step == self._total
+            return f"all {self._total} steps were made before" if ended else "no step yet"
+        of = f" of {self._total}" if self._total else ""
+        flips = [f"{name} {100 * one.shares[-1]:.2g} %" for name, one in self.curves.items() if one.shares]
+        seconds = f", {self.clock() - self._started:.0f} s" if clock else ""
+        return f"step {steps[-1]}{of}{seconds}, loss {losses[-1]:.3f}; flips in a step: {', '.join(flips)}"
+
+    def draw(self, headline: str = "") -> None:
+        """Draw loss, flips and step sizes so far into the image."""
+        for curves in self.curves.values():
+            curves.read()
+        figure, axes = new_figure(9.6, 2.9, columns=len(LABELS))
+        figure.set_layout_engine(None)  # places that are fixed are drawn three times as fast
+        figure.subplots_adjust(left=0.065, right=0.98, bottom=0.17, top=0.87, wspace=0.34)
+        figure.text(0.01, 0.98, f"{headline} {EXPLAINED}".strip(), ha="left", va="top", color=INK, fontsize=10)
+        for panel, text in zip(axes[0], LABELS, strict=True):
+            set_labels(panel, x="optimizer step", y=text)
+        loss, flips, sizes = axes[0]
+        loss.plot(*thinned(*self.losses), color=INK, linewidth=1.2)
+        for name, curves in self.curves.items():
+            steps, shares = thinned(curves.steps[1:], curves.shares[1:])  # row 0 is the model before the first step
+            flips.plot(steps, 100 * shares, **method(name).line(linewidth=1.4))
+            steps, spread = thinned(curves.steps, curves.spreads)
+            lines = sizes.plot(steps, spread.reshape(-1, len(SPREAD)), **method(name).line(linewidth=0.7, alpha=0.6))
+            lines[1].set(linewidth=1.4, alpha=1)
+        sizes.axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
+        flips.legend(frameon=False, fontsize=8, loc="upper right")
+        for panel in axes[0]:
+            panel.set_xlim(0, max([self._total or 0, *self.losses[0][-1:], 1]))
+        for panel in (loss, flips):
+            panel.set_ylim(bottom=0)
+        self.image.value = figure.png()
+        self.status.value = self.sentence()
+
+    def _finish(self) -> None:
+        self.button.disabled = True
+        self.draw(f"{'Stopped after' if self.stopping else 'After'} {len(self.losses[0])} steps.")
+        self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence(clock=False)}"
+        if self._display_handle:
+            self._display_handle.update(self)  # so that the notebook stores the last figure
+
+    def _display(self) -> None:
+        """Show the widget below the running cell, once; outside of a notebook nothing is shown."""
+        if self._display_handle is None and "IPython" in sys.modules:
+            from IPython import get_ipython
+            from IPython.display import display
+
+            if get_ipython():
+                self._display_handle = display(self, display_id=True)
+
+
+class FlipCurves:
+    """What a recorder has seen so far, read cheaply: nothing of what it holds per weight is copied.
+
+    `shares`: of the low-bit weights that flipped in the step; `spreads`: quantiles over the low-bit layers of step size /
+    first step size; both over `steps`.
+    """
+
+    def __init__(self, recorder: Any):
+        recorder.bytes_per_weight()  # raises where nothing is recorded yet
+        layers = recorder.layers.layers
+        self.recorder, self._seen = recorder, (0, 0, 0)
+        self.chosen = [i for i, layer in enumerate(layers) if layer.bits is None or layer.bits <= LOW_BITS]
+        if not self.chosen:
+            raise ValueError(f"nothing to watch: none of the {len(layers)} recorded layers has at most {LOW_BITS} bits")
+        self.weight_count = sum(int(np.prod(layers[i].shape)) for i in self.chosen)
+        self.steps: list[int] = []
+        self.shares: list[float] = []
+        self.spreads: list[list[float]] = []
+        self._first: np.ndarray | None = None
+
+    def read(self) -> None:
+        """Take the rows that the recorder has added since the last call."""
+        seen, self._seen = self._seen, self.recorder.rows.counts()
+        rows = self.recorder.rows.arrays(seen)
+        sizes = np.abs(rows["step_size"][:, self.chosen])
+        self._first = sizes[:1] if self._first is None else self._first
+        shares = rows["layer_flip_count"][:, self.chosen].sum(1) / self.weight_count / self.recorder.settings.every
+        self.steps.extend(rows["step"].tolist())
+        self.shares.extend(shares.tolist())
+        self.spreads.extend(np.quantile(sizes / self._first, SPREAD, axis=1).T.tolist())
+
+
+def thinned(steps: list[int], values: list[Any], most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and values as arrays of at most `most` points, each the mean of as many neighbours.
+
+    >>> thinned([1, 2, 3, 4], [1.0, 3.0, 5.0, 7.0], most=2)
+    (array([1.5, 3.5]), array([2., 6.]))
+    """
+    places, heights = np.asarray(steps, float), np.asarray(values, float)
+    width = max(1, -(-len(places) // most))
+    whole = len(places) // width * width
+    return places[:whole].reshape(-1, width).mean(1), heights[:whole].reshape(-1, width, *heights.shape[1:]).mean(1)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,178 @@
+"""Pick a layer or a weight by clicking it, with Jupyter's own widgets alone.
+
+A selector is a map of buttons, each in the colour of its value, so that it can be clicked, reached by the keyboard and read
+by a screen reader. Something is always chosen where there is something to choose: what flips most, until a click.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ipywidgets
+import matplotlib
+import traitlets
+from matplotlib.colors import to_hex, to_rgb
+
+from oscillab.methods import METHODS
+from oscillab.recording.recording import Recording
+from oscillab.recording.tables import LOW_BITS, chosen_layers
+
+from .layer_view import flip_rates_at, sampled_weights
+from .style import MAP
+
+SHADES = 8  # colours of the scale; each is one style that many buttons share
+EMPTY = "#eeeeee"
+
+
+class ButtonMap(ipywidgets.VBox):
+    """Groups of buttons, one of which is chosen: `value` is its key, or None. `what` says what the colours mean.
+
+    `note`: what else is to be said of the buttons; it stands beside the scale, or in its place where there is no button.
+    """
+
+    value: Any = traitlets.Unicode(None, allow_none=True)
+
+    def __init__(self, what: str):
+        self.what, self.note = what, ""
+        self.buttons: dict[str, ipywidgets.Button] = {}
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.styles = [ipywidgets.ButtonStyle(button_color=c, text_color=readable_on(c)) for c in shades()]
+        self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
+        size = {"width": "auto", "height": "30px", "padding": "0 6px", "margin": "1px"}
+        self.plain = ipywidgets.Layout(**size, border="2px solid transparent")
+        self.chosen = ipywidgets.Layout(**size, border=f"2px solid {METHODS['ema+qc'].color}")
+        self.title_layout, self.title_style = ipywidgets.Layout(height="26px"), ipywidgets.Label().style
+        self.column_layout = ipywidgets.Layout(margin="0 4px 4px 0")
+        self.legend = ipywidgets.HTML()
+        self.parts = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        super().__init__([self.legend, self.parts])
+
+    def lay_out(self, groups: Mapping[str, Mapping[str, str]]) -> None:
+        """Show the buttons of `groups` (title -> key -> label); nothing is chosen where the chosen key is gone."""
+        shown = {title: tuple(labels) for title, labels in groups.items()}
+        if not shown:
+            self.legend.value = self.note
+        if shown == self.groups:
+            return
+        self.groups, self.buttons = shown, {}
+        for column in self.parts.children:  # out of the page and out of the notebook's stored state
+            for one in (*column.children, column):
+                one.close()
+        self.parts.children = [self._group(title, labels) for title, labels in groups.items()]
+        self.value = self.value if self.value in self.buttons else None
+        self._mark()
+
+    def _group(self, title: str, labels: Mapping[str, str]) -> ipywidgets.VBox:
+        column = [ipywidgets.Label(title, layout=self.title_layout, style=self.title_style)]
+        for key, text in labels.items():
+            button = ipywidgets.Button(description=text, layout=self.plain, style=self.unknown)
+            button.on_click(lambda _, key=key: self.choose(key))
+            self.buttons[key] = button
+            column.append(button)
+        return ipywidgets.VBox(column, layout=self.column_layout)
+
+    def choose(self, key: str) -> None:
+        """Choose a button, as a click does; raises ValueError for a key that the map has not."""
+        if key not in self.buttons:
+            raise ValueError(f"the map has no '{key}'; it has {', '.join(self.buttons) or 'nothing'}")
+        self.value = key
+
+    @traitlets.observe("value")
+    def _mark(self, change: Any = None) -> None:
+        for key, button in self.buttons.items():
+            button.layout = self.chosen if key == self.value else self.plain
+
+    def paint(self, rates: Mapping[str, float | None], *, top: float | None = None) -> None:
+        """Colour the buttons by `rates` (key -> share, or None where unknown), from 0 to `top`, else to the largest."""
+        top = top or max((rate for rate in rates.values() if rate is not None), default=0) or 1e-12
+        for key, button in self.buttons.items():
+            rate = rates.get(key)
+            button.style = self.unknown if rate is None else self.styles[int(min(rate / top, 1) * (SHADES - 1) + 0.5)]
+            button.tooltip = f"{key}: {'unknown' if rate is None else f'{100 * rate:.2g} %'} {self.what}"
+        blocks = "".join(f'<span style="background:{c}">&emsp;</span>' for c in shades())
+        self.legend.value = f"0 {blocks} {100 * top:.2g} % {self.what}. {self.note}"
+
+
+def shades() -> list[str]:
+    """Return the colours of the scale, low to high."""
+    scale = matplotlib.colormaps[MAP]
+    return [to_hex(scale(i / (SHADES - 1))) for i in range(SHADES)]
+
+
+def readable_on(color: str) -> str:
+    """Return black or white, whichever is read more easily on the colour.
+
+    >>> readable_on("#ffea46"), readable_on("#00224e")
+    ('black', 'white')
+    """
+    red, green, blue = to_rgb(color)
+    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "white"
+
+
+def stages(names: list[str]) -> dict[str, dict[str, str]]:
+    """Return the layers grouped by the module of the network that they belong to: title -> name -> label.
+
+    >>> stages(["model.0.conv", "model.2.cv1.conv", "model.2.m.0.cv1.conv", "head"])
+    {'model.0': {'model.0.conv': 'conv'}, 'model.2': {'model.2.cv1.conv': 'cv1', 'model.2.m.0.cv1.conv': 'm.0.cv1'},
+     'head': {'head': 'head'}}
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for name in names:
+        title, _, rest = name.partition(".")
+        if rest[:1].isdigit():
+            number, _, rest = rest.partition(".")
+            title = f"{title}.{number}"
+        groups.setdefault(title, {})[name] = rest.removesuffix(".conv") or name
+    return groups
+
+
+class LayerSelector(ButtonMap):
+    """The layers of a recording, coloured by the share of their weights that flips in a step; `value`: a layer's name."""
+
+    def __init__(self) -> None:
+        super().__init__("of a layer's weights flip in a step")
+
+    def fill(self, recording: Recording, step: int) -> None:
+        """Show the recording's layers as they flip in the steps before `step`."""
+        rates = flip_rates_at(recording, step)
+        self.lay_out(stages(recording.layer_names))
+        low = chosen_layers(recording, LOW_BITS) or recording.layer_names
+        top = max(rates[name] for name in low)
+        self.note = "8-bit layers flip more: they are off the scale." if max(rates.values()) > top else ""
+        self.paint(rates, top=top)
+        if self.value is None:
+            self.value = max(low, key=lambda name: rates[name])
+
+
+class WeightSelector(ButtonMap):
+    """The sampled weights of a layer, coloured by how often they flip; `value`: a weight's flat index, as text."""
+
+    def __init__(self) -> None:
+        super().__init__("of the steps the weight flips in")
+
+    def fill(self, recording: Recording, layer: str) -> None:
+        """Show the layer's sampled weights, or a sentence where none has a recorded trajectory."""
+        try:
+            weights = sampled_weights(recording, layer)
+        except ValueError:
+            self.note = f"No weight of {layer} can be picked: none has a recorded trajectory."
+            self.lay_out({})
+            return
+        total = recording.weight_counts[recording.index(layer)]
+        self.note = f"Of {total:,} weights these {len(weights)} have a recorded trajectory and can be picked."
+        flips, ticks = recording["flip_count"][recording.weights_of(layer)], max(1, recording.meta["tick_count"])
+        if set(map(str, weights)) != set(self.buttons):  # their order is that of the first recording that is shown
+            self.lay_out({f"weight {one}": {str(one): flips_in_words(flips[one])} for one in weights})
+        for one in weights:
+            self.buttons[str(one)].description = flips_in_words(flips[one])
+        self.paint({str(one): flips[one] / ticks for one in weights})
+        if self.value is None:
+            self.value = str(weights[0])
+
+
+def flips_in_words(count: int) -> str:
+    """Return a number of flips in words.
+
+    >>> flips_in_words(1), flips_in_words(2)
+    ('1 flip', '2 flips')
+    """
+    return f"{count} flip{'s' if count != 1 else ''}"

@@ -1,0 +1,287 @@
+"""Does the live widget follow a run, stop it, go on after it, and cost what it may?
+
+`test_a_kernel_hears_the_click` is the one that matters: a real kernel, busy in a cell, gets the message that a browser
+sends for a click.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from oscillab.plot.live_widget import PAUSE, SHARE, FlipCurves, Live, thinned
+from oscillab.quant import QuantSpec, quantize
+from oscillab.recording.recorder import record
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A 3-bit network of three convolutions."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 3))
+    return quantize(model, QuantSpec(bits=3, first_last_bits=3), [torch.rand(2, 3, 12, 12)])
+
+
+@pytest.fixture
+def optimizer(network):
+    """An optimizer of its weights; `step` makes one."""
+    return torch.optim.SGD(network.parameters(), lr=0.5)
+
+
+def step(network, optimizer):
+    """Make one step towards zero outputs."""
+    optimizer.zero_grad()
+    network(torch.rand(2, 3, 12, 12)).square().mean().backward()
+    optimizer.step()
+
+
+@pytest.fixture
+def live():
+    """A Live of a recorder that has two steps of one 3-bit layer to tell."""
+    rows = {"step": np.arange(3), "layer_flip_count": np.array([[0], [2], [1]]), "step_size": np.ones((3, 1))}
+    recorder = SimpleNamespace(
+        bytes_per_weight=lambda: 8.0,
+        layers=SimpleNamespace(layers=[SimpleNamespace(bits=3, shape=(4, 5))]),
+        settings=SimpleNamespace(every=1),
+        rows=SimpleNamespace(
+            counts=lambda: (3, 0, 0), arrays=lambda since: {k: v[since[0] :] for k, v in rows.items()}
+        ),
+    )
+    return Live(recorder)
+
+
+def test_reading_twice_takes_each_row_once(network, optimizer):
+    """Oracle: the recording itself, whose flips over all weights and step sizes over their first are the curves."""
+    with record(network, optimizer) as recorder:
+        curves = FlipCurves(recorder)
+        for number in range(1, 8):
+            step(network, optimizer)
+            if number % 3 == 0:
+                curves.read()
+        curves.read()
+    recording = recorder.recording()
+    assert curves.steps == recording.steps.tolist() == list(range(8))
+    np.testing.assert_allclose(curves.shares, recording["layer_flip_count"].sum(1) / recording.weight_count)
+    ratio = recording["step_size"] / recording["step_size"][0]
+    np.testing.assert_allclose(np.array(curves.spreads)[:, 1], np.median(ratio, 1), rtol=1e-6)
+
+
+def test_a_recorder_that_was_not_entered_is_refused(network, optimizer):
+    """Oracle: the documented error, before anything is shown."""
+    with pytest.raises(ValueError, match="nothing is recorded yet"):
+        Live(record(network, optimizer))
+
+
+def test_thinning_keeps_the_mean():
+    """Oracle: the mean of a line is the mean of its blocks' means; few points stay as they are."""
+    steps, values = thinned(range(1000), np.arange(1000.0), most=100)
+    assert len(steps) == 100 and values.mean() == pytest.approx(499.5)
+    assert thinned([1, 2], [3.0, 4.0])[1].tolist() == [3, 4]
+
+
+def test_it_shows_a_figure_before_the_first_step(live):
+    """Oracle: PNG's signature, and a status that promises nothing."""
+    assert bytes(live.image.value).startswith(b"\x89PNG") and live.sentence() == "no step yet"
+
+
+def test_it_awaits_a_run_and_tells_where_it_is(live):
+    """Oracle: the function's own value; the last flips by hand (1 of 20 weights), the last step and loss."""
+
+    def train():
+        for number in (1, 2):
+            live.note(number, 0.5 * number)
+        return "trained"
+
+    assert asyncio.run(live.run(train)) == "trained"
+    assert live.sentence().startswith("step 2, ") and "loss 1.000; flips in a step: lsq 5 %" in live.sentence()
+    assert live.status.value.startswith("done: step 2") and live.button.disabled
+
+
+def test_the_button_ends_a_run(live):
+    """Oracle: a loop that would never end ends; the status says that it was stopped."""
+
+    async def click_later():
+        await asyncio.sleep(0.3)
+        assert not live.button.disabled
+        live.button.click()
+
+    def train():
+        while not live.stopping:
+            time.sleep(0.01)
+        live.note(7, 1.0)
+
+    async def both():
+        await asyncio.wait_for(asyncio.gather(live.run(train), click_later()), 30)
+
+    asyncio.run(both())
+    assert live.status.value.startswith("stopped: step 7")
+
+
+def test_an_error_of_the_run_comes_out_of_it(live):
+    """Oracle: the run's own error, and a button that is off again."""
+
+    def train():
+        raise FloatingPointError("the loss became nan")
+
+    with pytest.raises(FloatingPointError, match="became nan"):
+        asyncio.run(live.run(train))
+    assert live.button.disabled
+
+
+class Trainer:
+    """A run of six steps with the parts of a Trainer that a Live knows; it is stopped at `stop_at`."""
+
+    def __init__(self, stop_at):
+        self.step, self.total_steps, self.last_loss, self.callbacks, self.stop_at = 0, 6, 1.0, [], stop_at
+        self._stopping = False
+
+    def stop(self):
+        self._stopping = True
+
+    def fit(self):
+        self._stopping = False
+        for one in self.callbacks:
+            one.start(self)
+        while self.step < self.total_steps and not self._stopping:
+            self.step += 1
+            for one in self.callbacks:
+                one.step_end(self)
+                if self.step == self.stop_at:
+                    one.stop()
+        return self.step
+
+
+@pytest.mark.parametrize("again", ["the same widget", "another widget"])
+def test_a_stopped_run_goes_on_with_the_next_call(live, again):
+    """Oracle: step 4 where it was stopped, 6 of 6 after the second call, and a third call that has nothing to do."""
+    trainer = Trainer(stop_at=4)
+    assert asyncio.run(live.fit(trainer)) == 4 and live.status.value.startswith("stopped: step 4 of 6")
+    assert not trainer.callbacks
+    if again == "another widget":
+        live = Live({name: curves.recorder for name, curves in live.curves.items()})
+    assert asyncio.run(live.fit(trainer)) == 6 and live.status.value.startswith("done: step 6 of 6")
+    third = Live({name: curves.recorder for name, curves in live.curves.items()})
+    assert asyncio.run(third.fit(trainer)) == 6
+    assert third.status.value == "done: all 6 steps were made before"
+
+
+def test_a_trainer_is_stopped_at_its_start_where_the_button_came_before(live):
+    """Oracle: no step is made."""
+
+    async def press_first(trainer):
+        work = asyncio.create_task(live.fit(trainer))
+        await asyncio.sleep(0)
+        live.stop()
+        return await work
+
+    assert asyncio.run(press_first(Trainer(stop_at=None))) == 0
+
+
+@pytest.mark.parametrize("cost", [0.001, 0.1, 0.6])
+def test_figures_come_as_seldom_as_they_are_dear(live, monkeypatch, cost):
+    """Oracle: the rule by hand: from one figure to the next max(2, cost / 0.04) s, seen only at the end of a step of 0.1 s."""
+    now, drawn = [1000.0], []
+
+    def draw(headline=""):
+        drawn.append(now[0])
+        now[0] += cost
+
+    monkeypatch.setattr(live, "clock", lambda: now[0])
+    monkeypatch.setattr(live, "draw", draw)
+    live._due = now[0]
+    for number in range(1, 601):
+        now[0] += 0.1
+        live.note(number, 1.0)
+    pauses = np.diff(drawn)
+    assert len(pauses) >= 3 and (pauses >= max(PAUSE, cost / SHARE) - 1e-6).all()
+    assert (pauses <= max(PAUSE, cost / SHARE) + 0.1 + 1e-6).all()
+
+
+def test_the_last_figure_says_how_it_ended_and_only_that(live):
+    """Oracle: another image than before the end; byte for byte that of a run that was drawn once alone."""
+    live.note(2, 1.0)
+    before = live.image.value
+    live._finish()
+    once = Live({name: curves.recorder for name, curves in live.curves.items()})
+    once.losses = ([2], [1.0])
+    once._finish()
+    assert before != live.image.value == once.image.value
+
+
+def test_it_is_reached_by_its_name_alone(root):
+    """Oracle: the README's `oscillab.show.live` in a Python that has imported nothing else, twice."""
+    code = "import oscillab; print(oscillab.show.live.__name__, oscillab.plot.live is oscillab.show.live)"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, env=environment(root)).stdout == "Live True\n"
+
+
+@pytest.mark.slow
+def test_a_kernel_hears_the_click(root):
+    """Oracle: a cell that would run for a minute, unstopped, ends stopped after the front end's message; after an interrupt."""
+    manager = pytest.importorskip("jupyter_client.manager")
+    kernel, client = manager.start_new_kernel(kernel_name="python3", cwd=str(root), env=environment(root))
+    try:
+        client.execute_interactive(SETUP, timeout=60)
+        for act in (click, interrupt):
+            begin = time.monotonic()
+            assert run_and(act, kernel, client).strip() == "stopped True"
+            assert time.monotonic() - begin < 30
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+
+
+SETUP = """
+import time
+from types import SimpleNamespace as Plain
+import numpy as np
+from oscillab.plot.live_widget import Live
+rows = {"step": np.zeros(1, int), "layer_flip_count": np.zeros((1, 1)), "step_size": np.ones((1, 1))}
+recorder = Plain(bytes_per_weight=lambda: 8.0, layers=Plain(layers=[Plain(bits=3, shape=(4, 5))]),
+                 settings=Plain(every=1), rows=Plain(counts=lambda: (0, 0, 0), arrays=lambda since: rows))
+def train():
+    end = time.monotonic() + 60
+    while not live.stopping and time.monotonic() < end:
+        time.sleep(0.02)
+"""
+RUN = "live = Live(recorder)\nawait live.run(train)\nprint('stopped', live.stopping)"
+
+
+def environment(root):
+    """The environment of a kernel that sees this very checkout."""
+    return os.environ | {"PYTHONPATH": str(root)}
+
+
+def run_and(act, kernel, client):
+    """What the cell printed; `act` is called once its button is there."""
+    request, printed, button = client.execute(RUN), "", None
+    while True:
+        message = client.get_iopub_msg(timeout=90)
+        content, mine = message["content"], message["parent_header"].get("msg_id") == request
+        if message["msg_type"] == "comm_open" and content["data"]["state"].get("_model_name") == "ButtonModel":
+            button = content["comm_id"]
+        if message["msg_type"] == "display_data" and mine:
+            time.sleep(1)
+            act(kernel, client, button)
+        if message["msg_type"] == "stream" and mine and content["name"] == "stdout":
+            printed += content["text"]
+        if message["msg_type"] == "status" and mine and content["execution_state"] == "idle":
+            return printed
+
+
+def click(kernel, client, button):
+    """What a browser sends when the button is clicked."""
+    data = {"method": "custom", "content": {"event": "click"}}
+    client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": button, "data": data}))
+
+
+def interrupt(kernel, client, button):
+    """What the square in the toolbar does."""
+    kernel.interrupt_kernel()
