@@ -10,7 +10,12 @@ import os
 import sys
 from typing import Annotated
 
-import tyro
+from oscillab.extras import need
+
+try:
+    tyro = need("tyro")
+except ImportError as error:
+    sys.exit(f"error: {error}")
 
 from oscillab.cli import commands, download, predict
 from oscillab.cli import export as deliver

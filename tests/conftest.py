@@ -20,6 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave out the browser's and the wheel's tests, which have targets of their own, unless a call names their folder."""
+    apart = collection_path.name in ("browser", "wheel")
+    return True if apart and not any(collection_path.name in str(one) for one in config.args) else None
+
+
 @pytest.fixture(scope="session")
 def root():
     """The repository's root folder."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oscillab.io import atomic_write
+from oscillab.io import atomic_write, shipped
 from oscillab.quant import QuantSpec, integer_state, is_quantized, quant_layers, quantize
 from oscillab.quant.fold import corrections, insert_corrections
 
@@ -80,6 +80,7 @@ def save(model: Detector, path: Path | str, *, half: bool = False, size: int | N
 def load(path: Path | str) -> Detector:
     """Return the detector in a checkpoint, float or quantized, in eval mode and float32.
 
+    `path`: a file, or the name of a detector that comes with oscillab: yolov5n-scenes, yolov5n-seg-scenes, yolov7-tiny-scenes.
     `.names`, `.anchors` (3, 3, 2) in pixels, `.strides` and `.size` come with it. A file whose BatchNorms are folded gives
     a fused network, with a warning, as such a one cannot be trained well. Raises ValueError, one line that names the file
     and what is wrong with it, for one that does not fit a model of the zoo entirely.
@@ -172,6 +173,8 @@ def inspect(path: Path | str) -> Checkpoint:
 
 def read(path: Path | str) -> Checkpoint:
     """Return the `Checkpoint` at `path`. Raises ValueError, one line that names the file, where it holds none."""
+    if not Path(path).exists() and (with_oscillab := shipped(f"{path}.pt")).is_file():  # a name: "yolov5n-scenes"
+        path = with_oscillab
     content = pt_file.read(path)
     try:
         own = isinstance(content, dict) and content.get("format") == FORMAT

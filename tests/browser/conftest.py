@@ -35,11 +35,6 @@ SETTINGS = {  # every cell is in the page, nothing is fetched, nothing pops up
 STARTING = 300  # seconds that JupyterLab or a page may take, on a machine that others use too
 
 
-def pytest_ignore_collect(collection_path, config):
-    """Only a call that names this folder runs these tests."""
-    return None if any("browser" in str(argument) for argument in config.args) else True
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A place for copies of the notebooks, beside the data that they read."""
