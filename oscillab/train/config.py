@@ -37,7 +37,7 @@ class TrainSpec:
     check_every: int = 10
     """steps between looks at the loss for NaN on an accelerator, where each look waits; on the CPU every step is looked at"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
         if not 0 < self.learning_rate < 1:

@@ -1,8 +1,8 @@
-"""What does one epoch of a per-channel scale and shift repair?
+"""Correct a quantized network by a scale and shift per channel (QC).
 
-Quantization correction (QC) of 2311.05109: after QAT every convolution's output h becomes gamma * h + beta, gamma and beta
-are trained for one epoch with everything else fixed, and are then folded away (`oscillab.quant.fold`), so that inference
-costs nothing more.
+What does one epoch of them repair? Quantization correction of 2311.05109: after QAT every convolution's output h becomes
+gamma * h + beta, gamma and beta are trained for one epoch with everything else fixed, and are then folded away
+(`oscillab.quant.fold`), so that inference costs nothing more.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,7 @@ class Choices:
     qc_bn_affine: bool = False
     """train the batch norms' own scale and shift with the factors"""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.qc_share <= 1:
             raise ValueError(f"qc_share must be in 0 < qc_share <= 1, got {self.qc_share}")
         if self.qc_layers not in LAYERS:
@@ -67,11 +67,8 @@ def correct(
     needs a higher rate (0.05 or more in all). BN statistics and everything but the factors stay fixed, unless `choices` say
     otherwise. On an error the model has the modules that it had before. Source: section 3.3 of 2311.05109.
     """
-    loss, spec, batches = (
-        loss or build_loss(model),
-        replace(spec, weight_decay=0.0),
-        FirstShare(batches, choices.qc_share),
-    )
+    loss = loss or build_loss(model)  # type: ignore[arg-type]  # a Detector where no loss is given
+    spec, batches = replace(spec, weight_decay=0.0), FirstShare(batches, choices.qc_share)
     with training_only(model, ()):
         insert_corrections(model, parts=tuple(parts), granularity=granularity, layers=choices.qc_layers)
         try:

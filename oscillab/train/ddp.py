@@ -140,7 +140,7 @@ class SyncedBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
     process_group = None  # all processes
 
 
-SYNCED: dict[str, type[nn.Module]] = {"cuda": SyncedBatchNorm2d}  # by device; torch has none for the CPU
+SYNCED: dict[str, type[nn.BatchNorm2d]] = {"cuda": SyncedBatchNorm2d}  # by device; torch has none for the CPU
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def data_parallel(model: nn.Module, world: World, *, sync_bn: bool = True) -> It
 
 
 @contextmanager
-def synced_bn(model: nn.Module, kind: type[nn.Module]) -> Iterator[nn.Module]:
+def synced_bn(model: nn.Module, kind: type[nn.BatchNorm2d]) -> Iterator[nn.Module]:
     """Turn the model's BatchNorm2d into `kind` within the block: the same modules, parameters and buffers."""
     norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
     for norm in norms:

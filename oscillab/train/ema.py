@@ -131,9 +131,8 @@ class Ema:
         self._average = [average[name] for name in self._averaged if name in once]
         self._source = [live[name] for name in self._averaged if name in once]
         self._copies = [(average[name], live[name]) for name in live if name in once - averaged]
-        held = (
-            (n, k, vars(m)[k]) for n, m in self.live.named_modules() for k in ("_parameters", "_buffers", "_modules")
-        )
+        kinds = ("_parameters", "_buffers", "_modules")
+        held = ((name, kind, vars(module)[kind]) for name, module in self.live.named_modules() for kind in kinds)
         self._seen = [(name, kind, now, dict(now), tuple(map(id, now.values()))) for name, kind, now in held]
 
     def _buffers_moved(self) -> bool:
@@ -145,8 +144,8 @@ class Ema:
             if kind != "_buffers" or now.keys() != before.keys():
                 changed = next(key for key in {**before, **now} if now.get(key) is not before.get(key))
                 raise ValueError(
-                    f"{where}{'.' if where else ''}{changed} was added, removed or replaced since the average was built; build Ema after whatever "
-                    "changes the model's modules: build Ema after quantize"
+                    f"{where}{'.' if where else ''}{changed} was added, removed or replaced since the average was built: "
+                    "build Ema after quantize and whatever else changes the model's modules"
                 )
             moved = True
         return moved

@@ -1,4 +1,4 @@
-"""By how much does each layer's output miss the float network's, and which part of that is a constant?
+"""Measure by how much each layer's output misses the float network's, and which part of that is a constant.
 
 An error's mean over a channel can be subtracted (bias correction, QC's shift); its variance cannot.
 """

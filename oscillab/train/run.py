@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
 import torch
-from torch import nn
 
 from oscillab import methods
 from oscillab.data.options import calibration_batches
@@ -28,10 +27,12 @@ from oscillab.train.ema import Ema
 from oscillab.train.remedies import Remedy
 from oscillab.train.trainer import Trainer, seed_everything
 from oscillab.yolo import checkpoint
+from oscillab.yolo.graph import Detector
 from oscillab.yolo.loss import build_loss
 
 if TYPE_CHECKING:
-    RemedyName = AverageName = str
+    RemedyName: TypeAlias = str
+    AverageName: TypeAlias = str
 else:  # so that the command line lists what is registered
     RemedyName = Literal["none", *methods.remedies()]
     AverageName = Literal[methods.names("average")]
@@ -56,7 +57,7 @@ class QatConfig:
 
 
 def run_pretraining(
-    model: nn.Module,
+    model: Detector,
     batches: Any,
     spec: TrainSpec,
     out: Path,
@@ -78,11 +79,12 @@ def run_pretraining(
     trainer.fit()
     if trainer.interrupted:
         return interruption(trainer, last)
-    checkpoint.save(ema.model, out, half=True)
+    averaged: Any = ema.model
+    checkpoint.save(averaged, out, half=True)
     return {"steps": trainer.step, "seconds": trainer.seconds}
 
 
-def prepare_qat(model: nn.Module, batches: Any, spec: QuantSpec, *, device: str = "cpu") -> tuple[nn.Module, Any]:
+def prepare_qat(model: Detector, batches: Any, spec: QuantSpec, *, device: str = "cpu") -> tuple[Detector, Any]:
     """Quantize and calibrate a float detector (in place); return it on `device`, and this process's part of `batches`.
 
     Of several processes rank 0 calibrates, on whole batches; the others take over what it found.
@@ -91,12 +93,12 @@ def prepare_qat(model: nn.Module, batches: Any, spec: QuantSpec, *, device: str 
         raise ValueError("the model is already quantized; QAT starts from a float one")
     world = current_world()
     images = calibration_batches(batches) if world.is_main else None
-    model = world.broadcast_state(quantize(placed(model, "cpu"), spec, images))
+    world.broadcast_state(quantize(placed(model, "cpu"), spec, images))
     return placed(model, device), world.shard(batches)
 
 
 def run_qat(
-    model: nn.Module,
+    model: Detector,
     batches: Any,
     config: QatConfig,
     out: Path,
@@ -122,7 +124,7 @@ def run_qat(
         recorders = {"lsq": stack.enter_context(record(model, trainer.optimizer, seed=seed))}
         if "ema" in averages:
             recorders["ema"] = stack.enter_context(record(averages["ema"].model, averages["ema"], seed=seed))
-        parts = {"averages": averages, "recorders": recorders, "remedies": {config.remedy: remedy}}
+        parts: dict[str, Any] = {"averages": averages, "recorders": recorders, "remedies": {config.remedy: remedy}}
         if resume:
             resume_from(last, trainer, **parts)
         trainer.callbacks += [*map(MoveEma, averages.values()), *callbacks]
@@ -136,10 +138,10 @@ def run_qat(
             recorder.recording().save(out / f"{name}.npz")
     if trainer.interrupted:
         return interruption(trainer, last)
-    measured = {"steps": trainer.step, "seconds": trainer.seconds, "processes": world.size}
-    measured |= {"ema_decay": average.decay for average in averages.values()}
+    measured: dict[str, Any] = {"steps": trainer.step, "seconds": trainer.seconds, "processes": world.size}
+    measured["ema_decay"] = next((average.decay for average in averages.values()), None)
     if world.is_main:
-        networks = {"lsq": model} | {name: average.model for name, average in averages.items()}
+        networks: dict[str, Any] = {"lsq": model} | {name: average.model for name, average in averages.items()}
         for name, network in networks.items():
             checkpoint.save(remedy.finalize(network), out / f"{name}.pt")
         write_json(out / "run.json", (about or {}) | measured)
@@ -162,14 +164,14 @@ def apply_remedy(trainer: Trainer, name: str, **options: Any) -> Remedy:
     return remedy
 
 
-def averages_of(model: nn.Module, config: QatConfig, total_steps: int) -> dict[str, Ema]:
+def averages_of(model: Detector, config: QatConfig, total_steps: int) -> dict[str, Ema]:
     """Return the averages that the configuration names, by name; decay and ramp suit a run of `total_steps`."""
     options = {"decay": config.ema_decay, "ramp": config.ema_ramp}
     return {name: methods.method(name).apply(model, total_steps, **options) for name in config.averages}
 
 
 def run_correction(
-    model: nn.Module, batches: Any, out: Path, *, spec: TrainSpec, choices: Choices, progress: bool = True
+    model: Detector, batches: Any, out: Path, *, spec: TrainSpec, choices: Choices, progress: bool = True
 ) -> dict[str, Any]:
     """Train QC on a quantized detector, fold it away (in place) and write the detector to `out`; return steps and path."""
     if not is_quantized(model):
@@ -199,6 +201,6 @@ def prepare(options: RunOptions) -> None:
     seed_everything(options.seed)
 
 
-def placed(model: nn.Module, device: str) -> nn.Module:
+def placed(model: Detector, device: str) -> Detector:
     """Move the model to its device, channels last, which is a third faster on CPUs (in place)."""
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub

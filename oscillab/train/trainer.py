@@ -82,9 +82,12 @@ class Trainer:
         self.step = 0
         self.total_steps = spec.epochs * len(batches)
         self.notes: dict[str, Any] = {}  # what the progress bar shows beside the loss
-        self.last_loss, self.last_items, self.seconds = math.nan, {}, 0.0
+        self.last_loss, self.seconds = math.nan, 0.0
+        self.last_items: dict[str, float] = {}
         self.mid_step = False  # whether an error left a step half done: batch norm has moved, the weights have not
-        self._network, self._compiled, self._stop_asked = model, None, False
+        self._network: Any = model
+        self._compiled: Any = None
+        self._stop_asked = False
 
     @property
     def epoch(self) -> int:
@@ -136,7 +139,8 @@ class Trainer:
 
     def backward(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
         """Add the whole batch's gradient; return this process's part of the loss and of its items, detached."""
-        loss, items, size = torch.zeros(()), {}, self.world.size
+        items: dict[str, Any] = {}
+        loss, size = torch.zeros(()), self.world.size
         parts = micro_batches(batch, self.spec.accumulate, loss=self.loss, world=self.world)
         whole = len(parts) == 1 and size == 1
         for part in parts:

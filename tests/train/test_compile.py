@@ -49,23 +49,39 @@ def run(model, monkeypatch, **spec):
     return trainer, steps, recorder.recording()
 
 
+def nudged(model, seed):
+    """A copy whose weights differ in their last bit."""
+    model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1 + torch.finfo(p.dtype).eps * (2 * torch.randint(0, 2, p.shape, generator=generator) - 1))
+    return model
+
+
+def distances(run, other):
+    """How far two runs ended from each other: their weights and their recorded input ranges, in norm."""
+    weights = [torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) for trainer, _, _ in (run, other)]
+    names = ("observed_low", "observed_high")
+    ranges = [torch.cat([torch.from_numpy(r[name]).flatten() for name in names]) for _, _, r in (run, other)]
+    return [float((a - b).norm()) for a, b in (weights, ranges)]
+
+
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 @pytest.mark.slow
 def test_compiled_training_agrees(tiny, monkeypatch):
-    """Oracle: the run without compiling. 1e-3 allows for fused float32 arithmetic on six steps; steps whose ranges are
-    recorded run without, and the ranges are those of the other run."""
-    plain, compiled = tiny(bits=8), copy.deepcopy(tiny(bits=8))
-    one, steps, recording = run(plain, monkeypatch)
-    assert not steps
-    two, steps, other = run(compiled, monkeypatch, compile=True)
-    assert steps == [0, 2, 4]
-    assert two.last_loss == pytest.approx(one.last_loss, rel=1e-3)
-    for name, tensor in plain.state_dict().items():
-        torch.testing.assert_close(compiled.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
-    for row in ("observed_low", "observed_high"):
-        torch.testing.assert_close(
-            torch.from_numpy(other[row]), torch.from_numpy(recording[row]), rtol=1e-2, atol=1e-2, equal_nan=True
-        )
+    """Oracle: the run without compiling, to rounding: it ends no farther from it than runs that start from weights changed
+    in their last bit, times 3, as the worst of a few draws is not the worst of all. (Adam turns a gradient that is nothing but
+    rounding into a full step, so that no fixed tolerance holds on every processor.) A run whose step sizes rest ends farther.
+    Steps whose ranges are recorded run without."""
+    start = tiny(bits=8)
+    plain = run(copy.deepcopy(start), monkeypatch)
+    compiled = run(copy.deepcopy(start), monkeypatch, compile=True)
+    assert not plain[1] and compiled[1] == [0, 2, 4]
+    noise = [distances(run(nudged(start, seed), monkeypatch), plain) for seed in range(4)]
+    bounds = [3 * max(each) for each in zip(*noise, strict=True)]
+    assert all(found < bound for found, bound in zip(distances(compiled, plain), bounds, strict=True))
+    control = distances(run(copy.deepcopy(start), monkeypatch, step_size_rate=0.0), plain)
+    assert all(found > bound for found, bound in zip(control, bounds, strict=True))
 
 
 def test_hooks_are_seen(tiny):

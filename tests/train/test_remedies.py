@@ -1,6 +1,8 @@
 """The tables: every entry runs in the one Trainer, leaves a plain model behind, and can be told apart from the baseline."""
 
 import copy
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from oscillab.quant import QuantSpec
 from oscillab.train.callbacks import MoveEma, resume_from, save_checkpoint
 from oscillab.train.config import TrainSpec
 from oscillab.train.ema import Ema
+from oscillab.train.remedies import Remedy
 from oscillab.train.remedies.controls import pixels
-from oscillab.train.run import apply_remedy
+from oscillab.train.run import QatConfig, apply_remedy, run_qat
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import DetectionLoss
@@ -124,6 +127,30 @@ def test_pixels_go_on_to_the_next_epoch(detector, batches):
     assert len(given) == 6 and all(batch.shape == (4, 3, 64, 64) for batch in given)
     expected = next(batches.epoch(1)).images.float() / 255
     torch.testing.assert_close(given[4], expected)
+
+
+class Clamp(Remedy):
+    """Holds every weight within a limit."""
+
+    def __init__(self, *arguments, limit=1.0):
+        super().__init__(*arguments)
+        self.limit = limit
+
+    def after_step(self):
+        for layer in self.layers:
+            layer.weight.clamp_(-self.limit, self.limit)
+
+
+def test_a_new_remedy_is_one_file_and_one_entry(quantized, batches, tmp_path, monkeypatch):
+    """Oracle: what the new remedy promises, through a whole run and the file that it writes."""
+    monkeypatch.setitem(sys.modules, "clamp", SimpleNamespace(Clamp=Clamp))  # its file
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    methods.register(methods.Method("clamp", "Clamp", "training", applied="clamp:Clamp", options={"limit": 0.05}))
+    run_qat(quantized, batches, QatConfig(train=SPEC, remedy="clamp"), tmp_path, progress=False)
+    weights = [
+        module.weight for module in checkpoint.load(tmp_path / "lsq.pt").modules() if hasattr(module, "integer_state")
+    ]
+    assert len(weights) == 60 and max(float(weight.detach().abs().max()) for weight in weights) == pytest.approx(0.05)
 
 
 def test_unknown_name(quantized, batches):

@@ -1,8 +1,8 @@
-"""What if the average of a weight decided how it is rounded, and training felt it?
+"""Round every weight as its moving average says: Q-EMA (TetraJet, 2502.20853).
 
-Q-EMA (TetraJet, 2502.20853): a latent weight is rounded to that one of its two neighbours on the grid that is nearer to
-the weight's moving average. Unlike the paper's average, which is passive, this one feeds back into training; unlike
-freezing, it lets a weight go that truly moves.
+What if the average of a weight decided how it is rounded, and training felt it? A latent weight is rounded to that one of
+its two neighbours on the grid that is nearer to the weight's moving average. Unlike the paper's average, which is passive,
+this one feeds back into training; unlike freezing, it lets a weight go that truly moves.
 """
 
 from typing import Any, Self
@@ -22,6 +22,8 @@ class QEmaConv2d(QuantConv2d):
     The recorder, an `Ema` and evaluation see the states that this decides, since `integer_state` is one of its methods.
     """
 
+    weight_average: Tensor
+
     @classmethod
     def from_quantized(cls, conv: QuantConv2d) -> "QEmaConv2d":
         """Turn `conv` into one of these, its average at its weight (in place)."""
@@ -36,7 +38,7 @@ class QEmaConv2d(QuantConv2d):
             step = along_channels(self.weight_step_size(), self.weight)
             self.weight.copy_(torch.where(decided == plain, self.weight, decided * step))
         del self.weight_average
-        self.__class__ = QuantConv2d
+        self.__class__ = QuantConv2d  # type: ignore[assignment]  # as above
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,10 +111,10 @@ class QEma(Remedy):
 
     def after_step(self) -> None:
         """Update every average once."""
-        averages = [layer.weight_average for layer in self.layers]
+        averages: list[Any] = [layer.weight_average for layer in self.layers]
         torch._foreach_lerp_(averages, [layer.weight for layer in self.layers], 1 - self.decay)
 
-    def finalize(self, model: nn.Module) -> nn.Module:
+    def finalize(self, model: Any) -> Any:
         """Turn every QEmaConv2d of the model, a copy or an average of it back into a QuantConv2d (in place)."""
         for module in list(model.modules()):
             if isinstance(module, QEmaConv2d):

@@ -1,7 +1,8 @@
-"""How much of the oscillation comes from the step sizes, which move all bin edges of a layer at once?
+"""Stop the step sizes late in training.
 
-Step sizes that stop late in training (asked for by OFQ, 2302.02210, and by the scale oscillation that 2311.05109 shows
-in its Fig. 2): weights can then still flip, but no longer because the grid moved under them.
+How much of the oscillation comes from them, which move all bin edges of a layer at once? (Asked for by OFQ, 2302.02210,
+and by the scale oscillation that 2311.05109 shows in its Fig. 2.) Weights can then still flip, but no longer because the
+grid moved under them.
 """
 
 from collections.abc import Collection

@@ -45,7 +45,7 @@ class Remedy:
     def after_step(self) -> None:
         """Act when the weights have moved and `step_count` counts the step, without recording a graph."""
 
-    def finalize(self, model: nn.Module) -> nn.Module:
+    def finalize(self, model: Any) -> Any:
         """Turn the model, a copy or an average of it into plain layers of the same integer states (in place)."""
         return model
 

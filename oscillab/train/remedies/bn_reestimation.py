@@ -1,7 +1,7 @@
-"""Do the batch norms' running statistics still describe the network that QAT ended with?
+"""Measure the batch norms' running statistics anew, as the network is now.
 
-An oscillating weight changes its layer's output from step to step, so that a running average describes no network at
-all (2203.11086). Re-estimation measures the statistics anew.
+Do they still describe the network that QAT ended with? An oscillating weight changes its layer's output from step to step,
+so that a running average describes no network at all (2203.11086).
 """
 
 from collections.abc import Iterable
@@ -12,36 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BATCH_COUNT = 50  # as the code of 2203.11086 has it
+Pairs = list[tuple[Tensor, Tensor]]  # each statistic and what it was
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-class BnUndo:
-    """The running statistics as they were; `undo()` restores every bit, and so does leaving it as a context."""
-
-    def __init__(self, norms: Iterable[_BatchNorm]):
-        self.before = [[(getattr(norm, n), getattr(norm, n).clone()) for n in STATISTICS] for norm in norms]
-
-    def undo(self) -> None:
-        """Put the statistics back; a second call changes nothing."""
-        for pairs in self.before:
-            restore(pairs)
-
-    def __enter__(self) -> "BnUndo":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.undo()
-
-
-def restore(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Copy the second tensor of each pair into the first."""
-    for buffer, before in pairs:
-        buffer.copy_(before)
-
-
 @torch.no_grad()
-def reestimate_bn(model: nn.Module, images: Iterable[Tensor], *, count: int = BATCH_COUNT) -> BnUndo:
-    """Set each running mean and variance to the average over `count` batches; return what undoes it.
+def reestimate_bn(model: nn.Module, images: Iterable[Tensor], *, count: int = BATCH_COUNT) -> nn.Module:
+    """Set each running mean and variance to the average over `count` batches (in place); return the model.
 
     `images`: float tensors (N, 3, H, W), pixels in 0..1, of training data; all of them where there are fewer. Only
     batch norm is in training mode meanwhile. Everything but the running statistics stays as it is. Raises ValueError
@@ -50,7 +27,7 @@ def reestimate_bn(model: nn.Module, images: Iterable[Tensor], *, count: int = BA
     norms = batch_norms(model)
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    undo = BnUndo(norms)
+    before = [[(getattr(norm, name), getattr(norm, name).clone()) for name in STATISTICS] for norm in norms]
     try:
         model.eval()
         for norm in norms:
@@ -59,16 +36,17 @@ def reestimate_bn(model: nn.Module, images: Iterable[Tensor], *, count: int = BA
             norm.momentum = None  # PyTorch's word for a plain average over batches
         for batch in islice(images, count):
             model(batch)
-        _keep_untouched(norms, undo)
+        _keep_untouched(norms, before)
     except BaseException:
-        undo.undo()
+        for pairs in before:
+            _restore(pairs)
         raise
     finally:
         for module, mode in modes.items():
             module.training = mode
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    return undo
+    return model
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -79,10 +57,15 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return norms
 
 
-def _keep_untouched(norms: list[_BatchNorm], undo: BnUndo) -> None:
+def _keep_untouched(norms: list[_BatchNorm], before: list[Pairs]) -> None:
     """Put counts of batches back, and norms that no batch reached; raise ValueError where no batch came."""
     reached = [bool(norm.num_batches_tracked) for norm in norms]
     if not any(reached):
         raise ValueError("images is empty: re-estimation needs at least one float tensor (N, 3, H, W)")
-    for was_reached, pairs in zip(reached, undo.before, strict=True):
-        restore(pairs[-1:] if was_reached else pairs)
+    for was_reached, pairs in zip(reached, before, strict=True):
+        _restore(pairs[-1:] if was_reached else pairs)
+
+
+def _restore(pairs: Pairs) -> None:
+    for buffer, before in pairs:
+        buffer.copy_(before)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from oscillab.data.batches import to_pixels
 from oscillab.quant import eval_mode, quantizers_off
-from oscillab.quant.fold import PARTS, corrections, fold, insert_corrections
+from oscillab.quant.fold import PARTS, CorrectedConv2d, corrections, fold, insert_corrections
 from oscillab.quant.hooks import Hooks
 from oscillab.train.config import TrainSpec
 from oscillab.train.correction import AS_PAPER, PAPER_SPEC, Choices, correct, training_only
@@ -61,11 +61,12 @@ def bn_affine(
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         raise ValueError(f"this {type(model).__name__} has no batch norm to tune")
-    chosen = [parameter for norm in norms for parameter in norm.parameters()]
+    chosen: list[Any] = [parameter for norm in norms for parameter in norm.parameters()]
     if biases:
         convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         chosen += [module.bias for module in convolutions if module.bias is not None]
-    spec, loss = replace(spec, weight_decay=0.0), loss or build_loss(model)
+    spec = replace(spec, weight_decay=0.0)
+    loss = loss or build_loss(model)  # type: ignore[arg-type]  # a Detector where no loss is given
     with training_only(model, chosen):
         return Trainer(model, loss, batches, spec, bn_fixed=True, title="BN affine", progress=progress).fit()
 
@@ -99,7 +100,7 @@ def correct_bias(model: nn.Module, images: Iterable[Tensor], *, float_model: nn.
         insert_corrections(model, parts=("shift",))
         names = {module: name for name, module in corrections(model).items()}
 
-        def subtract(corrected: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        def subtract(corrected: CorrectedConv2d, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             error = output.mean((0, 2, 3)) - expected[names[corrected]]  # (C_out,)
             corrected.correction_shift.copy_(-error)
             return output - error.view(1, -1, 1, 1)

@@ -1,6 +1,6 @@
-"""Does a weight that is pulled to the middle of its bin stop flipping?
+"""Dampen oscillations by a loss that pulls weights to the middle of their bins (2203.11086).
 
-Oscillation dampening (2203.11086): a loss that grows with the distance of each latent weight to its bin's
+Does a weight that is pulled there stop flipping? The loss grows with the distance of each latent weight to its bin's
 centre, with a weight that rises from 0, so that weights may still change their bins early on.
 """
 
@@ -69,6 +69,7 @@ class Dampened:
         return getattr(self.task_loss, "match_counts", None)
 
     def __call__(self, *arguments: Any, micro_batch: Any = None, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total and its items, as the task's loss does."""
         options |= {} if micro_batch is None else {"micro_batch": micro_batch}
         total, items = self.task_loss(*arguments, **options)
         weight = self.dampening.weight()

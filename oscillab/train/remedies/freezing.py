@@ -1,6 +1,6 @@
-"""Does it help to stop the weights that flip most, where they mostly are?
+"""Freeze the weights that oscillate most where they mostly are (Algorithm 1 of 2203.11086).
 
-Iterative freezing (Algorithm 1 of 2203.11086): a weight whose oscillation frequency exceeds a threshold stays for ever
+Does it help to stop them? A weight whose oscillation frequency exceeds a threshold stays for ever
 at the integer nearest to the average of its integer states. Freezing is in the integer domain: the step size still
 learns, and a frozen weight moves with it.
 """
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oscillab.quant import QuantConv2d
 from oscillab.quant.lsq import along_channels
 from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.tracker import Tracker, where_true
@@ -44,7 +43,7 @@ class Freezing(Remedy):
             raise ValueError(f"momentum must be above 0 and at most 1, got {momentum}")
         if len(thresholds) != 2 or min(thresholds) < 0:
             raise ValueError(f"thresholds must be two frequencies of 0 or more, first and last, got {thresholds}")
-        self.thresholds, self.begin, self.momentum = tuple(thresholds), check_share("begin", begin), momentum
+        self.thresholds, self.begin, self.momentum = thresholds, check_share("begin", begin), momentum
         super().__init__(model, optimizer, total_steps)
         self._watched = WatchedLayers(model)
         self._now = torch.empty(self._watched.weight_count, dtype=torch.int8, device=self._watched.device)
@@ -60,9 +59,10 @@ class Freezing(Remedy):
         """Return the frequency above which a weight is frozen at this point of the run; infinite before `begin`."""
         if self.share < self.begin:
             return math.inf
-        return cosine_between(*self.thresholds, self.share, begin=self.begin)
+        first, last = self.thresholds
+        return cosine_between(first, last, self.share, begin=self.begin)
 
-    def frozen(self) -> Iterator[tuple[QuantConv2d, Tensor, Tensor]]:
+    def frozen(self) -> Iterator[tuple[Any, Tensor, Tensor]]:
         """Yield each layer, which of its weights are frozen and their states (0 where free), in its weight's shape."""
         for layer in self._watched.layers:
             yield layer.module, layer.view(self.states.frozen), layer.view(self.states.frozen_state)

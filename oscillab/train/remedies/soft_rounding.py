@@ -1,7 +1,7 @@
-"""What would the network give if the weights at the edge of a bin were not forced to either side?
+"""Round softly at evaluation: leave values near a bin's edge unrounded (2311.05109).
 
-Soft rounding at evaluation (2311.05109): values near a bin's edge pass unrounded. Where that raises the
-mAP of a trained network, the side that its weights ended on was an accident of the last step.
+What would the network give if the weights at the edge of a bin were not forced to either side? Where that raises the mAP of
+a trained network, the side that its weights ended on was an accident of the last step.
 """
 
 from collections.abc import Collection, Iterator
@@ -59,7 +59,7 @@ def soften(model: nn.Module, batches: Any = None, *, k: float = 0.45, **_: Any) 
 def soft_rounded(x: Tensor, quantizer: Quantizer, k: float = 0.45) -> Tensor:
     """Return s * clip(sr(x / s), u, v) with sr(x) = round(x) where |x - round(x)| <= k, else x (2311.05109)."""
     work = x if x.dtype == torch.float64 else x.float()
-    offset = 0.0 if quantizer.offset is None else quantizer.offset
+    offset: Any = 0.0 if quantizer.offset is None else quantizer.offset
     step = along_channels(quantizer.positive_step_size(), work)
     position = (work - offset) / step
     rounded = position.round()
