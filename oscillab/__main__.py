@@ -23,7 +23,8 @@ from oscillab.cli import inspect as describe
 from oscillab.cli import study as command
 from oscillab.io import write_json
 from oscillab.plot.text import lines
-from oscillab.study.options import Study, preset_in
+from oscillab.study.config import Study, preset_in
+from oscillab.study.run import run_study
 from oscillab.train.ddp import init_distributed
 
 
@@ -51,7 +52,7 @@ ACTIONS = {
     commands.Evaluate: commands.evaluate_file,
     deliver.Export: deliver.export,
     predict.Predict: predict.predict,
-    Study: command.study,
+    Study: run_study,
     command.Report: command.report_folder,
     describe.Models: describe.models,
     describe.Inspect: describe.inspect,

@@ -89,7 +89,7 @@ def known_size(model: nn.Module) -> int | None:
     return getattr(model, "size", None) or getattr(getattr(model, "facts", None), "size", None)
 
 
-def check_classes(model: nn.Module, dataset: Any, source: Any) -> None:
+def check_classes(model: Any, dataset: Any, source: Any) -> None:
     """Raise ValueError when a detector and a data set do not have the same number of classes."""
     if model.classes != len(dataset.names):
         raise ValueError(

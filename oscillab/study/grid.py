@@ -1,122 +1,133 @@
-"""Which runs does a study consist of, and what is measured on each?
+"""Make the jobs of a study: which runs it consists of, and what is measured on each.
 
 A job is one QAT run: a network, a bit width, a way to train (an arm), a seed. LSQ, EMA, QC and the controls share the run of
-the arm "lsq", because they are passive: LSQ is the live network's last state, EMA the average beside it, and QC or a
-control comes after training, on a copy of either.
+the arm "lsq", because they are passive: LSQ is the live network's last state, EMA its average, and QC or a control comes
+after training, on a copy of either.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from oscillab import methods
-from oscillab.cli.commands import Qat
+from oscillab.data.options import DataOptions
 from oscillab.io import shipped
+from oscillab.methods import method, names
 from oscillab.provenance import plain
 from oscillab.quant import QuantSpec
+from oscillab.study.config import Study
 from oscillab.study.table import run_name
-from oscillab.train.config import TrainSpec
+from oscillab.train.config import RunOptions, TrainSpec
 from oscillab.train.correction import Choices
+from oscillab.train.run import QatConfig
 from oscillab.yolo import checkpoint, zoo
 
-SLOW_STEP_SIZES = 0.1  # the step sizes' share of the weights' learning rate in the arm "slow_step_sizes"
-PARTIAL = {"qc_scale", "qc_shift", "qc_per_tensor", "bn_affine_and_biases"}  # measured on EMA alone, as in the paper
 PASSIVE = {
-    "out",
+    "folder",
     "run",
     "averages",
     "checkpoint_every",
-    "resume",
-}  # options that leave results as they are
+    "methods",
+}  # fields of a job that leave its results as they are
 
 
 @dataclass(frozen=True)
-class Job:
+class FloatNetwork:
+    """The float checkpoint that runs start from, looked at once."""
+
+    path: Path
+    network: str
+    classes: int
+    parameter_count: int
+    digest: str
+
+    @classmethod
+    def inspect(cls, path: Path) -> "FloatNetwork":
+        """Return what the checkpoint at `path` holds; its `network` is empty where it is none of the zoo's."""
+        found = checkpoint.inspect(path)
+        count = sum(tensor.numel() for tensor in found.state.values())
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(path, found.name or "", found.classes, count, digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(QatConfig):
     """One QAT run and the methods that are measured on it."""
 
-    network: str
+    weights: FloatNetwork
+    folder: Path
     arm: str
-    qat: Qat
-    methods: tuple[tuple[str, str, str], ...]  # (method, start: lsq or an average, control)
-    correction: TrainSpec  # how QC, and what is laid beside it, is trained
-    choices: Choices  # what the paper leaves open about QC
+    seed: int
+    data: DataOptions
+    run: RunOptions
+    methods: tuple[tuple[str, str, str], ...]
+    """(method, start: lsq or an average, control)"""
+    correction: TrainSpec
+    """how QC, and what is compared with it, is trained"""
+    choices: Choices
+    """what the paper leaves open about QC"""
 
     @property
-    def folder(self):
-        """Where all of it goes."""
-        return self.qat.out
+    def bits(self) -> tuple[int, int]:
+        """The bits of the inner layers, and of the first and last ones."""
+        return self.quant.bits, self.quant.first_last_bits
 
-    @property
-    def seed(self):
-        """The run's seed."""
-        return self.qat.run.seed
+    def configuration(self) -> dict[str, Any]:
+        """Return every option that a result depends on, in what JSON holds; the checkpoint by its content."""
+        options = {name: value for name, value in asdict(self).items() if name not in PASSIVE}
+        return plain(options | {"weights": self.weights.digest})
 
-    @property
-    def bits(self):
-        """The bits of the inner layers and of the ends."""
-        return self.qat.quant.bits, self.qat.quant.first_last_bits
-
-    def configuration(self):
-        """Every option that a result depends on, in what JSON holds; the checkpoint by its content."""
-        options = {name: value for name, value in asdict(self.qat).items() if name not in PASSIVE}
-        digest = hashlib.sha256(self.qat.weights.read_bytes()).hexdigest()
-        after = {"correction": asdict(self.correction), "choices": asdict(self.choices)}
-        return plain(options | after | {"weights": digest, "seed": self.seed})
-
-    def hash(self):
-        """A digest of `configuration`: runs of the same hash have the same result."""
+    def hash(self) -> str:
+        """Return a digest of `configuration`: runs of the same hash have the same result."""
         return hashlib.sha256(json.dumps(self.configuration(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def grid(options):
-    """The jobs of a study, network by network, width by width; raises ValueError for options that make no grid."""
-    check(options)
+def jobs_of(study: Study) -> list[Job]:
+    """Return the jobs of a study, network by network, width by width; raises ValueError for options that make no grid."""
+    check(study)
     return [
-        job(options, network, weights, width, arm, seed)
-        for network, weights in checkpoints(options).items()
-        for width in options.bits
-        for seed in options.seeds
-        for arm in options.arms
+        job(study, weights, width, arm, seed)
+        for weights in float_networks(study)
+        for width in study.bits
+        for seed in study.seeds
+        for arm in study.arms
     ]
 
 
-def job(options, network, weights, width, arm, seed):
-    """The job of one cell of the grid."""
-    same = {name: getattr(options, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
-    quant = replace(quant_spec(width, options.first_last_bits), **same | dict(methods.method(arm).quant))
-    name = run_name(network, quant.bits, quant.first_last_bits, arm, seed)
-    train = options.train
-    if arm == "slow_step_sizes":
-        train = replace(train, step_size_rate=train.step_size_rate * SLOW_STEP_SIZES)
-    averages = options.averages if arm == "lsq" else tuple(name for name in options.averages if name == "ema")
-    qat = Qat(
+def job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) -> Job:
+    """Return the job of one cell of the grid."""
+    same = {name: getattr(study, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
+    quant = replace(quant_spec(width, study.first_last_bits), **same | dict(method(arm).quant))
+    averages = study.averages if arm == "lsq" else tuple(name for name in study.averages if name == "ema")
+    return Job(
         weights=weights,
-        out=options.folder / name,
+        folder=study.folder / run_name(weights.network, quant.bits, quant.first_last_bits, arm, seed),
+        arm=arm,
+        seed=seed,
         quant=quant,
-        train=train,
-        data=options.data,
-        run=replace(options.run, seed=seed, json=None),
-        ema_decay=options.ema_decay,
-        ema_ramp=options.ema_ramp,
-        remedy=arm if arm in methods.remedies() else "none",
+        train=replace(study.train, **method(arm).train),
+        data=study.data,
+        run=replace(study.run, seed=seed, json=None),
+        ema_decay=study.ema_decay,
+        ema_ramp=study.ema_ramp,
+        remedy=arm if arm != "lsq" and method(arm).applied else "none",
         averages=averages,
-    )
-    return Job(network, arm, qat, methods_of(arm, averages, options.controls), correction_spec(options), options.qc)
-
-
-def correction_spec(options):
-    """How QC, and what is laid beside it, is trained."""
-    return TrainSpec(
-        epochs=options.qc_epochs,
-        learning_rate=options.qc_learning_rate,
-        schedule="cosine",
-        warmup_steps=0,
-        autocast=options.train.autocast,
+        methods=methods_of(arm, averages, study.controls),
+        correction=correction_spec(study),
+        choices=study.qc,
     )
 
 
-def methods_of(arm, averages, controls):
-    """(method, start, control) of all that is measured on the run of an arm.
+def correction_spec(study: Study) -> TrainSpec:
+    """Return how QC, and what is compared with it, is trained."""
+    peak, autocast = study.qc_learning_rate, study.train.autocast
+    return TrainSpec(epochs=study.qc_epochs, learning_rate=peak, schedule="cosine", warmup_steps=0, autocast=autocast)
+
+
+def methods_of(arm: str, averages: Iterable[str], controls: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
+    """Return (method, start, control) of all that is measured on the run of an arm.
 
     >>> [method for method, _, _ in methods_of("lsq", ("ema", "ema_weights"), ("none", "qc"))]
     ['lsq', 'ema', 'ema_weights', 'lsq+qc', 'ema+qc']
@@ -124,66 +135,69 @@ def methods_of(arm, averages, controls):
     ['dampening', 'dampening+ema', 'dampening+qc']
     """
     starts = ["lsq", *averages]
-    cells = [(start, control) for control in controls for start in starts if wanted(arm, start, control)]
+    cells = [(start, control) for control in controls for start in starts if _is_measured(arm, start, control)]
     return tuple((method_name(arm, start, control), start, control) for start, control in cells)
 
 
-def wanted(arm, start, control):
-    """Whether a control is measured on that start: parts of an average and other arms get little of it."""
+def _is_measured(arm: str, start: str, control: str) -> bool:
+    """Return whether a control is measured on that start: parts of an average and other arms get few of them."""
     if control == "none":
         return True
-    if arm == "lsq":
-        return start == "ema" or (start == "lsq" and control not in PARTIAL)
-    return control == "qc" and start == "lsq"
+    return start in method(control).starts if arm == "lsq" else control == "qc" and start == "lsq"
 
 
-def method_name(arm, start, control):
-    """What a table calls it: words joined by +, "lsq" left out where another word says more."""
+def method_name(arm: str, start: str, control: str) -> str:
+    """Return what a table calls it: words joined by +, "lsq" left out where another word says more."""
     words = [arm] if start == "lsq" else [start] if arm == "lsq" else [arm, start]
     return "+".join(words if control == "none" else [*words, control])
 
 
-def quant_spec(width, first_last_bits=8):
-    """The `QuantSpec` of a width as a study writes it: "4", or "4*" for the first and last layers at 4 bit too."""
+def quant_spec(width: str, first_last_bits: int = 8) -> QuantSpec:
+    """Return the `QuantSpec` of a width as a study writes it: "4", or "4*" for the first and last layers at 4 bit too."""
     digits = width.removesuffix("*")
     if not digits.isdigit():
         raise ValueError(f"bits must be 2..8, or 4* for the first and last layers too, got {width}")
     return QuantSpec(bits=int(digits), first_last_bits=int(digits) if width.endswith("*") else first_last_bits)
 
 
-def checkpoints(options):
-    """Network -> float checkpoint; raises ValueError where there is none, or where it holds another network."""
-    if options.weights and options.weights.is_file():
-        held = checkpoint.inspect(options.weights).name
-        names = options.model or (held,)
-        if tuple(names) != (held,):
-            raise ValueError(f"{options.weights} holds {held or 'no network of the zoo'}, not {' '.join(names)}")
-        return {held: options.weights}
-    found = {name: checkpoint_of(name, options.weights) for name in options.model or ("yolov5n",)}
-    for name, path in found.items():
-        if name not in zoo.MODELS:
-            raise ValueError(f"unknown model {name!r}, allowed are {', '.join(zoo.MODELS)}")
-        if not path.is_file():
-            raise ValueError(f"no checkpoint of {name} at {path}: give --weights, or make one with `oscillab pretrain`")
-        if (held := checkpoint.inspect(path).name) != name:
-            raise ValueError(f"{path} holds {held or 'no network of the zoo'}, not {name}")
-    return found
+def float_networks(study: Study) -> list[FloatNetwork]:
+    """Return the checkpoints that a study starts from; raises ValueError where one is missing or holds another network."""
+    if study.weights and study.weights.is_file():
+        held = FloatNetwork.inspect(study.weights)
+        if not held.network or (study.model or (held.network,)) != (held.network,):
+            wanted = " ".join(study.model) or "one of it"
+            raise ValueError(f"{study.weights} holds {held.network or 'no network of the zoo'}, not {wanted}")
+        return [held]
+    return [_float_network(name, study.weights) for name in study.model or ("yolov5n",)]
 
 
-def checkpoint_of(name, folder):
-    """Where the checkpoint of a network is looked for."""
-    return folder / f"{name}.pt" if folder else shipped(f"{name}-scenes.pt")
+def _float_network(name: str, folder: Path | None) -> FloatNetwork:
+    if name not in zoo.MODELS:
+        raise ValueError(f"unknown model {name!r}, allowed are {', '.join(zoo.MODELS)}")
+    path = folder / f"{name}.pt" if folder else shipped(f"{name}-scenes.pt")
+    if not path.is_file():
+        raise ValueError(f"no checkpoint of {name} at {path}: give --weights, or make one with `oscillab pretrain`")
+    held = FloatNetwork.inspect(path)
+    if held.network != name:
+        raise ValueError(f"{path} holds {held.network or 'no network of the zoo'}, not {name}")
+    return held
 
 
-def check(options):
-    """Raise ValueError for a value given twice, nothing to run, or what cannot be quantized so."""
-    each = {"network": options.model, "bit width": options.bits, "arm": options.arms, "seed": options.seeds}
+def check(study: Study) -> None:
+    """Raise ValueError for an unknown method, a value given twice, nothing to run, or what cannot be quantized so."""
+    each: dict[str, tuple[Any, ...]] = {"network": study.model, "bit width": study.bits}
+    each |= {"arm": study.arms, "seed": study.seeds}
     for name, values in each.items():
         if len(set(values)) < len(values):
             raise ValueError(f"each {name} may be given once, got {' '.join(map(str, values))}")
         if not values and name != "network":
             raise ValueError(f"a study needs at least one {name}")
-    for width in options.bits:
-        quant_spec(width, options.first_last_bits)
-    if options.jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {options.jobs}")
+    known = {"training": study.arms, "average": study.averages, "control": study.controls}
+    for kind, given in known.items():
+        allowed = ("none",) * (kind == "control") + names(kind)
+        if unknown := [name for name in given if name not in allowed]:
+            raise ValueError(f"unknown {kind} {unknown[0]!r}, allowed are {', '.join(allowed)}")
+    for width in study.bits:
+        quant_spec(width, study.first_last_bits)
+    if study.jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {study.jobs}")

@@ -1,119 +1,226 @@
-"""What happens in one job: train once, then measure the network, its average, and each control on a copy of either."""
+"""Run one job: train once, then measure the network, its average, and each control on a copy of either.
+
+A killed study goes on where it was: in a job's folder job.json holds the configuration and its hash, status.json how far it
+came, rows.csv what was measured; `lock` is held by the process that works on it, and let go by the system however that ends.
+"""
 
 import json
 import time
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
+from torch import nn
 
-from oscillab.cli.commands import qat, start_qat
 from oscillab.data.evaluate import evaluate
-from oscillab.data.options import held_out, training_batches
-from oscillab.io import atomic_write
-from oscillab.methods import METHODS
+from oscillab.data.options import DataSource, check_classes
+from oscillab.io import atomic_write, write_json
+from oscillab.methods import method, names
+from oscillab.provenance import provenance
 from oscillab.quant.exact import exact_or_float
+from oscillab.quant.layers import RENAMED
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import flip_rate, oscillating_share
-from oscillab.study import state
+from oscillab.study.grid import Job
 from oscillab.study.table import COLUMNS
-from oscillab.train.remedies.soft_rounding import soft_rounding
-from oscillab.train.run import placed, prepare
+from oscillab.train.run import placed, prepare, prepare_qat, run_qat
 from oscillab.yolo import checkpoint
 
-UNTRAINED = ("fp32", "ptq")  # measured beside the arm "lsq", before its first step
-KEPT = ("qc",)  # controls whose network is kept, for export and for the notebooks
+PATIENCE = 20.0  # seconds that a dying process may take to let go of its lock
+STATUSES = ("planned", "running", "failed", "done")
+SAVED = ("qc",)  # controls whose network is saved, for export and for the notebooks
 
 
-def run_job(job):
-    """The rows of one job; what an earlier call measured is kept, and a training that was cut off goes on."""
-    with state.locked(job.folder, "process"):
-        state.claim(job)
-        state.set_status(job, "running")
+class FolderConflictError(ValueError):
+    """A folder belongs to something else."""
+
+
+def run_job(job: Job, source: DataSource | None = None) -> list[dict[str, Any]]:
+    """Run what is missing of a job and return its rows; a training that was cut off goes on.
+
+    `source`: the job's data where they are open already.
+    """
+    source = source or DataSource(job.data)
+    with locked(job.folder, "process"):
+        claim(job)
+        set_status(job, "running")
         try:
-            prepare(job.qat.run)
-            train(job)
-            for method, start, control in state.missing(job):
-                measure_method(job, method, start, control)
+            prepare(job.run)
+            train(job, source)
+            for name, start, control in missing(job):
+                measure_method(job, source, name, start, control)
         except Exception as error:
-            state.set_status(job, "failed", error=f"{type(error).__name__}: {error}")
+            set_status(job, "failed", error=f"{type(error).__name__}: {error}")
             raise
-        state.set_status(job, "done")
-        return state.rows(job)
+        set_status(job, "done")
+        return rows_of(job)
 
 
-def train(job):
-    """Nothing; the job's networks and recordings are on disk. Raises KeyboardInterrupt where the run was stopped."""
+def train(job: Job, source: DataSource) -> None:
+    """Write the job's networks and recordings; raises KeyboardInterrupt where the run was stopped.
+
+    The arm "lsq" measures the float and the untrained quantized network before its first step.
+    """
     if (job.folder / "run.json").is_file():
         return
-    model, batches = start_qat(job.qat)
-    if job.arm == "lsq" and not any(row["method"] == "ptq" for row in state.rows(job)):
+    model = checkpoint.load(job.weights.path)
+    batches = source.training_batches(job.seed, masks=model.task == "segment")
+    check_classes(model, batches.dataset, job.weights.path)
+    model, batches = prepare_qat(model, batches, job.quant, device=job.run.device)
+    if job.arm == "lsq" and not any(row["method"] == "ptq" for row in rows_of(job)):
         started = time.perf_counter()
-        add_row(job, "fp32", placed(checkpoint.load(job.qat.weights), job.qat.run.device), started)
-        add_row(job, "ptq", exact_or_float(model), time.perf_counter())
-    resume = (job.folder / "last.pt").is_file()
-    if qat(replace(job.qat, resume=resume), start=(model, batches)).get("interrupted"):
+        add_row(
+            job, measured_row(job, source, "fp32", placed(checkpoint.load(job.weights.path), job.run.device), started)
+        )
+        add_row(job, measured_row(job, source, "ptq", model, time.perf_counter()))
+    resume, about = (job.folder / "last.pt").is_file(), provenance(job, device=job.run.device)
+    options: dict[str, Any] = {"seed": job.seed, "progress": job.run.progress, "resume": resume, "about": about}
+    if run_qat(model, batches, job, job.folder, **options).get("interrupted"):
         raise KeyboardInterrupt
 
 
-def measure_method(job, method, start, control):
-    """Nothing; the method's row is in the table, and its network in a file where that is kept."""
-    prepare(job.qat.run)
-    started = time.perf_counter()
-    trained = job.folder / f"{start}.pt"
-    if not trained.is_file():
-        raise ValueError(f"{trained}, which {method} is measured from, was removed after the run: give another --out")
-    model = placed(checkpoint.load(trained), job.qat.run.device)
-    if control == "soft_rounding":
-        context = soft_rounding(model)
-    else:
-        context = nullcontext()
-        batches = training_batches(job.qat.data, job.seed, masks=model.task == "segment")
-        options = {"spec": job.correction, "choices": job.choices, "progress": job.qat.run.progress}
-        if control != "none":
-            METHODS[control].apply(model, batches, **options)
-    if control in KEPT:
+def measure_method(job: Job, source: DataSource, name: str, start: str, control: str) -> None:
+    """Add the row of a method, whose network is saved where it is one of `SAVED`."""
+    prepare(job.run)
+    started, path = time.perf_counter(), job.folder / f"{start}.pt"
+    if not path.is_file():
+        raise ValueError(f"{path}, which {name} is measured from, was removed after the run: give another --out")
+    model = placed(checkpoint.load(path), job.run.device)
+    if control != "none":
+        batches = source.training_batches(job.seed, masks=model.task == "segment")
+        method(control).apply(model, batches, spec=job.correction, choices=job.choices, progress=job.run.progress)
+    if control in SAVED:
         checkpoint.save(model, job.folder / f"{start}+{control}.pt")
-    with context:
-        # The exact form is a copy that would lose soft rounding's hooks.
-        measured = model if control == "soft_rounding" else exact_or_float(model)
-        add_row(job, method, measured, started, recording=recording(job, start), trained=control == "none")
+    row = measured_row(job, source, name, model, started, is_exact=control == "none" or method(control).exact)
+    recorded = job.folder / f"{start}.npz"
+    if recorded.is_file():
+        recording = Recording.open(recorded)
+        row |= {"oscillating_share": oscillating_share(recording), "flip_rate": flip_rate(recording)}
+    if control == "none":
+        row["seconds"] = round(row["seconds"] + json.loads((job.folder / "run.json").read_text())["seconds"], 2)
+    add_row(job, row)
 
 
-def recording(job, start):
-    """What was recorded of the live network or of its average; None where nothing was."""
-    path = job.folder / f"{start}.npz"
-    return Recording.open(path) if path.is_file() else None
+def measured_row(
+    job: Job, source: DataSource, name: str, model: nn.Module, started: float, *, is_exact: bool = True
+) -> dict[str, Any]:
+    """Measure a model and return its row, `seconds` since `started`.
+
+    A quantized network is measured in its exact form, so that no figure depends on batch size, threads or program, and an
+    exported file has the same; where hooks are the method (not `is_exact`), as it is.
+    """
+    dataset = source.held_out(masks=model.task == "segment")
+    found = evaluate(exact_or_float(model) if is_exact else model, dataset, size=job.data.size)
+    bits, first_last_bits = (32, 32) if name == "fp32" else job.bits
+    row = {"network": job.weights.network, "task": model.task, "bits": bits, "ends_bits": first_last_bits}
+    row |= {"method": name, "seed": job.seed, "map": found.map, "map50": found.map50, "mask_map": found.mask_map}
+    return row | {"seconds": round(time.perf_counter() - started, 2)}
 
 
-def add_row(job, method, model, started, *, recording=None, trained=False):
-    """Nothing; measures the model and adds its row. `seconds` are since `started`, and those of training where `trained`."""
-    data = job.qat.data
-    measured = evaluate(model, held_out(data, masks=model.task == "segment"), size=data.size).summary()
-    seconds = time.perf_counter() - started
-    if trained:
-        seconds += json.loads((job.folder / "run.json").read_text())["seconds"]
-    bits, ends_bits = (32, 32) if method == "fp32" else job.bits
-    row = {"network": job.network, "task": model.task, "bits": bits, "ends_bits": ends_bits, "method": method}
-    row |= {"seed": job.seed, "map": measured["map"], "map50": measured["map50"], "mask_map": measured.get("mask_map")}
-    row["oscillating_share"] = oscillating_share(recording) if recording else None
-    row["flip_rate"] = flip_rate(recording) if recording else None
-    state.add_row(job, row | {"seconds": round(seconds, 2)})
+@contextmanager
+def locked(folder: Path, what: str, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Let this process alone work in `folder` within the block; raises ValueError when another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=patience, poll_interval=0.1):
+            yield
+    except Timeout:
+        raise FolderConflictError(
+            f"another {what} is at work in {folder}: wait for it, or give another --out"
+        ) from None
 
 
-def asked_for(job):
-    """The rows of a job's methods and of the untrained network; an earlier study may have asked for more."""
-    methods = {*UNTRAINED, *(method for method, _, _ in job.methods)}
-    return [row for row in state.rows(job) if row["method"] in methods]
+def claim(job: Job) -> None:
+    """Write into job.json what the folder is for; raises ValueError where it is for another configuration.
+
+    Options that came after the folder was made were at their defaults then, and do not count.
+    """
+    path, mine = job.folder / "job.json", job.configuration()
+    if path.is_file():
+        before = json.loads(path.read_text())["configuration"]
+        before["quant"] = {RENAMED.get(name, name): value for name, value in before["quant"].items()}
+        if changed := ", ".join(differences(before, mine)):
+            raise FolderConflictError(
+                f"{job.folder} holds a run of another configuration ({changed} differ): give another --out"
+            )
+        return
+    if (job.folder / "run.json").is_file():
+        raise FolderConflictError(
+            f"{job.folder} holds a run that no job of a study made (it has no job.json): give another --out"
+        )
+    write_json(path, {"hash": job.hash(), "configuration": mine})
 
 
-def write_table(jobs, path):
-    """The table of what the jobs were asked to measure and have so far, FP32 once, also written to `path` where it has a row."""
-    table = pd.DataFrame([row for job in jobs for row in asked_for(job)], columns=COLUMNS)
-    once = ~((table.method == "fp32") & table.duplicated(["network", "method"]))
+def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names of the entries of both of two nested mappings in which they differ.
+
+    >>> differences({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}, "e": 5})
+    ['b.d']
+    """
+    found = []
+    for name in sorted(before.keys() & after.keys()):
+        one, other = before[name], after[name]
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{name}.")
+        elif one != other:
+            found.append(f"{prefix}{name}")
+    return found
+
+
+def status(job: Job) -> str:
+    """Return how far a job came: planned, running, failed or done (all of its methods measured)."""
+    if not missing(job):
+        return "done"
+    found = read_status(job)["status"]
+    return "running" if found == "done" else found  # more was asked for than when it was done
+
+
+def read_status(job: Job) -> dict[str, str]:
+    """Return what status.json says: the status, and the error of a job that failed."""
+    path = job.folder / "status.json"
+    return json.loads(path.read_text()) if path.is_file() else {"status": "planned"}
+
+
+def set_status(job: Job, name: str, **more: str) -> None:
+    """Write the status into status.json."""
+    write_json(job.folder / "status.json", {"status": name, **more})
+
+
+def rows_of(job: Job) -> list[dict[str, Any]]:
+    """Return what was measured so far, as rows of `COLUMNS`."""
+    path = job.folder / "rows.csv"
+    return pd.read_csv(path).to_dict("records") if path.is_file() else []
+
+
+def add_row(job: Job, row: dict[str, Any]) -> None:
+    """Add a row to rows.csv, whole or not at all."""
+    write_rows([*rows_of(job), row], job.folder / "rows.csv")
+
+
+def missing(job: Job) -> list[tuple[str, str, str]]:
+    """Return the methods that are not measured yet, (method, start, control) each."""
+    measured = {row["method"] for row in rows_of(job)}
+    return [each for each in job.methods if each[0] not in measured]
+
+
+def write_table(jobs: Iterable[Job], path: Path) -> pd.DataFrame:
+    """Write and return the table of what the jobs were asked to measure and have so far, FP32 once; no file without a row."""
+    rows = []
+    for job in jobs:  # an earlier study may have asked for more of a job
+        asked_for = {*names("untrained"), *(name for name, _, _ in job.methods)}
+        rows += [row for row in rows_of(job) if row["method"] in asked_for]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    once = ~((table["method"] == "fp32") & table.duplicated(["network", "method"]))
     table = table[once].reset_index(drop=True)
-    if table.empty:
-        return table
+    return table if table.empty else write_rows(table, path)
+
+
+def write_rows(rows: Any, path: Path) -> pd.DataFrame:
+    """Write rows of `COLUMNS` to a CSV, whole or not at all, and return them as a table."""
+    table = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     return table

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from oscillab.data.options import DataOptions
-from oscillab.study.options import Study
+from oscillab.study.config import Study
 from oscillab.study.table import COLUMNS
 from oscillab.train.config import RunOptions, TrainSpec
 

@@ -5,26 +5,26 @@ from dataclasses import replace
 import pytest
 
 import oscillab
-from oscillab.study.grid import grid, methods_of, quant_spec
-from oscillab.study.options import ABLATION, PRESETS, SCENES, preset_in
+from oscillab.study.config import ABLATION, PRESETS, SCENES, preset_in
+from oscillab.study.grid import jobs_of, methods_of, quant_spec
 
 
 def test_one_job_for_each_cell(tiny):
     """Oracle: the product of widths, seeds and arms, counted by hand; names that do not clash."""
-    jobs = grid(tiny(bits=("4", "4*"), seeds=(0, 1), arms=("lsq", "dampening", "per_channel")))
+    jobs = jobs_of(tiny(bits=("4", "4*"), seeds=(0, 1), arms=("lsq", "dampening", "per_channel")))
     assert len(jobs) == len({job.folder for job in jobs}) == 12
     starred = next(job for job in jobs if job.folder.name == "yolov5n-4bit-ends4-dampening-seed1")
-    assert starred.qat.remedy == "dampening" and starred.bits == (4, 4) and starred.qat.run.seed == 1
-    assert next(job for job in jobs if job.arm == "per_channel").qat.quant.weight_granularity == "per_channel"
+    assert starred.remedy == "dampening" and starred.bits == (4, 4) and starred.run.seed == 1
+    assert next(job for job in jobs if job.arm == "per_channel").quant.weight_granularity == "per_channel"
 
 
 def test_the_hash_is_of_what_a_result_depends_on(tiny):
     """Oracle: another folder, device or progress bar is the same run; another rate, seed or QC is another."""
-    job = grid(tiny())[0]
+    job = jobs_of(tiny())[0]
     same = [tiny(out=tiny().folder / "elsewhere"), tiny(run=replace(tiny().run, threads=2, progress=True))]
-    assert {grid(options)[0].hash() for options in same} == {job.hash()}
+    assert {jobs_of(options)[0].hash() for options in same} == {job.hash()}
     other = [tiny(train=replace(tiny().train, learning_rate=2e-3)), tiny(seeds=(1,)), tiny(qc_epochs=2)]
-    assert len({grid(options)[0].hash() for options in other} | {job.hash()}) == 4
+    assert len({jobs_of(options)[0].hash() for options in other} | {job.hash()}) == 4
 
 
 def test_methods_of_the_ablation():
@@ -54,8 +54,8 @@ def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
     """Oracle: the file's own name against the one asked for, before anything runs; a missing file with its remedy."""
     path = oscillab.save(oscillab.build("yolov5n", classes=10), tmp_path / "yolov7-tiny.pt", half=True)
     with pytest.raises(ValueError, match="holds yolov5n, not yolov7-tiny"):
-        grid(tiny(model=("yolov7-tiny",), weights=path))
+        jobs_of(tiny(model=("yolov7-tiny",), weights=path))
     with pytest.raises(ValueError, match="holds yolov5n, not yolov7-tiny"):
-        grid(tiny(model=("yolov7-tiny",), weights=tmp_path))
+        jobs_of(tiny(model=("yolov7-tiny",), weights=tmp_path))
     with pytest.raises(ValueError, match="no checkpoint of yolov5s at .*: give --weights"):
-        grid(tiny(model=("yolov5s",), weights=tmp_path))
+        jobs_of(tiny(model=("yolov5s",), weights=tmp_path))

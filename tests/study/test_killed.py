@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oscillab.cli import study as command
-from oscillab.study import pool, state
-from oscillab.study.grid import grid
+from oscillab.study import job as state
+from oscillab.study import run as pool
+from oscillab.study.grid import jobs_of
+from oscillab.study.run import run_study
 
 KILLS = 10
 
@@ -25,7 +26,7 @@ def table_of(options):
 def processes():
     """Processes that begin with everything imported, and without the threads of this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["oscillab.cli.study"])
+    context.set_forkserver_preload(["oscillab.study.run"])
     return context
 
 
@@ -34,10 +35,10 @@ def test_ten_kills_at_random_moments_leave_the_same_table(tiny, tmp_path, proces
     """Oracle: the table of a study that nobody disturbed, number for number."""
     undisturbed, options = tiny(out=tmp_path / "undisturbed"), tiny(out=tmp_path / "killed")
     started = time.monotonic()
-    command.study(undisturbed)
+    run_study(undisturbed)
     whole, random = time.monotonic() - started, np.random.default_rng(0)
     for moment in random.uniform(0.05, whole / 3, KILLS):
-        process = processes.Process(target=command.study, args=(options,))
+        process = processes.Process(target=run_study, args=(options,))
         process.start()
         process.join(moment)
         if process.exitcode is not None:  # on a machine that others slowed down at first, it may come to its end
@@ -45,7 +46,7 @@ def test_ten_kills_at_random_moments_leave_the_same_table(tiny, tmp_path, proces
             break
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    command.study(options)
+    run_study(options)
     pd.testing.assert_frame_equal(table_of(options), table_of(undisturbed))
     names = {path.name for path in next(options.folder.glob("yolov5n*")).iterdir()}
     assert {"lsq.pt", "ema.pt", "lsq.npz", "ema.npz", "log.csv", "run.json"} <= names and "last.pt" not in names
@@ -55,15 +56,15 @@ def test_ten_kills_at_random_moments_leave_the_same_table(tiny, tmp_path, proces
 def test_the_processes_of_a_killed_study_end_with_it(tiny, processes):
     """Oracle: the lock of each job can be had soon after the study was killed, and the study then ends as ever."""
     options = tiny(seeds=(0, 1), jobs=2)
-    process = processes.Process(target=command.study, args=(options,))
+    process = processes.Process(target=run_study, args=(options,))
     process.start()
-    jobs = grid(options)
+    jobs = jobs_of(options)
     while not all(state.read_status(job)["status"] == "running" for job in jobs):
         assert process.is_alive()
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    command.study(options)
+    run_study(options)
     assert set(table_of(options).seed) == {0, 1} and all(state.status(job) == "done" for job in jobs)
 
 
@@ -80,28 +81,28 @@ def test_a_failed_run_takes_no_other_along(tiny, monkeypatch):
     options = tiny(seeds=(1, 0), averages=(), controls=("none",))
     monkeypatch.setattr(pool, "run_job", fail_for_one)
     with pytest.raises(ValueError, match="1 of 2 runs failed, .* yolov5n-3bit-seed1 .FloatingPointError: the loss"):
-        command.study(options)
+        run_study(options)
     assert set(table_of(options)[lambda table: table.method == "lsq"].seed) == {0}
     monkeypatch.undo()
-    command.study(options)
+    run_study(options)
     assert set(table_of(options)[lambda table: table.method == "lsq"].seed) == {0, 1}
 
 
 def test_a_network_that_was_removed_is_named_and_the_table_stays(tiny):
     """Oracle: the sentence; table.csv byte for byte, although more was asked for than can be measured."""
     options = tiny(averages=(), controls=("none",))
-    command.study(options)
+    run_study(options)
     folder, table = options.folder / "yolov5n-3bit-seed0", (options.folder / "table.csv").read_bytes()
     (folder / "lsq.pt").unlink()
     (folder / "rows.csv").unlink()
     with pytest.raises(ValueError, match=r"each of 1 runs failed: .*lsq.pt, which lsq is measured from, was removed"):
-        command.study(options)
+        run_study(options)
     assert (options.folder / "table.csv").read_bytes() == table
 
 
 def test_a_process_that_was_killed_is_a_failed_run(tiny):
     """Oracle: an exit code of a killed process and a status that it could not write."""
-    job = grid(tiny())[0]
+    job = jobs_of(tiny())[0]
     state.set_status(job, "running")
     assert pool.outcome(job, -9) == "its process ended with exit code -9"
     assert state.status(job) == "failed" and pool.outcome(job, 0) is None

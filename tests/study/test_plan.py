@@ -7,30 +7,31 @@ from types import SimpleNamespace
 import pytest
 
 import oscillab
-from oscillab.cli import study as command
-from oscillab.data.options import DataOptions
-from oscillab.study import plan, state
-from oscillab.study.grid import grid
+from oscillab.data.options import DataOptions, DataSource
+from oscillab.study import job as state
+from oscillab.study import plan
+from oscillab.study.grid import jobs_of
+from oscillab.study.run import run_study
 from oscillab.train.config import TrainSpec
 
 
 def test_a_dry_run_runs_nothing(tiny):
     """Oracle: counts by hand: 2 widths, 2 seeds; 8 pictures in batches of 4, twice over; no job's folder appears."""
     options = tiny(bits=("4", "4*"), seeds=(0, 1), dry_run=True)
-    shown = command.study(options)
+    shown = run_study(options)
     assert shown["jobs"] == 4 and "yolov5n 4 bit: 2 runs (2 planned) of 4 steps, arms lsq, seeds 0 1" in shown["text"]
     assert "yolov5n 4* bit" in shown["text"] and "in all with 1 at once" in shown["text"]
     assert not any(path.is_dir() for path in options.folder.iterdir())
 
 
-def test_pictures_left(tiny):
+def test_images_left(tiny):
     """Oracle: by hand: 2 passes of 8 pictures, 2 methods with QC of 1 pass each, 4 measurements of 4 pictures."""
     options = tiny()
-    job = grid(options)[0]
-    assert plan.pictures_left(options, job) == pytest.approx(2 * 8 + 2 * 8 + 4 * 4 * plan.FORWARD_SHARE)
+    job = jobs_of(options)[0]
+    assert plan.images_left(job, DataSource(options.data)) == pytest.approx(2 * 8 + 2 * 8 + 4 * 4 * plan.FORWARD_SHARE)
     state.add_row(job, {"method": "lsq"})
     (job.folder / "run.json").write_text("{}")
-    assert plan.pictures_left(options, job) == pytest.approx(2 * 8 + 3 * 4 * plan.FORWARD_SHARE)
+    assert plan.images_left(job, DataSource(options.data)) == pytest.approx(2 * 8 + 3 * 4 * plan.FORWARD_SHARE)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_coco_study_is_planned_without_a_look_at_its_pictures(tiny, tmp_path, 
     weights = oscillab.save(oscillab.build("yolov5n"), tmp_path / "yolov5n.pt", half=True)
     data = DataOptions(data=str(coco_like), size=64, batch_size=64)
     options = tiny(weights=weights, data=data, train=TrainSpec(epochs=100), bits=("4", "3", "4*"), dry_run=True)
-    shown = command.study(options)
+    shown = run_study(options)
     assert shown["text"].count("1 runs (1 planned) of 3200 steps") == 3
     assert "CPU-hours" in shown["text"] or " min in all" in shown["text"]
 
@@ -69,11 +70,11 @@ def test_too_little_disk(tiny, monkeypatch):
     """Oracle: a disk of 1 MB against what one YOLOv5n run keeps."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
     with pytest.raises(ValueError, match="has 0.0 GB free, the study needs about 0.1 GB"):
-        command.study(tiny())
+        run_study(tiny())
 
 
 def test_data_of_other_classes(tiny, tmp_path):
     """Oracle: a detector of 3 classes on scenes, which have 10, is refused before anything runs."""
     weights = oscillab.save(oscillab.build("yolov5n", classes=3), tmp_path / "three.pt", half=True)
     with pytest.raises(ValueError, match="detects 3 classes, scenes has 10"):
-        command.study(tiny(weights=weights))
+        run_study(tiny(weights=weights))

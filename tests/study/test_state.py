@@ -4,25 +4,25 @@ import json
 
 import pytest
 
-from oscillab.study import state
-from oscillab.study.grid import grid
+from oscillab.study import job as state
+from oscillab.study.grid import jobs_of
 
 ROW = {"network": "yolov5n", "task": "detect", "bits": 3, "ends_bits": 8, "seed": 0, "map": 0.25}
 
 
 def test_a_folder_of_another_configuration_is_refused(tiny):
     """Oracle: the option that was changed, named; the folder's own configuration is taken again."""
-    job = grid(tiny())[0]
+    job = jobs_of(tiny())[0]
     state.claim(job)
     state.claim(job)
-    other = grid(tiny(qc_epochs=2))[0]
+    other = jobs_of(tiny(qc_epochs=2))[0]
     with pytest.raises(ValueError, match=r"run of another configuration \(correction.epochs differ\): give another"):
         state.claim(other)
 
 
 def test_a_folder_that_no_job_made_is_refused(tiny):
     """Oracle: a run of the command `qat`, or of a study before there were jobs; nothing is written beside it."""
-    job = grid(tiny())[0]
+    job = jobs_of(tiny())[0]
     job.folder.mkdir(parents=True)
     (job.folder / "run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"holds a run that no job of a study made .*: give another --out"):
@@ -32,7 +32,7 @@ def test_a_folder_that_no_job_made_is_refused(tiny):
 
 def test_status_follows_what_is_measured(tiny):
     """Oracle: the life of a job by hand: planned, running, failed with its error, done; more asked for, running again."""
-    job = grid(tiny())[0]
+    job = jobs_of(tiny())[0]
     assert state.status(job) == "planned" and len(state.missing(job)) == 4
     state.set_status(job, "running")
     state.set_status(job, "failed", error="ValueError: no")
@@ -41,7 +41,7 @@ def test_status_follows_what_is_measured(tiny):
         state.add_row(job, ROW | {"method": method})
     state.set_status(job, "done")
     assert state.status(job) == "done" and state.missing(job) == []
-    more = grid(tiny(controls=("none", "qc", "qc_scale")))[0]
+    more = jobs_of(tiny(controls=("none", "qc", "qc_scale")))[0]
     assert [method for method, _, _ in state.missing(more)] == ["ema+qc_scale"] and state.status(more) == "running"
 
 
@@ -59,7 +59,7 @@ def test_one_process_works_in_a_folder(tmp_path):
 
 def test_rows_survive_a_write_that_fails(tiny, monkeypatch):
     """Oracle: the rows from before, when the disk is full while a row is added."""
-    job = grid(tiny())[0]
+    job = jobs_of(tiny())[0]
     state.add_row(job, ROW | {"method": "lsq"})
 
     def full(self, path, **options):
@@ -69,5 +69,5 @@ def test_rows_survive_a_write_that_fails(tiny, monkeypatch):
     with pytest.raises(OSError, match="rows.csv"):
         state.add_row(job, ROW | {"method": "ema"})
     monkeypatch.undo()
-    assert [row["method"] for row in state.rows(job)] == ["lsq"]
+    assert [row["method"] for row in state.rows_of(job)] == ["lsq"]
     assert json.loads((job.folder / "job.json").read_text() if (job.folder / "job.json").is_file() else "{}") == {}

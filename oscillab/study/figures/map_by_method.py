@@ -196,7 +196,8 @@ def _add_scatter(axes: Axes, rows: pd.DataFrame) -> None:
     seaborn.scatterplot(
         rows, x="percent", y="map", **kinds, palette=palette, markers=markers, s=45, linewidth=0.3, ax=axes
     )
-    axes.legend_.remove()
+    if legend := axes.get_legend():  # one for all panels stands below them
+        legend.remove()
     axes.set_xscale("log")
     axes.set_xlim(0.1, 100)
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])

@@ -1,36 +1,36 @@
-"""What can a study be asked for, and what do its presets ask for?
+"""Configure a study: every option that it takes, and the presets that fill all of them.
 
-`--preset NAME` fills every option; an option given beside it wins.
+`--preset NAME` fills every option; an option given next to it wins.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from oscillab.data.options import DataOptions
+from oscillab.methods import names
 from oscillab.train.config import RunOptions, TrainSpec
 from oscillab.train.correction import Choices
 
-ArmName = Literal[
-    *("lsq", "dampening", "freezing", "scale_freezing", "q_ema"),
-    *("per_channel", "lsq_plus", "rounded_mask", "slow_step_sizes"),
-]
-AverageName = Literal["ema", "ema_weights", "ema_step_sizes", "ema_buffers"]
-ControlName = Literal[
-    *("none", "qc", "qc_scale", "qc_shift", "qc_per_tensor"),
-    *("bn_affine", "bn_affine_and_biases", "bn_reestimation", "bias_correction", "soft_rounding"),
-]
+if TYPE_CHECKING:
+    ArmName = str
+    AverageName = str
+    ControlName = str
+else:  # what the command line allows is what the registry holds
+    ArmName, AverageName = Literal[names("training")], Literal[names("average")]
+    ControlName = Literal["none", *names("control")]
 PresetName = Literal["quick", "ablation", "scenes", "coco-subset", "paper"]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Run the paper's ladder over networks, bit widths, ways to train and seeds, before and after, and report it."""
+    """Run the paper's methods over networks, bit widths, ways to train and seeds, and report mAP and oscillations."""
 
     preset: PresetName = "quick"
     """'quick': scenes, 4 and 3 bit, one seed, minutes on two cores. 'ablation': every remedy and control at 3 bit, 3 seeds.
-    'scenes': the ladder of the paper on scenes, 3 networks, 4, 3 and 4* bit, 3 seeds. 'coco-subset': a COCO folder and an
+    'scenes': the paper's methods on scenes, 3 networks, 4, 3 and 4* bit, 3 seeds. 'coco-subset': a COCO folder and an
     official checkpoint (give --data and --weights). 'paper': its 9 networks and recipe, 100 epochs of COCO 2017 at 640
     pixels (give --data and a folder of checkpoints as --weights)"""
     model: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Study:
     arms: tuple[ArmName, ...] = ("lsq",)
     """ways to train, each a run of its own"""
     averages: tuple[AverageName, ...] = ("ema",)
-    """passive averages beside the run of `lsq`; beside other arms only ema"""
+    """passive averages of the run of `lsq`; of other arms only ema"""
     controls: tuple[ControlName, ...] = ("none", "qc")
     """what is done to the trained network and to its average; to those of other arms only none and qc"""
     seeds: tuple[int, ...] = (0,)
@@ -77,7 +77,7 @@ class Study:
     """show what would run and for how long, and end"""
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         """The folder of results."""
         return self.out or Path("results") / self.preset
 
@@ -87,9 +87,9 @@ ABLATION = replace(
     QUICK,
     preset="ablation",
     bits=("3",),
-    arms=ArmName.__args__,
-    averages=AverageName.__args__,
-    controls=ControlName.__args__,
+    arms=names("training"),
+    averages=names("average"),
+    controls=("none", *names("control")),
     seeds=(0, 1, 2),
 )
 SCENES = replace(
@@ -131,15 +131,15 @@ PAPER = replace(
     data=DataOptions(data="coco", size=640, batch_size=64, augment="recipe", workers=8),
     run=RunOptions(device="cuda"),
 )
-PRESETS = {study.preset: study for study in (QUICK, ABLATION, SCENES, COCO_SUBSET, PAPER)}
+PRESETS: dict[str, Study] = {study.preset: study for study in (QUICK, ABLATION, SCENES, COCO_SUBSET, PAPER)}
 
 
-def preset_in(arguments):
-    """The preset that command line arguments name, as the `Study` whose options they then change; else 'quick'.
+def preset_in(arguments: Sequence[str]) -> Study:
+    """Return the preset that command line arguments name, as the `Study` whose options they then change; else 'quick'.
 
     >>> preset_in(["--seeds", "1", "--preset", "ablation"]).bits
     ('3',)
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
     named = words[words.index("--preset") + 1 :][:1] if "--preset" in words else []
-    return PRESETS.get(*named or ["quick"], QUICK)
+    return PRESETS.get(named[0] if named else "quick", QUICK)
