@@ -157,6 +157,11 @@ class RecordedDetections:
         rows = np.array(self.content["methods"][method][self._known(image)], float).reshape(-1, 6)
         return rows[:, :4], rows[:, 4], rows[:, 5].astype(int)
 
+    def matches(self, image: int | str, method: str) -> list[int]:
+        """Return for each detection of a method, best first, the number of the object that it finds, or -1."""
+        boxes, _, labels = self.seen(image, method)
+        return matches(boxes, labels, *self.truth(image))
+
     def _known(self, image: int | str) -> str:
         if str(image) not in self.images:
             raise ValueError(f"image must be one of {', '.join(self.images)}, got {image}")
@@ -218,7 +223,7 @@ def _add_detections(axes: Axes, detections: RecordedDetections, number: int | st
     axes.set(xticks=[], yticks=[])
     axes.imshow(_background(image), interpolation="nearest")
     boxes, scores, labels = detections.seen(number, name)
-    found = matches(boxes, labels, *detections.truth(number))
+    found = detections.matches(number, name)
     for box, score, label, hit in zip(boxes, scores, labels, found, strict=True):
         color, dash = (FOUND, "solid") if hit >= 0 else (WRONG, "dashed")
         sides = box[2:] - box[:2]

@@ -23,6 +23,7 @@ with an input quantizer, S sampled weights, R ticks with observed ranges, W weig
 
 import difflib
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import numpy as np
 
 from oscillab.io import atomic_write
 from oscillab.recording import npz
+from oscillab.recording.thin import matching, of_layers
 
 FORMAT, VERSION = "oscillab recording", 1
 SAMPLED = ("latent_weight", "sample_step_size", "sample_state")
@@ -131,19 +133,23 @@ class Recording:
         at, counts = self.index(layer), self.weight_counts
         return slice(int(counts[:at].sum()), int(counts[: at + 1].sum()))
 
-    def thinned(self, *, every: int = 1, windows: bool = True, trajectories: bool = True) -> "Recording":
+    def thinned(
+        self, *, layers: Iterable[str] = (), every: int = 1, windows: bool = True, trajectories: bool = True
+    ) -> "Recording":
         """Return a smaller recording: every k-th row over time (counts summed), without windows or trajectories if False.
 
-        What is kept of each weight and the observed ranges stays as it is.
+        `layers`: names, or patterns such as "model.[0-4].*", of the layers that stay; all where none is given. What is
+        kept of each weight and the observed ranges stays as it is. Raises ValueError for a pattern that none matches.
         """
         if every < 1:
             raise ValueError(f"every must be 1 or more, got {every}")
+        chosen, arrays = of_layers(self, matching(self, layers)) if layers else (self.layers, self.arrays)
         gone = set() if trajectories else {*SAMPLED, "sample_index"}
-        kept = {k: v for k, v in self.arrays.items() if k not in gone and (windows or not k.startswith("window_"))}
-        arrays = {
+        kept = {k: v for k, v in arrays.items() if k not in gone and (windows or not k.startswith("window_"))}
+        thinned = {
             k: _every_row(v, every, counted=k.endswith("_count")) if k in OVER_TICKS else v for k, v in kept.items()
         }
-        return Recording(self.meta | {"row_ticks": every * self.meta.get("row_ticks", 1)}, arrays)
+        return Recording(self.meta | {"layers": chosen, "row_ticks": every * self.meta.get("row_ticks", 1)}, thinned)
 
 
 def _every_row(array: np.ndarray, every: int, *, counted: bool) -> np.ndarray:

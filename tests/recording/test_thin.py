@@ -1,16 +1,12 @@
-"""Is a thinned recording a part of the whole one, value for value?"""
-
-import subprocess
-import sys
+"""A thinned recording is a part of the whole one, value for value."""
 
 import numpy as np
 import pytest
 import torch
 
 from oscillab.recording.recorder import record
-from oscillab.recording.recording import Recording
 from oscillab.recording.tables import layers, periodicity, ranges, trajectories, weights
-from oscillab.study.thin import PER, matching, of_layers, thin
+from oscillab.recording.thin import PER, matching
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def recording(fakes):
 @pytest.mark.parametrize("names", [["0"], ["2", "1"], ["2"], ["0", "1", "2"]])
 def test_tables_of_some_layers(recording, names):
     """Oracle: the rows of the whole recording's tables that belong to these layers."""
-    part = of_layers(recording, names)
+    part = recording.thinned(layers=names)
     assert part.layer_names == sorted(names) and part.meta["tick_count"] == 260
     for table in (layers, ranges, periodicity):
         whole = table(recording)
@@ -49,7 +45,7 @@ def test_every_array_is_known(recording):
     known = {name for names in PER.values() for name in names}
     over_time = {"step", "range_step", "step_sizes_step", "window_first_tick", "window_last_tick"}
     assert recording.arrays.keys() <= known | over_time
-    part = of_layers(recording, ["0"])
+    part = recording.thinned(layers=["0"])
     assert part["window_flip_count"].shape == (2, 10) and part["step_sizes"].shape == (2, 2)
     assert part["window_flip_count"].sum() == recording["window_flip_count"][:, :10].sum() > 0
 
@@ -63,25 +59,7 @@ def test_patterns(recording):
 
 def test_layers_and_time(recording):
     """Oracle: the layer's rows of the whole recording, every fifth."""
-    small = thin(recording, layers=["1"], every=5, windows=False, trajectories=False)
+    small = recording.thinned(layers=["1"], every=5, windows=False, trajectories=False)
     assert small.layer_names == ["1"] and len(small.steps) == 53
     assert not {"window_flip_count", "latent_weight"} & small.arrays.keys()
     np.testing.assert_array_equal(small["step_size"][:, 0], recording["step_size"][::5, 1])
-
-
-def test_the_command_line(recording, tmp_path, root):
-    """Oracle: exit status and one line, for a good call and for a bad one, without torch."""
-    path = recording.save(tmp_path / "whole.npz")
-    call = "import sys; sys.modules['torch'] = None; from oscillab.study.thin import main; sys.exit(main())"
-
-    def run(*arguments):
-        done = subprocess.run([sys.executable, "-c", call, *arguments], cwd=root, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
-
-    out = tmp_path / "small.npz"
-    done = run(str(path), str(out), "--layers", "[01]", "--no-windows")
-    assert done == (0, f"{out}: {out.stat().st_size / 1e6:.2f} MB\n")
-    small = Recording.open(out)
-    assert small.layer_names == ["0", "1"] and "sample_state" in small and "window_flip_count" not in small
-    status, message = run(str(path), str(out), "--layers", "x")
-    assert status == 1 and message.startswith("no layer matches 'x'") and message.count("\n") == 1
