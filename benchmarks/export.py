@@ -2,11 +2,10 @@
 
     python -m benchmarks.export runs/qat/ema.pt runs/other/ema.pt --data scenes
 
-For each quantized checkpoint: mAP of torch and of the file in onnxruntime on the same pictures; the states and raw outputs of
-`oscillab.export.agreement` on some of them; bytes against the FP32 file of the same network; the second way out (one scale
-per tensor); and torch and onnxruntime without the exact form (the network as it was trained, the file of form "qdq"), each of
-which rounds in its own order: the measure of how much of a difference rounding alone makes. Times are wall-clock medians of one
-batch.
+For each quantized checkpoint: mAP of torch's exact form and of the file in onnxruntime on the same pictures; how far their
+outputs lie apart on some of them; bytes against the FP32 file of the same network; and torch and onnxruntime without the
+exact form (the network as it was trained, the file of form "qdq"), each of which rounds in its own order: the measure of how
+much of a difference rounding alone makes. Times are wall-clock medians of one batch.
 """
 
 import copy
@@ -20,13 +19,13 @@ import numpy as np
 import torch
 import tyro
 
+from oscillab.data.batches import to_pixels
 from oscillab.data.dataset import open_dataset
 from oscillab.data.evaluate import evaluate
 from oscillab.data.images import letterbox_batch
 from oscillab.data.options import DataOptions, held_out
-from oscillab.export.agreement import compare
-from oscillab.export.predictor import load_onnx
-from oscillab.export.write import export_float, export_onnx
+from oscillab.export.reader import load_onnx
+from oscillab.export.write import export_onnx
 from oscillab.io import write_json
 from oscillab.provenance import hardware
 from oscillab.quant import quant_layers
@@ -50,9 +49,9 @@ class Options:
     both_splits: bool = False
     """a folder's training pictures as well: more pictures for a comparison that does not ask how well a network learnt"""
     compared: int = 16
-    """pictures whose states and raw outputs are compared"""
+    """pictures whose outputs are compared"""
     others: bool = True
-    """measure the second way out, and what is not of exact form, as well"""
+    """measure what is not of exact form as well"""
     timed: int = 7
     """batches of 8 that are timed; 0: none"""
     run: RunOptions = field(default_factory=RunOptions)
@@ -103,21 +102,19 @@ def maps(model, dataset, size):
     return found.map, found.mask_map
 
 
-def agreement(model, path, dataset, options):
-    """The sums of `compare` over the compared pictures, four at a time."""
-    parts = np.array_split(np.arange(min(options.compared, len(dataset))), -(-min(options.compared, len(dataset)) // 4))
-    found = []
-    for part in parts:
-        images = letterbox_batch(dataset, part, options.size, (options.size, options.size))[0].float().div_(255).contiguous()
-        found.append(compare(model, path, images))
-    shares = ("near_edge_share", "differing_share", "free_raw_share")
-    return {
-        "compared pictures": sum(map(len, parts)),
-        "states": sum(one.state_count for one in found),
-        **{name.replace("_", " "): float(np.mean([getattr(one, name) for one in found])) for name in shares},
-        "differing elsewhere": sum(one.differing_elsewhere_count for one in found),
-        "raw difference": max(one.raw_difference for one in found),
-    }
+def agreement(model, predictor, dataset, options):
+    """The largest difference between two networks' outputs over the compared pictures, four at a time."""
+    count = min(options.compared, len(dataset))
+    apart = 0.0
+    with torch.no_grad():
+        for part in np.array_split(np.arange(count), -(-count // 4)):
+            batch = letterbox_batch(dataset, part, options.size, (options.size, options.size))[0]
+            images = to_pixels(batch).contiguous()
+            pairs = zip(
+                *(one if isinstance(one, tuple) else (one,) for one in (model(images), predictor(images))), strict=True
+            )
+            apart = max(apart, *(float((a - b).abs().max()) for a, b in pairs))
+    return {"compared pictures": count, "largest difference": apart}
 
 
 def milliseconds(model, images, rounds):
@@ -141,7 +138,7 @@ def measure(path, dataset, folder, options):
     """What is measured of one checkpoint, a mapping."""
     model = checkpoint.load(path)
     small, other = export_onnx(model, folder / "small.onnx"), export_onnx(model, folder / "other.onnx", form="qdq")
-    whole = export_float(to_float(model), folder / "float.onnx")
+    whole = export_onnx(to_float(model), folder / "float.onnx")
     predictor = load_onnx(small.path)
     row = {"checkpoint": path.parent.name + "/" + path.name, "network": model.name, "bits": model.quant_spec.bits}
     row |= {
@@ -151,11 +148,8 @@ def measure(path, dataset, folder, options):
     }
     row["mAP torch"], row["mask mAP torch"] = maps(exact(model), dataset, options.size)
     row["mAP onnx"], row["mask mAP onnx"] = maps(predictor, dataset, options.size)
-    row |= agreement(model, small.path, dataset, options)
+    row |= agreement(exact(model), predictor, dataset, options)
     if options.others:
-        second = export_onnx(model, folder / "second.onnx", scales="per_tensor")
-        row["multiplier error"] = max(layer.multiplier_error for layer in second.fixed_point)
-        row["mAP per tensor"], row["mask mAP per tensor"] = maps(load_onnx(second.path), dataset, options.size)
         row["mAP torch, as trained"], _ = maps(model, dataset, options.size)
         row["mAP onnx, qdq"], _ = maps(load_onnx(other.path), dataset, options.size)
     if options.timed:

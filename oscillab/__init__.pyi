@@ -41,7 +41,7 @@ from oscillab.recording.recorder import record as record
 from oscillab.recording.recording import Recording as Recording
 
 # Exporting
-from oscillab.export.predictor import load_onnx as load_onnx
+from oscillab.export.reader import load_onnx as load_onnx
 from oscillab.export.write import export_onnx as export_onnx
 
 # Public modules; `show` is the former name of `plot`

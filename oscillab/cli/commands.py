@@ -156,7 +156,7 @@ def evaluate_file(options):
     """The measured mAP as a mapping."""
     prepare(options.run)
     size = options.size or (160 if options.data == "scenes" else 640)
-    from oscillab.export.predictor import open_detector  # onnx is imported by whoever needs it alone
+    from oscillab.export.reader import open_detector  # onnx is imported by whoever needs it alone
 
     model = open_detector(options.weights)
     dataset = held_out(DataOptions(options.data, size, held_out=options.held_out), masks=model.task == "segment")

@@ -19,10 +19,10 @@ MEGA, KILO = 1e6, 1024
 
 @dataclass(frozen=True)
 class Export:
-    """Write a quantized detector as an ONNX file with 4-bit weights."""
+    """Write a detector as an ONNX file, a quantized one with 4-bit weights."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """a quantized checkpoint, or the folder of a run: its ema+qc.pt, ema.pt, lsq+qc.pt or lsq.pt, the first that is there"""
+    """a checkpoint, or the folder of a run: its ema+qc.pt, ema.pt, lsq+qc.pt or lsq.pt, the first that is there"""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.onnx")]
     """the .onnx file to write"""
     opset: int = 21
@@ -30,32 +30,20 @@ class Export:
     size: int | None = None
     """side of the square images in pixels; None: any multiple of the largest stride, chosen at each call"""
     form: Literal["exact", "qdq"] | None = None
-    """exact: convolutions sum integer states, every program gives torch's bits; qdq: scaled values, as compilers expect;
-    None: exact, but for per_tensor scales"""
-    scales: Literal["per_channel", "per_tensor"] = "per_channel"
-    """per_tensor is for hardware that takes no other: what differs by channel goes into fixed-point multipliers"""
-    multiplier_bits: int = 16
-    """of these multipliers, 4 to 16"""
-    fp32: bool = False
-    """write a float checkpoint as a float graph instead, to compare with"""
+    """of a quantized network; exact (the default): convolutions sum integer states, every program gives torch's bits; qdq:
+    scaled values, as compilers expect"""
     run: RunOptions = field(default_factory=RunOptions)
 
 
 def export(options):
     """What was written, as a mapping; the file is at `options.out`."""
-    from oscillab.export.write import export_float, export_onnx
+    from oscillab.export.write import export_onnx
 
     prepare(options.run)
     path = network_of(options.source)
     if options.out.suffix != ".onnx":
         raise ValueError(f"the file to write must end in .onnx, got {options.out}")
-    model = checkpoint.load(path)
-    common = {"opset": options.opset, "size": options.size}
-    if options.fp32:
-        written = export_float(model, options.out, **common)
-    else:
-        ways = {name: getattr(options, name) for name in ("form", "scales", "multiplier_bits")}
-        written = export_onnx(model, options.out, **common, **ways)
+    written = export_onnx(checkpoint.load(path), options.out, opset=options.opset, size=options.size, form=options.form)
     return {"network": str(path), "out": str(options.out)} | facts_of_export(written)
 
 
@@ -74,27 +62,23 @@ def facts_of_export(written):
     from oscillab.export.cost import cost
 
     layers = cost(written.path).layers
-    facts = {
+    return {
         "bytes": written.byte_count,
         "weight bytes": sum(layer.bytes for layer in layers),
         "in FP32": sum(layer.float_bytes for layer in layers),
         "form": written.form,
         "QC layers folded now": written.folded_corrections,
         "batch norms kept": ", ".join(written.kept) or "none",
+        "layers without exact form": ", ".join(written.rounded) or "none",
     }
-    if written.fixed_point:
-        facts["largest multiplier error"] = max(layer.multiplier_error for layer in written.fixed_point)
-        facts["largest bias error"] = max(layer.bias_error for layer in written.fixed_point)
-        facts["bits of the largest sum"] = max(layer.sum_bits for layer in written.fixed_point)
-    return facts
 
 
 def inspect_onnx(path, size=None):
     """What an exported file holds, what it costs and what is left in floats, as text and as rows."""
     from oscillab.export.cost import RUNTIME, cost
-    from oscillab.export.reading import facts_of, read
+    from oscillab.export.reader import read
 
-    facts, found = facts_of(read(path), path), cost(path, size=size)
+    facts, found = read(path)[1], cost(path, size=size)
     layers = pd.DataFrame(found.layers)
     total = layers[["weights", "bytes", "float_bytes", "macs", "bops"]].sum()
     head = {

@@ -44,7 +44,7 @@ def predict(options: Predict) -> dict[str, Any]:
     from oscillab.data.images import read_image, write_image
     from oscillab.data.nms import detect
     from oscillab.data.options import known_size
-    from oscillab.export.predictor import open_detector
+    from oscillab.export.reader import open_detector
     from oscillab.plot.images import paint_detections
     from oscillab.plot.text import table_text
     from oscillab.quant.exact import exact_or_float

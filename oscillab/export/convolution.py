@@ -1,158 +1,182 @@
-"""How is a quantized convolution written so that another program computes it from whole numbers?
+"""Write a quantized convolution so that another program computes it from whole numbers.
 
 QuantizeLinear turns the input into states of its own bit width, DequantizeLinear gives their values; the weights are
-stored as states and given their values by a DequantizeLinear of their own; the convolution lies between. All ways out
-share that; they differ in where the `ChannelMap` after it goes (`exact_convolution`, `PerChannel`, `PerTensor`).
+stored as states with a DequantizeLinear of their own; the convolution lies between. The two forms differ in where the
+`ChannelMap` behind it goes: exact sums states and maps the sums, qdq folds the map into the weights' scale and the bias.
 """
 
+from typing import Any
+
 import numpy as np
+from onnx import TensorProto
+from torch import nn
 
 from oscillab.quant import QuantConv2d
 from oscillab.quant.channels import channel_map, double, folded_scale
 from oscillab.quant.exact import ExactConv2d
 
-from .integers import integer_input, quantized_input, quantized_weight, stored_weight, whole_numbers
-from .requantize import fixed_point
+from .graph import Graph, element_type, integer_tensor, limits
 
 
-class PerChannel:
-    """The first way out: the ratio of each channel goes into its scale, the shift into the bias, where that is exact.
+def emit_convolution(graph: Graph, layer: str, conv: Any, x: str, **after: Any) -> str:
+    """Add a convolution, quantized or float, with what is folded into it, and return the name of what it gives.
 
-    Where a ratio is not positive, the BatchNorm and the factor stay what they were; `kept` has those layers' names.
+    `after`: `bn`, a BatchNorm of fixed statistics behind it; `factor` (C_out,) behind that; `output`, the name to give.
     """
-
-    name = "per_channel"
-
-    def __init__(self):
-        self.kept = []
-
-    def emit(self, graph, layer, conv, x, *, bn=None, factor=None, output=None):
-        """The name of what a quantized convolution, and the BatchNorm and the factor behind it, make of `x`."""
-        channels = channel_map(conv, bn, factor)
-        scale = folded_scale(conv.weight_step_size(), channels.ratio)
-        values = quantized_input(graph, layer, conv.input_quantizer, x)
-        if scale is None:
-            self.kept.append(layer)
-            return self._emit_kept(graph, layer, conv, values, bn, factor, output)
-        weight = quantized_weight(graph, layer, conv, scale)
-        return convolve(graph, layer, conv, values, weight, channels.shift, output)
-
-    def _emit_kept(self, graph, layer, conv, values, bn, factor, output):
-        """As `emit`, with BatchNorm and factor as operations of their own."""
-        own = channel_map(conv)
-        weight = quantized_weight(graph, layer, conv, folded_scale(conv.weight_step_size(), own.ratio))
-        last = [bn is not None, factor is not None].count(True)
-        y = convolve(graph, layer, conv, values, weight, own.shift, output if last == 0 else None)
-        if bn is not None:
-            y = batch_norm(graph, f"{layer}.bn", bn, y, output=output if factor is None else None)
-        if factor is not None:
-            y = graph.add("Mul", [y, graph.constant(f"{layer}.factor", channel_shape(factor))], output=output)
-        return y
+    if isinstance(conv, ExactConv2d):
+        return exact_convolution(graph, layer, conv, x, **after)
+    emit = quantized_convolution if isinstance(conv, QuantConv2d) else float_convolution
+    return emit(graph, layer, conv, x, **after)
 
 
-class PerTensor:
-    """The second way out: one scale per tensor; what differs by channel becomes a multiplier and a bias (`FixedPoint`)."""
-
-    name = "per_tensor"
-
-    def __init__(self, multiplier_bits=16):
-        self.multiplier_bits = multiplier_bits
-        self.kept, self.layers = [], []
-
-    def emit(self, graph, layer, conv, x, *, bn=None, factor=None, output=None):
-        """The name of what a quantized convolution, and the BatchNorm and the factor behind it, make of `x`."""
-        grid = conv.input_quantizer
-        if grid.offset is not None:
-            raise ValueError(
-                f"layer {layer!r}: an input with an offset (activation='affine') has no fixed-point form, as padding adds "
-                "0 and not the offset; export it with scales='per_channel'"
-            )
-        states, input_scale = conv.integer_state().numpy(), float(grid.positive_step_size())
-        whole = fixed_point(
-            layer,
-            channel_map(conv, bn, factor),
-            states,
-            double(conv.weight_step_size()),
-            input_scale,
-            max(-grid.low, grid.high),
-            multiplier_bits=self.multiplier_bits,
-        )
-        self.layers.append(whole)
-        values = quantized_input(graph, layer, grid, x)
-        weight = quantized_weight(graph, layer, conv, np.float32(whole.weight_scale))
-        return self._requantize(graph, whole, convolve(graph, layer, conv, values, weight), input_scale, output)
-
-    def _requantize(self, graph, whole, sums, input_scale, output):
-        """The name of M · sums + B, with M and B stored as the whole numbers that they are."""
-        unit = 2.0**-whole.shift
-        multiplier = whole_numbers(graph, f"{whole.layer}.multiplier", channel_shape(whole.multiplier), unit)
-        scale = np.float32(whole.weight_scale) * np.float32(input_scale) * np.float32(unit)
-        bias = whole_numbers(graph, f"{whole.layer}.bias", channel_shape(whole.bias), scale)
-        return graph.add("Add", [graph.add("Mul", [sums, multiplier]), bias], output=output)
+def exact_convolution(
+    graph: Graph,
+    layer: str,
+    conv: ExactConv2d,
+    x: str,
+    *,
+    bn: Any = None,
+    factor: np.ndarray | None = None,
+    output: str | None = None,
+) -> str:
+    """Convolve states as they are, in units of 1, and scale and shift the sums."""
+    if bn is not None:
+        raise ValueError(f"layer {layer!r}: an exact convolution has its BatchNorm in it, got another behind it")
+    grid: Any = conv.states
+    unit = graph.constant("unit", np.float32(1))
+    states, zero = integer_input(graph, layer, grid, conv.bits, x, grid.step_size.numpy())
+    given = graph.add("DequantizeLinear", [states, unit, zero], output=f"{layer}.input")
+    weight = graph.add("DequantizeLinear", [stored_weight(graph, layer, conv, conv.weight.numpy()), unit])
+    y = convolve(graph, layer, conv, given, weight)
+    maps: Any = conv  # its buffers
+    steps = [("Mul", "ratio", maps.ratio.numpy()), ("Add", "shift", maps.shift.numpy())]
+    if factor is not None:
+        steps.append(("Mul", "factor", factor.reshape(-1, 1, 1)))
+    for operator, name, values in steps:
+        constant = graph.constant(f"{layer}.{name}", values)  # (C_out, 1, 1)
+        y = graph.add(operator, [y, constant], output=output if name == steps[-1][1] else None)
+    return y
 
 
-def float_convolution(graph, layer, conv, x, *, bn=None, factor=None, output=None):
-    """The name of what a convolution of float weights, and the BatchNorm and the factor behind it, make of `x`."""
+def quantized_convolution(
+    graph: Graph,
+    layer: str,
+    conv: QuantConv2d,
+    x: str,
+    *,
+    bn: Any = None,
+    factor: np.ndarray | None = None,
+    output: str | None = None,
+) -> str:
+    """Convolve values of states, each channel's ratio in its scale and its shift in the bias, where that is exact.
+
+    Where a ratio is not positive, BatchNorm and factor stay operations; `graph.kept` has those layers' names.
+    """
+    channels = channel_map(conv, bn, factor)
+    scale = folded_scale(conv.weight_step_size(), channels.ratio)
+    values = quantized_input(graph, layer, conv.input_quantizer, x)
+    if scale is not None:
+        return convolve(graph, layer, conv, values, quantized_weight(graph, layer, conv, scale), channels.shift, output)
+    graph.kept.append(layer)
+    own = channel_map(conv)
+    weight = quantized_weight(graph, layer, conv, folded_scale(conv.weight_step_size(), own.ratio))
+    y = convolve(graph, layer, conv, values, weight, own.shift, output if bn is None and factor is None else None)
+    if bn is not None:
+        y = batch_norm(graph, f"{layer}.bn", bn, y, output=output if factor is None else None)
+    if factor is not None:
+        y = graph.add("Mul", [y, graph.constant(f"{layer}.factor", factor.reshape(-1, 1, 1))], output=output)
+    return y
+
+
+def float_convolution(
+    graph: Graph,
+    layer: str,
+    conv: nn.Conv2d,
+    x: str,
+    *,
+    bn: Any = None,
+    factor: np.ndarray | None = None,
+    output: str | None = None,
+) -> str:
+    """Convolve floats, BatchNorm and factor folded in."""
     channels = channel_map(conv, bn, factor)
     weight = double(conv.weight) * channels.ratio.reshape(-1, 1, 1, 1)
     return convolve(graph, layer, conv, x, graph.constant(f"{layer}.weight", weight), channels.shift, output)
 
 
-def exact_convolution(graph, layer, conv, x, *, bn=None, factor=None, output=None):
-    """The name of what an `ExactConv2d`, and the factor behind it, make of `x`: states are convolved as they are, in units of 1."""
-    assert bn is None, "an ExactConv2d has its BatchNorm in it"
-    grid, unit = conv.states, graph.constant("unit", np.float32(1))
-    step_size = grid.step_size.numpy()
-    states, zero = integer_input(graph, layer, grid, conv.bits, x, step_size)
-    given = graph.add("DequantizeLinear", [states, unit, zero], output=f"{layer}.input")
-    weight = graph.add("DequantizeLinear", [stored_weight(graph, layer, conv, conv.weight.numpy()), unit])
-    sums = convolve(graph, layer, conv, given, weight)
-    steps = [("Mul", "ratio", conv.ratio.numpy()), ("Add", "shift", conv.shift.numpy())]
-    if factor is not None:
-        steps.append(("Mul", "factor", channel_shape(factor)))
-    y = sums
-    for operator, name, values in steps:
-        constant = graph.constant(f"{layer}.{name}", values)
-        y = graph.add(operator, [y, constant], output=output if name == steps[-1][1] else None)
-    return y
-
-
-def convolve(graph, layer, conv, x, weight, bias=None, output=None):
-    """The name of the convolution of `x`; a bias that is all zeros is left out."""
+def convolve(
+    graph: Graph,
+    layer: str,
+    conv: nn.Conv2d,
+    x: str,
+    weight: str,
+    bias: np.ndarray | None = None,
+    output: str | None = None,
+) -> str:
+    """Add the convolution of `x`; a bias that is all zeros is left out."""
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise ValueError(f"layer {layer!r}: padding must be zeros, a number on each side, got {conv.padding_mode}")
     inputs = [x, weight]
     if bias is not None and bias.any():
         inputs.append(graph.constant(f"{layer}.bias", bias))
-    return graph.add(
-        "Conv",
-        inputs,
-        output=output,
-        name=layer,
-        kernel_shape=conv.kernel_size,
-        strides=conv.stride,
-        pads=[*conv.padding, *conv.padding],
-        dilations=conv.dilation,
-        group=conv.groups,
-    )
+    places = {"kernel_shape": conv.kernel_size, "strides": conv.stride, "dilations": conv.dilation}
+    pads = [*conv.padding, *conv.padding]
+    return graph.add("Conv", inputs, output=output, name=layer, pads=pads, group=conv.groups, **places)
 
 
-def batch_norm(graph, layer, bn, x, *, output=None):
-    """The name of a BatchNorm of fixed statistics of `x`."""
+def batch_norm(graph: Graph, layer: str, bn: Any, x: str, *, output: str | None = None) -> str:
+    """Add a BatchNorm of fixed statistics."""
     values = {"weight": bn.weight, "bias": bn.bias, "mean": bn.running_mean, "var": bn.running_var}
     inputs = [graph.constant(f"{layer}.{name}", value.detach().cpu().numpy()) for name, value in values.items()]
     return graph.add("BatchNormalization", [x, *inputs], output=output, epsilon=bn.eps)
 
 
-def channel_shape(values):
-    """Values (C,) in the shape (C, 1, 1), which broadcasts over a map."""
-    return np.asarray(values).reshape(-1, 1, 1)
+def quantized_input(graph: Graph, layer: str, grid: Any, x: str) -> str:
+    """Add the quantized values of `x` on a `Quantizer`'s grid, called `<layer>.input`."""
+    output, offset = f"{layer}.input", None
+    if grid.offset is not None:
+        offset = graph.constant(f"{layer}.input_offset", grid.offset.detach().cpu().numpy())
+        x = graph.add("Sub", [x, offset])
+    states, zero = integer_input(graph, layer, grid, grid.bits, x, grid.positive_step_size().cpu().numpy())
+    inputs = [states, f"{layer}.input_scale", zero]
+    values = graph.add("DequantizeLinear", inputs, output=None if offset else output)
+    return graph.add("Add", [values, offset], output=output) if offset else values
 
 
-def emit_convolution(graph, way, layer, conv, x, **after):
-    """The name of what a convolution, quantized or float, and what is folded into it make of `x`."""
-    if isinstance(conv, ExactConv2d):
-        emit = exact_convolution
-    else:
-        emit = way.emit if isinstance(conv, QuantConv2d) else float_convolution
-    return emit(graph, layer, conv, x, **after)
+def integer_input(graph: Graph, layer: str, grid: Any, bits: int, x: str, step_size: np.ndarray) -> tuple[str, str]:
+    """Add the integer states of `x` on the grid, in their own type; return their name and that of the type's zero."""
+    element = element_type(bits, signed=grid.low < 0)
+    zero = f"zero.{TensorProto.DataType.Name(element)}"  # it tells QuantizeLinear which type to give
+    graph.constant(zero, integer_tensor(zero, np.zeros((), np.int8), element))
+    scale = graph.constant(f"{layer}.input_scale", step_size)
+    for operator, end in needed_limits(graph, grid, element, x):
+        x = graph.add(operator, [x, graph.constant(f"{layer}.input_{end}", step_size * getattr(grid, end))])
+    return graph.add("QuantizeLinear", [x, scale, zero]), zero
+
+
+def needed_limits(graph: Graph, grid: Any, element: int, x: str) -> list[tuple[str, str]]:
+    """Return the operations that limit `x` to a grid before it is quantized, with the grid's end that each one needs.
+
+    Where the type has more states than the grid; and once behind a MaxPool, for which 4-bit numbers are no input:
+    onnxruntime 1.32's optimizer would move a QuantizeLinear to 4 bits in front of it, and then refuse the result. Not
+    Clip, at which the same optimizer fails in front of 4 bits.
+    """
+    pooled = graph.operator_of(x) == "MaxPool" and element in (TensorProto.INT4, TensorProto.UINT4)
+    ends = [("Max", "low"), ("Min", "high")]
+    differ = [getattr(grid, end) != most for (_, end), most in zip(ends, limits(element), strict=True)]
+    if pooled and not any(differ):
+        return ends[:1]
+    return [pair for pair, needed in zip(ends, differ, strict=True) if needed]
+
+
+def quantized_weight(graph: Graph, layer: str, conv: QuantConv2d, scale: Any) -> str:
+    """Add the values of a layer's weights, `scale` times the integer states that training ended with."""
+    states = stored_weight(graph, layer, conv, conv.integer_state().cpu().numpy())
+    axis: dict[str, Any] = {"axis": 0} if np.ndim(scale) else {}
+    return graph.add("DequantizeLinear", [states, graph.constant(f"{layer}.weight_scale", scale)], **axis)
+
+
+def stored_weight(graph: Graph, layer: str, conv: Any, states: np.ndarray) -> str:
+    """Add the constant `<layer>.weight` that holds a layer's integer states in the smallest type."""
+    name = f"{layer}.weight"
+    return graph.constant(name, integer_tensor(name, states, element_type(conv.bits)))

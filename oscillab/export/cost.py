@@ -1,9 +1,12 @@
-"""What does a file hold, what does it save, and what is left in floats?
+"""Count what a file holds, what it saves, and what is left in floats.
 
 Bytes are counted from the file's own tensors, operations from its own shapes for one image. A multiplication of w by a
 bits is w · a bit operations (BOPs, as in 1804.10969), in floats 32 · 32.
 """
 
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +14,19 @@ import onnx
 
 from oscillab.yolo.zoo import GFLOPS_SIZE
 
-from .kinds import Kind, kinds_of
-from .reading import facts_of, read
-from .storage import STORED_BITS, byte_count
+from .graph import STORED_BITS, byte_count
+from .reader import read
 
 RUNTIME = """\
 onnxruntime's CPU provider has no convolution of 4-bit numbers: it turns the states back into floats and convolves those.
 There the file is smaller and not faster, in the exact form less so than in qdq (`python -m benchmarks.export` measures it).
 Speed is for hardware, or a compiler, that multiplies the integers themselves; activation functions, shortcuts and decoding
 stay in floats there too."""
+
+
+ACTIVATIONS = {"Sigmoid", "LeakyRelu", "Relu", "Neg", "Exp", "Cast", "Div"}
+ENDS_OF_SILU = {("Mul", "Sigmoid"), ("Add", "Cast")}  # x · σ(x), and x / (1 + e^-x), whose power was cast
+MOVES = {"Concat", "Resize", "MaxPool", "Transpose", "Reshape", "Split", "Identity"}
 
 
 class LayerCost(NamedTuple):
@@ -35,6 +42,14 @@ class LayerCost(NamedTuple):
     bops: int  # macs · bits · bits
 
 
+class Kind(NamedTuple):
+    """What one kind of operation works on, for one image."""
+
+    kind: str
+    operations: int  # nodes of the graph
+    numbers: int  # that they give, all together
+
+
 class Cost(NamedTuple):
     """What a file holds and what it takes to run."""
 
@@ -45,10 +60,9 @@ class Cost(NamedTuple):
     size: int  # pixels, the side of the square image
 
 
-def cost(path, *, size=None):
-    """The `Cost` of the file at `path`, for an image of its own size or, where that is free, of `size` (640) pixels."""
-    proto = read(path)
-    facts = facts_of(proto, path)
+def cost(path: Path | str, *, size: int | None = None) -> Cost:
+    """Return the `Cost` of the file at `path`, for an image of its own size or, where that is free, of `size` (640) pixels."""
+    proto, facts = read(path)
     stride = max(facts.strides)
     if facts.size is not None and size not in (None, facts.size):
         raise ValueError(f"{path} was written for images of {facts.size} pixels, got size {size}")
@@ -61,8 +75,8 @@ def cost(path, *, size=None):
     return Cost(layers, kinds_of(proto, shapes), total, total - sum(layer.bytes for layer in layers), size)
 
 
-def shapes_of(proto, size):
-    """Name -> shape (0 where it is not known) of every value, for one square image of `size` pixels."""
+def shapes_of(proto: onnx.ModelProto, size: int) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape (0 where it is not known) of every value, for one square image of `size` pixels."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(proto)
     for dim, side in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 3, size, size), strict=True):
@@ -74,8 +88,10 @@ def shapes_of(proto, size):
     return {info.name: tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim) for info in infos}
 
 
-def layer_cost(node, proto, shapes, bits):
-    """The `LayerCost` of a convolution."""
+def layer_cost(
+    node: onnx.NodeProto, proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], bits: Mapping[str, int]
+) -> LayerCost:
+    """Return the `LayerCost` of a convolution."""
     own = {t.name: t for t in proto.graph.initializer if t.name.startswith(f"{node.name}.")}
     weight = own[f"{node.name}.weight"]
     _, channels, height, width = shapes[node.output[0]]
@@ -91,3 +107,41 @@ def layer_cost(node, proto, shapes, bits):
         macs=macs,
         bops=macs * width_in_bits**2,
     )
+
+
+def kinds_of(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list[Kind]:
+    """Return the `Kind`s of operation of a graph, as they first occur, without what works on shapes alone."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    makers: dict[str, onnx.NodeProto] = {}
+    decoded: set[str] = set()
+    operations: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
+    for node in proto.graph.node:
+        makers.update(dict.fromkeys(node.output, node))
+        if node.output[0] in decoded or any(name.startswith("raw.") or name in decoded for name in node.input):
+            decoded.update(node.output)
+        kind = "decoding" if node.output[0] in decoded else kind_of(node, makers, constants)
+        if kind and not set(node.input) <= constants:
+            operations[kind] += 1
+            numbers[kind] += sum(int(np.prod(shapes.get(name, (0,)))) for name in node.output)
+    return [Kind(kind, operations[kind], numbers[kind]) for kind in operations]
+
+
+def kind_of(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], constants: set[str]) -> str | None:
+    """Return what a node does, in words; None for what prepares weights."""
+    given = [makers[name].op_type for name in node.input if name in makers]
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return None if set(node.input) <= constants else "floats to states and back"
+    if node.op_type == "Conv":
+        return "convolution"
+    if node.op_type in ACTIVATIONS or (node.op_type, *given[-1:]) in ENDS_OF_SILU:
+        return "activation function"
+    if node.op_type in MOVES:
+        return "pooling, joining, enlarging"
+    if node.op_type == "BatchNormalization":
+        return "batch norm"
+    if node.op_type in ("Max", "Min"):
+        return "limits of the grid"
+    if node.op_type == "Add" and not any(name in constants for name in node.input) and "DequantizeLinear" not in given:
+        return "shortcut"
+    return "scale and shift"

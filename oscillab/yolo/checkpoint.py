@@ -173,6 +173,8 @@ def inspect(path: Path | str) -> Checkpoint:
 
 def read(path: Path | str) -> Checkpoint:
     """Return the `Checkpoint` at `path`. Raises ValueError, one line that names the file, where it holds none."""
+    if Path(path).suffix == ".onnx":
+        raise ValueError(f"{path}: an ONNX file is opened with oscillab.load_onnx(path)")
     if not Path(path).exists() and (with_oscillab := shipped(f"{path}.pt")).is_file():  # a name: "yolov5n-scenes"
         path = with_oscillab
     content = pt_file.read(path)

@@ -45,7 +45,7 @@ def test_inspect_says_what_the_file_saves(run, tmp_path, capsys):
 def test_evaluate_takes_an_exported_file(run, tmp_path, capsys):
     """Oracle: mAP of the float file is that of the float checkpoint, to three places."""
     out, found = tmp_path / "float.onnx", []
-    assert main(["export", str(SHIPPED), str(out), "--fp32"]) == 0
+    assert main(["export", str(SHIPPED), str(out)]) == 0
     for weights in (SHIPPED, out):
         capsys.readouterr()
         assert main(["evaluate", "--weights", str(weights), "--held-out", "16", "--no-progress"]) == 0
@@ -53,17 +53,8 @@ def test_evaluate_takes_an_exported_file(run, tmp_path, capsys):
     assert found[0].split()[:2] == ["map", found[1].split()[1]] and float(found[0].split()[1]) > 0.5
 
 
-def test_the_second_way_out_reports_its_errors(run, tmp_path, capsys):
-    """Oracle: 8-bit multipliers are off by 2^-8 at most, and by more than 16-bit ones."""
-    arguments = ["export", str(run / "lsq.pt"), str(tmp_path / "model.onnx"), "--scales", "per_tensor"]
-    assert main([*arguments, "--multiplier-bits", "8"]) == 0
-    shown = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert 2**-16 < float(shown["largest multiplier error"]) <= 2**-7 and int(shown["bits of the largest sum"]) < 40
-
-
 @pytest.mark.parametrize("arguments, sentence", [
-    (["export", "{shipped}", "{out}/a.onnx"], "is a float network: quantize and train it first"),
-    (["export", "{run}/lsq.pt", "{out}/a.onnx", "--fp32"], "export_float takes a float detector"),
+    (["export", "{shipped}", "{out}/a.onnx", "--form", "qdq"], "form must be exact or qdq, of a quantized network"),
     (["export", "{run}/lsq.pt", "{out}/a.onnx", "--size", "100"], "size must be a multiple of the largest stride 32"),
     (["export", "{run}/lsq.pt", "{out}/a.onnx", "--opset", "20"], "opset must be 21..27, got 20"),
     (["export", "{run}/lsq.pt", "{out}/a.pt"], "the file to write must end in .onnx"),

@@ -9,7 +9,7 @@ from oscillab.__main__ import main
 from oscillab.data.images import read_image
 from oscillab.data.nms import detect
 from oscillab.data.scenes import Scenes
-from oscillab.export.write import export_float
+from oscillab.export.write import export_onnx
 from oscillab.provenance import SHIPPED
 
 
@@ -17,7 +17,7 @@ from oscillab.provenance import SHIPPED
 def places(tmp_path_factory):
     """A folder with the shipped detector's float file and two scenes as pictures, one of them cut to a strip."""
     folder = tmp_path_factory.mktemp("predict")
-    export_float(oscillab.load(SHIPPED), folder / "float.onnx")
+    export_onnx(oscillab.load(SHIPPED), folder / "float.onnx")
     scenes = Scenes(2, split="val")
     for name, image in (("square.png", scenes.sample(0).image), ("strip.png", scenes.sample(1).image[:100])):
         cv2.imwrite(str(folder / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.export.graph import Graph
-from oscillab.export.predictor import open_session
+from oscillab.export.reader import open_session
 from oscillab.export.write import export_onnx
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize

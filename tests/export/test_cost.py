@@ -3,7 +3,7 @@
 import pytest
 
 from oscillab.export.cost import cost
-from oscillab.export.write import export_float, export_onnx
+from oscillab.export.write import export_onnx
 from oscillab.provenance import SHIPPED
 from oscillab.yolo import checkpoint, zoo
 
@@ -28,7 +28,7 @@ def test_three_bits_take_four_and_compute_nine(trained):
 
 def test_published_operations(tmp_path):
     """Oracle: the YOLOv5 README's 4.5 GFLOPs at 640 pixels, two for a multiplication with addition."""
-    path = export_float(zoo.build("yolov5n").eval(), tmp_path / "float.onnx").path
+    path = export_onnx(zoo.build("yolov5n").eval(), tmp_path / "float.onnx").path
     found = cost(path)
     assert found.size == 640 and abs(2 * sum(layer.macs for layer in found.layers) / 1e9 - 4.5) < 0.05
     assert {layer.bits for layer in found.layers} == {32}
@@ -55,5 +55,28 @@ def test_sizes_that_do_not_fit_are_named(trained, tmp_path):
 
 def test_float_weights_take_four_bytes(tmp_path):
     """Oracle: four times the weights and biases of the fused network, no scale, no BatchNorm."""
-    found = cost(export_float(checkpoint.load(SHIPPED), tmp_path / "float.onnx").path)
+    found = cost(export_onnx(checkpoint.load(SHIPPED), tmp_path / "float.onnx").path)
     assert sum(layer.bytes for layer in found.layers) == sum(layer.float_bytes for layer in found.layers)
+
+
+def test_yolov5n_has_what_its_table_says(trained, tmp_path):
+    """Oracle: the layer table. 57 SiLUs of 6 nodes each, 1 + 2 + 3 + 1 shortcuts; 60 inputs become states and floats again,
+    and 60 sums get a ratio and a shift; 13 joins (8 C3, 4 rows, SPPF), 3 poolings, 2 enlargements; no BatchNorm is left. In
+    the other form a SiLU has 2 nodes, and ratio and shift are in the convolution."""
+    run = trained(4)
+    kinds = {kind.kind: kind for kind in cost(run.path, size=160).kinds}
+    other = cost(export_onnx(run.model, tmp_path / "qdq.onnx", form="qdq").path, size=160).kinds
+    assert {kind.kind: kind.operations for kind in other}["activation function"] == 114
+    assert "scale and shift" not in [kind.kind for kind in other]
+    counts = {name: kind.operations for name, kind in kinds.items()}
+    assert counts.pop("decoding") > 0
+    assert counts == {
+        "floats to states and back": 120,
+        "convolution": 60,
+        "activation function": 342,
+        "scale and shift": 120,
+        "shortcut": 7,
+        "pooling, joining, enlarging": 18,
+    }
+    # channels · places: one at stride 4, two at 8, three at 16, one at 32
+    assert kinds["shortcut"].numbers == 16 * 40**2 + 2 * 32 * 20**2 + 3 * 64 * 10**2 + 128 * 5**2

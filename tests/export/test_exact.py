@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import nn
 
-from oscillab.export.agreement import probe, raw_of, raw_outputs
+from oscillab.export.reader import open_session, read
 from oscillab.export.write import export_onnx
 from oscillab.quant import QuantConv2d, QuantSpec
 from oscillab.quant.exact import ExactConv2d, ExactSiLU, exact, has_exact_form
@@ -62,9 +63,23 @@ def test_silu_is_silu():
 
 
 def raw(network, images):
-    """The raw outputs, and prototypes, of a detector."""
-    with torch.no_grad(), raw_outputs(network):
-        return raw_of(network(images))
+    """The raw outputs of each level, (N, A·(5 + C [+ 32]), H, W), and the prototypes, of a detector in eval mode."""
+    network.head.training = True  # this module's flag alone: what is below it stays in eval mode
+    try:
+        with torch.no_grad():
+            output = network(images)
+    finally:
+        network.head.training = False
+    levels, rest = (output[0], list(output[1:])) if isinstance(output, tuple) else (output, [])
+    return [x.permute(0, 1, 4, 2, 3).flatten(1, 2) for x in levels] + rest
+
+
+def probe(path, names):
+    """An onnxruntime session of the file that gives the values called `names` besides its outputs."""
+    proto, _ = read(path)
+    new = set(names) - {output.name for output in proto.graph.output}
+    proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(new))
+    return open_session(proto, path)
 
 
 @pytest.mark.parametrize("bits", [4, 3])
