@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import pytest
 import torch
-from oscillab.data.dataset import write_folder
 
 import oscillab
 from oscillab.__main__ import main
+from oscillab.data.dataset import write_folder
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.yolo import zoo
