@@ -6,7 +6,7 @@ averaged over the matches, so that a micro-batch with few objects would count as
 by the whole batch's matches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,25 @@ from oscillab.train.ddp import World
 
 
 class MicroBatch:
-    """Some images of a batch; `share` of them, 0 to 1, adds up to 1 over all micro-batches of all processes."""
+    """Some images of a batch; `share` of them, 0 to 1, adds up to 1 over all micro-batches of all processes.
 
-    def __init__(
-        self, batch: Batch, share: float, count_matches: Callable[[Sequence[float]], tuple[list[float], float]]
-    ):
-        self.batch, self.share, self._count_matches = batch, share, count_matches
+    `totals`: the whole batch's matches at each level, where they are known before the outputs are.
+    """
+
+    def __init__(self, batch: Batch, share: float, totals: list[float] | None = None, world: World | None = None):
+        self.batch, self.share, self.totals, self.world = batch, share, totals, world or World()
 
     def matches(self, own: Sequence[float]) -> list[float]:
         """Return what errors are averaged over at each level, where this micro-batch has `own` matches.
 
-        It is the whole batch's matches, in proportion to the share of the images.
+        It is the whole batch's matches, in proportion to the share of the images. Where they are not known, it is those of
+        the micro-batches that all processes have in hand.
         """
-        counts, share = self._count_matches(own)
-        return [count * share for count in counts]
+        if self.totals is not None:
+            return [count * self.share for count in self.totals]
+        here = len(self.batch.images)
+        *counts, images = self.world.sum([*own, here])
+        return [count * (here / images) for count in counts]
 
 
 def micro_batches(batch: Batch, count: int, *, loss: Any, world: World) -> list[MicroBatch]:
@@ -44,25 +49,7 @@ def micro_batches(batch: Batch, count: int, *, loss: Any, world: World) -> list[
     whole = world.sum([here])[0]
     known = getattr(loss, "match_counts", None) if count > 1 else None
     totals = world.sum(known(batch.targets, batch.images.shape[-2:])) if known else None
-    parts = split(batch, count)
-    shares = [len(part.images) / whole for part in parts]
-    return [
-        MicroBatch(part, share, _counter(len(part.images), share, totals, world))
-        for part, share in zip(parts, shares, strict=True)
-    ]
-
-
-def _counter(images: int, share: float, totals: list[float] | None, world: World) -> Callable[..., Any]:
-    """Return a function from a micro-batch's own matches to those of all, and its share of the images these are from."""
-
-    def of_whole(own: Sequence[float]) -> tuple[list[float], float]:
-        return totals or [], share
-
-    def of_round(own: Sequence[float]) -> tuple[list[float], float]:
-        *counts, whole = world.sum([*own, images])
-        return counts, images / whole
-
-    return of_round if totals is None else of_whole
+    return [MicroBatch(part, len(part.images) / whole, totals, world) for part in split(batch, count)]
 
 
 def split(batch: Batch, count: int) -> list[Batch]:

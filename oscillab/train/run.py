@@ -78,7 +78,7 @@ def run_pretraining(
     trainer.callbacks += [MoveEma(ema), save, LossLog(out.with_suffix(".csv"), append=resume)]
     trainer.fit()
     if trainer.interrupted:
-        return interruption(trainer, last)
+        return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
     averaged: Any = ema.model
     checkpoint.save(averaged, out, half=True)
     return {"steps": trainer.step, "seconds": trainer.seconds}
@@ -137,7 +137,7 @@ def run_qat(
         for name, recorder in recorders.items() if world.is_main else ():
             recorder.recording().save(out / f"{name}.npz")
     if trainer.interrupted:
-        return interruption(trainer, last)
+        return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
     measured: dict[str, Any] = {"steps": trainer.step, "seconds": trainer.seconds, "processes": world.size}
     measured["ema_decay"] = next((average.decay for average in averages.values()), None)
     if world.is_main:
@@ -183,11 +183,6 @@ def run_correction(
         checkpoint.save(model, out)
     world.barrier()
     return {"steps": spec.epochs * len(batches), "out": str(out)}
-
-
-def interruption(trainer: Trainer, checkpoint: Path) -> dict[str, Any]:
-    """Return what a run that was stopped reports."""
-    return {"interrupted": True, "step": trainer.step, "checkpoint": str(checkpoint)}
 
 
 def prepare(options: RunOptions) -> None:

@@ -90,11 +90,6 @@ class Trainer:
         self._stop_asked = False
 
     @property
-    def epoch(self) -> int:
-        """The pass that the next step belongs to, from 0."""
-        return self.step // len(self.batches)
-
-    @property
     def interrupted(self) -> bool:
         """Whether the run ended before its last step."""
         return self.step < self.total_steps
@@ -173,7 +168,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _run_epoch(self, bar: tqdm) -> None:
-        for batch in self.batches.epoch(self.epoch, start=self.step % len(self.batches)):
+        index, start = divmod(self.step, len(self.batches))
+        for batch in self.batches.epoch(index, start=start):
             self.train_step(batch)
             bar.update()
             bar.set_postfix(loss=f"{self.last_loss:.3f}", **self.notes, refresh=False)

@@ -175,16 +175,6 @@ def test_an_average_of_the_factors(quantized, batches):
     assert 0 < distance(Choices(qc_averaged=True)) < distance(Choices())
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"qc_share": 0.0}, "qc_share must be in 0 < qc_share <= 1, got 0.0"),
-    ({"qc_layers": "some"}, "qc_layers must be one of all, before_bn, got some"),
-])  # fmt: skip
-def test_bad_choices(options, sentence):
-    """Oracle: the sentence a user reads."""
-    with pytest.raises(ValueError, match=sentence):
-        Choices(**options)
-
-
 class Counted:
     """Batches that note each one that they give."""
 

@@ -108,17 +108,6 @@ def test_horizon_is_a_quarter_of_a_short_run_and_the_papers_of_a_long_one():
     assert decay_for(1) == 0
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"decay": 1.0}, "decay must be in 0 <= decay < 1, got 1.0"),
-    ({"ramp": -1}, "ramp must be 0 or more updates, got -1"),
-    ({"parts": ("scales",)}, "parts must be among weights, step_sizes, buffers, got scales"),
-])  # fmt: skip
-def test_bad_options(options, sentence):
-    """Oracle: the sentence a user reads."""
-    with pytest.raises(ValueError, match=sentence):
-        Ema(torch.nn.Linear(1, 1), **options)
-
-
 def test_quantizing_after_building_is_noticed(detector, batches):
     """Oracle: the trap peers fell into, an average that lacks the step sizes, is an error here."""
     from oscillab.quant import QuantSpec, quantize

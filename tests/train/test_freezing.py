@@ -137,14 +137,3 @@ def test_resumes_to_the_same_result(tiny, train_tiny):
     assert all(
         torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
-
-
-def test_bad_options(tiny):
-    """Oracle: the sentences a user reads."""
-    for options, sentence in (
-        ({"momentum": 0}, "momentum must be above 0 and at most 1, got 0"),
-        ({"thresholds": (0.1,)}, "thresholds must be two frequencies of 0 or more"),
-        ({"begin": 1.0}, "begin must be in 0 <= begin < 1"),
-    ):
-        with pytest.raises(ValueError, match=sentence):
-            freezing(tiny(), 10, **options)

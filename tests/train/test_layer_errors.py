@@ -81,14 +81,3 @@ def test_modes_stay(tiny):
     output_errors(None, model, IMAGES)
     assert [module.training for module in model] == [True, False, True, True, True, True, True]
     assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_bad_input(tiny):
-    """Oracle: the sentences a user reads."""
-    model = tiny()
-    with pytest.raises(ValueError, match="at must be one of convolution, batch_norm, got activation"):
-        output_errors(None, model, IMAGES, at="activation")
-    with pytest.raises(ValueError, match="must have the quantized one's layers, it lacks 3"):
-        output_errors(model[:1], model, IMAGES)
-    with pytest.raises(ValueError, match="images is empty"):
-        output_errors(None, model, [])

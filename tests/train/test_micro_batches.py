@@ -124,12 +124,10 @@ def test_split_by_hand():
 def test_shares_and_matches_by_hand(detector, whole):
     """Oracle: by hand: 12 of 48 matches are what a quarter of the pictures answers for; there are no more parts than
     images; the counts that are known beforehand are those that the outputs lead to."""
-    assert MicroBatch(None, 0.25, lambda own: ([48, 8], 0.25)).matches([1, 2]) == [12, 2]
+    assert MicroBatch(None, 0.25, [48, 8]).matches([1, 2]) == [12, 2]
     loss = DetectionLoss(detector)
     found = micro_batches(whole, 40, loss=loss, world=World())
     assert len(found) == 16 and sum(part.share for part in found) == pytest.approx(1)
     outputs = detector.train()(to_pixels(whole.images))
     counts = [len(level.target) for level in loss.assign(outputs, whole.targets)]
     assert loss.match_counts(whole.targets, (64, 64)) == counts and sum(counts) > 0
-    with pytest.raises(ValueError, match="accumulate must be at least 1, got 0"):
-        TrainSpec(accumulate=0)

@@ -151,10 +151,3 @@ def test_a_new_remedy_is_one_file_and_one_entry(quantized, batches, tmp_path, mo
         module.weight for module in checkpoint.load(tmp_path / "lsq.pt").modules() if hasattr(module, "integer_state")
     ]
     assert len(weights) == 60 and max(float(weight.detach().abs().max()) for weight in weights) == pytest.approx(0.05)
-
-
-def test_unknown_name(quantized, batches):
-    """Oracle: the sentence a user reads."""
-    trainer = Trainer(quantized, DetectionLoss(quantized), batches, SPEC, progress=False)
-    with pytest.raises(ValueError, match="remedy must be one of none, dampening, freezing, .*, got ewgs"):
-        apply_remedy(trainer, "ewgs")

@@ -1,11 +1,12 @@
-"""What all remedies share: a count, a place ahead of other hooks, and an end."""
+"""What all remedies share: a count, a place ahead of other hooks, an end, and the published code's schedule."""
 
 import copy
+import math
 
 import pytest
 import torch
 
-from oscillab.train.remedies import Remedy
+from oscillab.train.remedies import Remedy, cosine_between
 
 
 class Noting(Remedy):
@@ -66,11 +67,15 @@ def test_nothing_hangs_on_the_model(tiny):
     copy.deepcopy(model)
 
 
-def test_bad_input(tiny):
-    """Oracle: the sentences a user reads."""
-    plain = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
-    with pytest.raises(ValueError, match="needs a quantized model, this Sequential has no quantized layer"):
-        Remedy(plain, torch.optim.SGD(plain.parameters(), lr=0.1), 4)
-    model = tiny()
-    with pytest.raises(ValueError, match="total_steps must be at least 1, got 0"):
-        Remedy(model, torch.optim.SGD(model.parameters(), lr=0.1), 0)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_the_published_cosine(share):
+    """Oracle: N-code's closed form end + (start - end) (1 + cos(pi * relative)) / 2 after a constant first quarter."""
+    relative = (share - 0.25) / 0.75
+    expected = 0.01 + 0.5 * (0.04 - 0.01) * (1 + math.cos(math.pi * relative))
+    assert cosine_between(0.04, 0.01, share) == pytest.approx(expected, rel=1e-12)
+
+
+def test_ends():
+    """Oracle: the start is kept to the last digit in the first quarter, the end is met and stays beyond the run."""
+    assert [cosine_between(0.0, 3.0, share) for share in (0.0, 0.1, 0.25)] == [0.0, 0.0, 0.0]
+    assert cosine_between(0.0, 3.0, 1.0) == cosine_between(0.0, 3.0, 1.5) == pytest.approx(3.0, rel=1e-12)

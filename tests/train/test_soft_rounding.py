@@ -89,16 +89,3 @@ def test_the_block_leaves_nothing_behind(tiny):
             raise KeyError
         assert torch.equal(model(IMAGES), before)
     assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_bad_input(tiny):
-    """Oracle: the sentences a user reads."""
-    with pytest.raises(ValueError, match="k must be in 0 <= k <= 0.5 bins, got 0.6"), soft_rounding(tiny(), k=0.6):
-        pass
-    with (
-        pytest.raises(ValueError, match="parts must be among weights, activations, got w"),
-        soft_rounding(tiny(), parts="w"),
-    ):
-        pass
-    with pytest.raises(ValueError, match="has no quantized layer"), soft_rounding(torch.nn.Conv2d(1, 1, 1)):
-        pass

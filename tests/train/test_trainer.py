@@ -206,18 +206,6 @@ def test_a_resumed_log_repeats_no_row(tmp_path):
     assert path.read_text() == "step,rate,loss\n2,0.1,3\n4,0.1,2\n"
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"epochs": 0}, "epochs must be at least 1, got 0"),
-    ({"learning_rate": 0}, "learning_rate must be in 0 < rate < 1, got 0"),
-    ({"step_size_rate": -1.0}, "step_size_rate must be 0 or more, got -1.0"),
-    ({"schedule": "step"}, "schedule must be constant, cosine or linear, got step"),
-])  # fmt: skip
-def test_bad_options(options, sentence):
-    """Oracle: the sentence a user reads."""
-    with pytest.raises(ValueError, match=sentence):
-        TrainSpec(**options)
-
-
 def test_resuming_another_network_says_so(quantized, batches, tmp_path):
     """Oracle: the sentence a user reads; no weight of the network that was given has changed."""
     trainer, _ = new_run(quantized, batches)
@@ -230,10 +218,3 @@ def test_resuming_another_network_says_so(quantized, batches, tmp_path):
     ):
         resume_from(tmp_path / "last.pt", other)
     assert all(torch.equal(before[key], value) for key, value in other.model.state_dict().items())
-
-
-def test_resuming_without_a_checkpoint_says_so(quantized, batches, tmp_path):
-    """Oracle: the sentence a user reads."""
-    trainer, ema = new_run(quantized, batches)
-    with pytest.raises(ValueError, match="nothing to resume: .*last.pt is missing"):
-        resume_from(tmp_path / "last.pt", trainer, averages={"ema": ema})

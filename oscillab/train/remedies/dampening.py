@@ -15,33 +15,20 @@ from oscillab.quant.lsq import along_channels, integer_state
 from oscillab.recording.tracker import in_storage_order
 from oscillab.train.remedies import Remedy, check_share, cosine_between
 
-REDUCTIONS = ("sum", "kernel_mean")
-
 
 class Dampening(Remedy):
     """A growing loss lambda * || w^ - clip(w, s n, s p) ||^2 over all quantized weights.
 
     `weight`: the last lambda, reached by half a cosine that leaves 0 at `begin` of the run. The paper's best are 1e-2
     before and 1e-3 after BN re-estimation, for a cross-entropy; a detection loss is larger and wants more.
-    `reduction`: "sum" is the paper's; "kernel_mean" is its code's, the sum over output channels of the mean over the
-    rest, which wants a weight as many times larger (the code's is 0.1).
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        total_steps: int,
-        *,
-        weight: float = 1e-2,
-        begin: float = 0.25,
-        reduction: str = "sum",
+        self, model: nn.Module, optimizer: Any, total_steps: int, *, weight: float = 1e-2, begin: float = 0.25
     ):
         if not weight > 0:
             raise ValueError(f"weight must be above 0, got {weight}")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction}")
-        self.last_weight, self.begin, self.reduction = weight, check_share("begin", begin), reduction
+        self.last_weight, self.begin = weight, check_share("begin", begin)
         super().__init__(model, optimizer, total_steps)
 
     def weight(self) -> float:
@@ -50,7 +37,7 @@ class Dampening(Remedy):
 
     def penalty(self) -> Tensor:
         """Return the 0-d distance of all latent weights from their bin centres, squared; its gradient reaches them alone."""
-        return torch.stack([squared_distance(layer, reduction=self.reduction) for layer in self.layers]).sum()
+        return torch.stack([squared_distance(layer) for layer in self.layers]).sum()
 
     def loss(self, loss: Callable[..., Any]) -> "Dampened":
         """Return `loss` with the penalty added: call it as `loss` is called, for (total, items)."""
@@ -78,15 +65,13 @@ class Dampened:
         return total + added * share, items | {"dampening": added.detach()}
 
 
-def squared_distance(layer: QuantConv2d, *, reduction: str = "sum") -> Tensor:
+def squared_distance(layer: QuantConv2d) -> Tensor:
     """Return the sum of (w^ - clip(w, s n, s p))^2 over a layer's weights, 0-d (the damping loss of 2203.11086).
 
     w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
     """
     grid = layer.weight_quantizer
-    # the mean is over all but the output channels, over which the sum is taken
-    count = 1 if reduction == "sum" else layer.weight[0].numel()
-    return _SquaredDistance.apply(layer.weight, grid.positive_step_size(), grid.low, grid.high) / count
+    return _SquaredDistance.apply(layer.weight, grid.positive_step_size(), grid.low, grid.high)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ learns, and a frozen weight moves with it.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,10 +32,10 @@ class Freezing(Remedy):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         total_steps: int,
         *,
-        thresholds: tuple[float, float] = (0.04, 0.01),
+        thresholds: Sequence[float] = (0.04, 0.01),
         begin: float = 0.25,
         momentum: float = 0.01,
     ):
