@@ -22,9 +22,9 @@ from oscillab.cli import export as deliver
 from oscillab.cli import inspect as describe
 from oscillab.cli import study as command
 from oscillab.io import write_json
-from oscillab.plot.text import lines
 from oscillab.study.config import Study, preset_in
 from oscillab.study.run import run_study
+from oscillab.study.text import lines
 from oscillab.train.ddp import init_distributed
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from oscillab.plot.text import table_text
 from oscillab.recording.tables import (
     compare,
     flip_attribution,
@@ -19,6 +18,7 @@ from oscillab.recording.tables import (
     weights,
 )
 from oscillab.study.table import claims, compare_with_paper, paired_p, summary
+from oscillab.study.text import table_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pandas as pd
 import tyro
 
-from oscillab.plot.text import lines, table_text
+from oscillab.study.text import lines, table_text
 from oscillab.train.config import RunOptions
 from oscillab.train.run import prepare
 from oscillab.yolo import checkpoint

@@ -8,8 +8,8 @@ import pandas as pd
 import tyro
 
 from oscillab.cli.export import inspect_onnx
-from oscillab.plot.text import table_text
 from oscillab.quant import QuantSpec
+from oscillab.study.text import table_text
 from oscillab.train.config import RunOptions
 from oscillab.yolo import checkpoint, zoo
 

@@ -46,8 +46,8 @@ def predict(options: Predict) -> dict[str, Any]:
     from oscillab.data.options import known_size
     from oscillab.export.reader import open_detector
     from oscillab.plot.images import paint_detections
-    from oscillab.plot.text import table_text
     from oscillab.quant.exact import exact_or_float
+    from oscillab.study.text import table_text
     from oscillab.train.config import RunOptions
     from oscillab.train.run import placed, prepare
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 
 from oscillab.methods import method
 from oscillab.recording.tables import LOW_BITS
@@ -28,7 +29,6 @@ from .widgets import ImageBox
 PAUSE = 2.0  # seconds between two figures, at least
 SHARE = 0.04  # of the time, at most, that drawing takes
 LISTENING = 1.0  # seconds after which an interrupted kernel is noticed, at the latest
-POINTS = 300  # of a line, at most
 SPREAD = (0.1, 0.5, 0.9)  # quantiles over layers
 LABELS = ("training loss", "weights that flip in a step (%)", "step size / first step size")
 EXPLAINED = "Step sizes: the median layer, and the middle 80 % of layers (thin)"
@@ -49,7 +49,7 @@ class Live(ImageBox):
         super().__init__()
         runs = recorders if isinstance(recorders, Mapping) else {"lsq": recorders}
         self.curves = {name: FlipCurves(recorder) for name, recorder in runs.items()}
-        self.losses: tuple[list[int], list[float]] = ([], [])
+        self.losses: list[tuple[int, float]] = []
         self.stopping = False
         self.button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.button.tooltip = "Stop after the step that is under way; what was trained so far stays"
@@ -114,8 +114,7 @@ class Live(ImageBox):
 
     def note(self, step: int, loss: float) -> None:
         """Note the loss of a step; the figure follows where one is due."""
-        self.losses[0].append(step)
-        self.losses[1].append(loss)
+        self.losses.append((step, loss))
         begin = self.clock()
         if begin >= self._due:
             self.draw()
@@ -123,45 +122,39 @@ class Live(ImageBox):
 
     def sentence(self, *, clock: bool = True) -> str:
         """Return where the run is, in one line; without the clock it is the same in every such run."""
-        steps, losses = self.losses
-        if not steps:
+        if not self.losses:
             ended = self._trainer is not None and self._trainer.step == self._total
             return f"all {self._total} steps were made before" if ended else "no step yet"
-        of = f" of {self._total}" if self._total else ""
-        flips = [f"{name} {100 * one.shares[-1]:.2g} %" for name, one in self.curves.items() if one.shares]
-        seconds = f", {self.clock() - self._started:.0f} s" if clock else ""
-        return f"step {steps[-1]}{of}{seconds}, loss {losses[-1]:.3f}; flips in a step: {', '.join(flips)}"
+        step, loss = self.losses[-1]
+        of, seconds = f" of {self._total}" * bool(self._total), f", {self.clock() - self._started:.0f} s" * clock
+        flips = [f"{name} {100 * one.table['share'].iloc[-1]:.2g} %" for name, one in self.curves.items()]
+        return f"step {step}{of}{seconds}, loss {loss:.3f}; flips in a step: {', '.join(flips)}"
 
     def draw(self, headline: str = "") -> None:
         """Draw loss, flips and step sizes so far into the image."""
-        for curves in self.curves.values():
-            curves.read()
         figure, axes = new_figure(9.6, 2.9, columns=len(LABELS))
         figure.set_layout_engine(None)  # places that are fixed are drawn three times as fast
         figure.subplots_adjust(left=0.065, right=0.98, bottom=0.17, top=0.87, wspace=0.34)
         figure.text(0.01, 0.98, f"{headline} {EXPLAINED}".strip(), ha="left", va="top", color=INK, fontsize=10)
-        for panel, text in zip(axes[0], LABELS, strict=True):
-            set_labels(panel, x="optimizer step", y=text)
         loss, flips, sizes = axes[0]
-        loss.plot(*thinned(*self.losses), color=INK, linewidth=1.2)
+        rows = thinned(pd.DataFrame(self.losses, columns=["step", "loss"], dtype=float))
+        loss.plot(rows["step"], rows["loss"], color=INK, linewidth=1.2)
         for name, curves in self.curves.items():
-            steps, shares = thinned(curves.steps[1:], curves.shares[1:])  # row 0 is the model before the first step
-            flips.plot(steps, 100 * shares, **method(name).line(linewidth=1.4))
-            steps, spread = thinned(curves.steps, curves.spreads)
-            lines = sizes.plot(steps, spread.reshape(-1, len(SPREAD)), **method(name).line(linewidth=0.7, alpha=0.6))
+            rows, style = thinned(curves.read()), method(name)
+            flips.plot(rows["step"], 100 * rows["share"], **style.line(linewidth=1.4))
+            lines = sizes.plot(rows["step"], rows[[*SPREAD]], **style.line(linewidth=0.7, alpha=0.6))
             lines[1].set(linewidth=1.4, alpha=1)
         sizes.axhline(1, color=QUIET, linewidth=0.8, linestyle=":")
         flips.legend(frameon=False, fontsize=8, loc="upper right")
-        for panel in axes[0]:
-            panel.set_xlim(0, max([self._total or 0, *self.losses[0][-1:], 1]))
-        for panel in (loss, flips):
-            panel.set_ylim(bottom=0)
-        self.image.value = figure.png()
-        self.status.value = self.sentence()
+        for panel, text in zip(axes[0], LABELS, strict=True):
+            set_labels(panel, x="optimizer step", y=text)
+            panel.set_xlim(0, max(self._total or 0, *(step for step, _ in self.losses[-1:]), 1))
+            panel.set_ylim(bottom=None if panel is sizes else 0)
+        self.image.value, self.status.value = figure.png(), self.sentence()
 
     def _finish(self) -> None:
         self.button.disabled = True
-        self.draw(f"{'Stopped after' if self.stopping else 'After'} {len(self.losses[0])} steps.")
+        self.draw(f"{'Stopped after' if self.stopping else 'After'} {len(self.losses)} steps.")
         self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence(clock=False)}"
         if self._display_handle:
             self._display_handle.update(self)  # so that the notebook stores the last figure
@@ -179,8 +172,8 @@ class Live(ImageBox):
 class FlipCurves:
     """What a recorder has seen so far, read cheaply: nothing of what it holds per weight is copied.
 
-    `shares`: of the low-bit weights that flipped in the step; `spreads`: quantiles over the low-bit layers of step size /
-    first step size; both over `steps`.
+    `table`: a row per tick with `step`, `share` of the low-bit weights that flipped in the step, and the quantiles `SPREAD`
+    over the low-bit layers of step size / first step size. Row 0, before the first step, has no share.
     """
 
     def __init__(self, recorder: Any):
@@ -191,33 +184,29 @@ class FlipCurves:
         if not self.chosen:
             raise ValueError(f"nothing to watch: none of the {len(layers)} recorded layers has at most {LOW_BITS} bits")
         self.weight_count = sum(int(np.prod(layers[i].shape)) for i in self.chosen)
-        self.steps: list[int] = []
-        self.shares: list[float] = []
-        self.spreads: list[list[float]] = []
-        self._first: np.ndarray | None = None
+        self.table, self._first = pd.DataFrame(), np.zeros(0)
+        self.read()
 
-    def read(self) -> None:
-        """Take the rows that the recorder has added since the last call."""
+    def read(self) -> pd.DataFrame:
+        """Add the rows that the recorder has made since the last call; return all."""
         seen, self._seen = self._seen, self.recorder.rows.counts()
         rows = self.recorder.rows.arrays(seen)
         sizes = np.abs(rows["step_size"][:, self.chosen])
-        self._first = sizes[:1] if self._first is None else self._first
-        shares = rows["layer_flip_count"][:, self.chosen].sum(1) / self.weight_count / self.recorder.settings.every
-        self.steps.extend(rows["step"].tolist())
-        self.shares.extend(shares.tolist())
-        self.spreads.extend(np.quantile(sizes / self._first, SPREAD, axis=1).T.tolist())
+        self._first = self._first if len(self._first) else sizes[:1]
+        shares = rows["layer_flip_count"][:, self.chosen].sum(1) / self.weight_count / self.recorder.settings["every"]
+        spread = dict(zip(SPREAD, np.quantile(sizes / self._first, SPREAD, axis=1), strict=True))
+        new = pd.DataFrame({"step": rows["step"], "share": np.where(rows["step"] > 0, shares, np.nan)} | spread)
+        self.table = pd.concat([self.table, new], ignore_index=True) if len(self.table) else new
+        return self.table
 
 
-def thinned(steps: list[int], values: list[Any], most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps and values as arrays of at most `most` points, each the mean of as many neighbours.
+def thinned(table: pd.DataFrame, most: int = 300) -> pd.DataFrame:
+    """Return a table of at most `most` rows, each the mean of as many neighbours.
 
-    >>> thinned([1, 2, 3, 4], [1.0, 3.0, 5.0, 7.0], most=2)
-    (array([1.5, 3.5]), array([2., 6.]))
+    >>> thinned(pd.DataFrame({"step": [1, 2, 3, 4], "loss": [1, 3, 5, 7]}), most=2)["loss"].tolist()
+    [2.0, 6.0]
     """
-    places, heights = np.asarray(steps, float), np.asarray(values, float)
-    width = max(1, -(-len(places) // most))
-    whole = len(places) // width * width
-    return places[:whole].reshape(-1, width).mean(1), heights[:whole].reshape(-1, width, *heights.shape[1:]).mean(1)
+    return table.groupby(np.arange(len(table)) // max(1, -(-len(table) // most))).mean()
 
 
 def _in_main_thread() -> bool:

@@ -3,7 +3,7 @@
 Figures are made without pyplot, so that drawing changes nothing outside the figure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from textwrap import wrap
 from typing import Any
@@ -62,38 +62,6 @@ def new_mosaic(width: float, height: float, layout: Sequence[Sequence[str]]) -> 
     for one in axes.values():
         _without_frame(one)
     return figure, axes
-
-
-def panel_grid(
-    places: Iterable[tuple[Any, Any]],
-    *,
-    panel: tuple[float, float] = (3.2, 2.6),
-    margin: float = 1.0,
-    sharex: bool = False,
-    sharey: bool = True,
-) -> tuple[InlineFigure, dict[tuple[Any, Any], Axes]]:
-    """Return a figure with a panel for each of `places`, pairs (row, column) of anything, and the axes by place.
-
-    Rows and columns stand in the order of their first appearance. `panel`: inches of one panel; `margin`: inches left of
-    the first column, for names. A corner of the grid that no place asks for stays empty.
-    """
-    places = list(places)
-    rows, columns = (list(dict.fromkeys(place[side] for place in places)) for side in (0, 1))
-    size = margin + panel[0] * len(columns), 0.7 + panel[1] * len(rows)
-    figure, axes = new_figure(*size, rows=len(rows), columns=len(columns), sharex=sharex, sharey=sharey)
-    panels = {(row, column): axes[i, j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
-    for place in set(panels) - set(places):
-        panels.pop(place).set_axis_off()
-    for one in panels.values():
-        one.tick_params(labelbottom=not sharex or outer_sides(one, panels)[1])
-    return figure, panels
-
-
-def outer_sides(axes: Axes, panels: Mapping[Any, Axes]) -> tuple[bool, bool]:
-    """Return whether the axes stand in the first column, and whether no other panel stands below them."""
-    places: list[Any] = [one.get_subplotspec() for one in (axes, *panels.values())]
-    last = max(one.rowspan.start for one in places if one.colspan == places[0].colspan)
-    return places[0].is_first_col(), places[0].rowspan.start == last
 
 
 def _without_frame(axes: Axes) -> None:

@@ -13,11 +13,11 @@ import torch
 
 from oscillab.data.batches import Batch
 from oscillab.data.options import DataSource, check_classes
-from oscillab.plot.text import width
 from oscillab.quant import quantize
 from oscillab.study.config import Study
 from oscillab.study.grid import Job
 from oscillab.study.job import STATUSES, missing, status
+from oscillab.study.text import width
 from oscillab.train.run import placed, prepare
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import zoo

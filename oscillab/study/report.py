@@ -15,9 +15,9 @@ import pandas as pd
 
 from oscillab.io import atomic_write
 from oscillab.methods import method
-from oscillab.plot.text import HEADINGS, cell, width
 from oscillab.recording.recording import Recording
 from oscillab.study.table import MAIN, claims, compare_with_paper, spread
+from oscillab.study.text import HEADINGS, cell, width
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --page: #fdfdfd; --line: #ccc; --quiet: #666 }

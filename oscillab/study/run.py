@@ -21,12 +21,12 @@ import torch
 
 from oscillab.data.options import DataSource
 from oscillab.io import write_json
-from oscillab.plot.text import table_text
 from oscillab.provenance import provenance
 from oscillab.study import plan, report
 from oscillab.study.config import Study
 from oscillab.study.grid import Job, jobs_of
 from oscillab.study.job import claim, locked, read_status, run_job, set_status, status, write_table
+from oscillab.study.text import table_text
 
 log = logging.getLogger(__name__)
 Failures = list[tuple[Job, str]]

@@ -13,7 +13,7 @@ import pandas as pd
 from oscillab.extras import nearest
 from oscillab.io import shipped
 from oscillab.methods import METHODS, method
-from oscillab.plot.text import HEADINGS, cell, width
+from oscillab.study.text import HEADINGS, cell, width
 
 COLUMNS = (
     *("network", "task", "bits", "ends_bits", "method", "seed"),
@@ -79,12 +79,6 @@ class Group(NamedTuple):
         """Return its rows of a study's table."""
         keep = (table["network"] == self.network) & (table["task"] == self.task)
         return table[keep & (table["bits"] == self.bits) & (table["ends_bits"] == self.ends_bits)]
-
-
-def places_of(found: Iterable[Group]) -> dict[tuple[Any, Any], Group]:
-    """Return (network and task, width) -> `Group`, as `panel_grid` takes them, columns from most bits to fewest: 4, 4*, 3."""
-    ordered = sorted(found, key=lambda group: (-group.bits, -group.ends_bits))
-    return {((group.network, group.task), group.width): group for group in ordered}
 
 
 def groups(table: pd.DataFrame) -> list[Group]:

@@ -12,6 +12,7 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -43,13 +44,13 @@ def step(network, optimizer):
 
 
 @pytest.fixture
-def live():
+def live(quick):
     """A Live of a recorder that has two steps of one 3-bit layer to tell."""
     rows = {"step": np.arange(3), "layer_flip_count": np.array([[0], [2], [1]]), "step_size": np.ones((3, 1))}
     recorder = SimpleNamespace(
         bytes_per_weight=lambda: 8.0,
         layers=SimpleNamespace(layers=[SimpleNamespace(bits=3, shape=(4, 5))]),
-        settings=SimpleNamespace(every=1),
+        settings={"every": 1},
         rows=SimpleNamespace(
             counts=lambda: (3, 0, 0), arrays=lambda since: {k: v[since[0] :] for k, v in rows.items()}
         ),
@@ -67,10 +68,11 @@ def test_reading_twice_takes_each_row_once(network, optimizer):
                 curves.read()
         curves.read()
     recording = recorder.recording()
-    assert curves.steps == recording.steps.tolist() == list(range(8))
-    np.testing.assert_allclose(curves.shares, recording["layer_flip_count"].sum(1) / recording.weight_count)
+    assert curves.table["step"].tolist() == recording.steps.tolist() == list(range(8))
+    shares = recording["layer_flip_count"].sum(1) / recording.weight_count
+    np.testing.assert_allclose(curves.table["share"].iloc[1:], shares[1:])
     ratio = recording["step_size"] / recording["step_size"][0]
-    np.testing.assert_allclose(np.array(curves.spreads)[:, 1], np.median(ratio, 1), rtol=1e-6)
+    np.testing.assert_allclose(curves.table[0.5], np.median(ratio, 1), rtol=1e-6)
 
 
 def test_a_recorder_that_was_not_entered_is_refused(network, optimizer):
@@ -81,9 +83,10 @@ def test_a_recorder_that_was_not_entered_is_refused(network, optimizer):
 
 def test_thinning_keeps_the_mean():
     """Oracle: the mean of a line is the mean of its blocks' means; few points stay as they are."""
-    steps, values = thinned(range(1000), np.arange(1000.0), most=100)
-    assert len(steps) == 100 and values.mean() == pytest.approx(499.5)
-    assert thinned([1, 2], [3.0, 4.0])[1].tolist() == [3, 4]
+    table = pd.DataFrame({"step": range(1000), "loss": np.arange(1000.0)})
+    small = thinned(table, most=100)
+    assert len(small) == 100 and small["loss"].mean() == pytest.approx(499.5)
+    assert thinned(table.head(2))["loss"].tolist() == [0, 1] and thinned(table.head(0)).empty
 
 
 def test_it_shows_a_figure_before_the_first_step(live):
@@ -210,7 +213,7 @@ def test_the_last_figure_says_how_it_ended_and_only_that(live):
     before = live.image.value
     live._finish()
     once = Live({name: curves.recorder for name, curves in live.curves.items()})
-    once.losses = ([2], [1.0])
+    once.losses = [(2, 1.0)]
     once._finish()
     assert before != live.image.value == once.image.value
 
@@ -245,7 +248,7 @@ import numpy as np
 from oscillab.plot.live_widget import Live
 rows = {"step": np.zeros(1, int), "layer_flip_count": np.zeros((1, 1)), "step_size": np.ones((1, 1))}
 recorder = Plain(bytes_per_weight=lambda: 8.0, layers=Plain(layers=[Plain(bits=3, shape=(4, 5))]),
-                 settings=Plain(every=1), rows=Plain(counts=lambda: (0, 0, 0), arrays=lambda since: rows))
+                 settings={"every": 1}, rows=Plain(counts=lambda: (0, 0, 0), arrays=lambda since: rows))
 def train():
     end = time.monotonic() + 60
     while not live.stopping and time.monotonic() < end:

@@ -8,7 +8,7 @@ import seaborn
 from PIL import Image
 
 from oscillab.methods import METHODS
-from oscillab.plot.style import new_figure, outer_sides, panel_grid, set_headline, text_figure
+from oscillab.plot.style import new_figure, set_headline, text_figure
 
 
 def rendered(figure):
@@ -86,28 +86,3 @@ def test_a_sentence_is_a_figure(text):
     box = drawn.get_window_extent()
     assert min(box.x0, box.y0) >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
     assert figure.bbox.height < box.height + 50
-
-
-def test_rows_and_columns_in_order_and_an_empty_corner():
-    """Oracle: three places of a 2 x 2 grid; the fourth is drawn without axes."""
-    places = [("n", "4"), ("n", "3"), ("tiny", "4")]
-    figure, found = panel_grid(places)
-    assert set(found) == set(places) and len(figure.axes) == 4
-    assert [one.axison for one in figure.axes] == [True, True, True, False]
-    at = {
-        place: (one.get_subplotspec().rowspan.start, one.get_subplotspec().colspan.start)
-        for place, one in found.items()
-    }
-    assert at == {("n", "4"): (0, 0), ("n", "3"): (0, 1), ("tiny", "4"): (1, 0)}
-
-
-def test_outer_panels_carry_the_labels():
-    """Oracle: a panel above an empty corner is the last of its column, and keeps its numbers although x is shared."""
-    _, found = panel_grid([("n", "4"), ("n", "3"), ("tiny", "4")], sharex=True)
-    assert {place: outer_sides(one, found) for place, one in found.items()} == {
-        ("n", "4"): (True, False),
-        ("n", "3"): (False, True),
-        ("tiny", "4"): (True, True),
-    }
-    shown = {place: one.xaxis.get_tick_params()["labelbottom"] for place, one in found.items()}
-    assert shown == {("n", "4"): False, ("n", "3"): True, ("tiny", "4"): True}

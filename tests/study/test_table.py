@@ -5,14 +5,12 @@ import pandas as pd
 import pytest
 
 from oscillab.study.table import (
-    Group,
     claims,
     compare_with_paper,
     differences,
     groups,
     paired_p,
     paper,
-    places_of,
     summary,
 )
 
@@ -116,9 +114,3 @@ def test_without_the_papers_files(table, tmp_path):
     """Oracle: an installed package has no data folder: no cells, no rows, no error."""
     assert paper(tmp_path).empty and compare_with_paper(table, cells=paper(tmp_path)).empty
     assert isinstance(compare_with_paper(table, cells=paper(tmp_path)), pd.DataFrame)
-
-
-def test_widths_stand_from_most_bits_to_fewest():
-    """Oracle: 4, 4*, 3, although the first network has no 4*."""
-    found = [Group("a", "detect", 4, 8), Group("a", "detect", 3, 8), Group("b", "detect", 4, 4)]
-    assert [width for _, width in places_of(found)] == ["4", "4*", "3"]

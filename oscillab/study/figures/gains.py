@@ -9,9 +9,10 @@ import seaborn
 from matplotlib.axes import Axes
 
 from oscillab.methods import METHODS, method, names
-from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, outer_sides, panel_grid, set_headline, set_labels
+from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, set_headline, set_labels
 from oscillab.study.figures.map_by_method import name_rows
-from oscillab.study.table import Pairs, differences, groups, paired_p, pairs_of, places_of
+from oscillab.study.figures.panels import outer_sides, panel_grid, places_of
+from oscillab.study.table import Pairs, differences, groups, paired_p, pairs_of
 
 LOWEST = -20.0  # points; what loses more is written at the edge, so that the others can be told apart
 Gains = list[tuple[str, np.ndarray]]

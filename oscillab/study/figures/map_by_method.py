@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 
 from oscillab.methods import METHODS, method
 from oscillab.plot.network import add_flips, flips_sentence
-from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, outer_sides, panel_grid, set_headline, set_labels
+from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, set_headline, set_labels
 from oscillab.recording.recording import Recording
-from oscillab.study.table import QUANTIZED, Group, groups, places_of
+from oscillab.study.figures.panels import outer_sides, panel_grid, places_of
+from oscillab.study.table import QUANTIZED, Group, groups
 
 TRAINED = tuple(
     name for name in QUANTIZED if "+" not in name

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from oscillab.plot.text import cell, lines, table_text
+from oscillab.study.text import cell, lines, table_text
 
 
 def test_lines_are_aligned():
