@@ -1,4 +1,4 @@
-"""How alike are two boxes, and how is a box written?
+"""Convert boxes between their two notations, and measure how alike two boxes are.
 
 Boxes are float tensors whose last axis is either (x1, y1, x2, y2), called `xyxy`, or (centre x, centre y, width,
 height), called `cxcywh`, in any one unit.
@@ -7,10 +7,11 @@ height), called `cxcywh`, in any one unit.
 import math
 
 import torch
+from torch import Tensor
 
 
-def xyxy_from_cxcywh(boxes):
-    """The corners (…, 4) of boxes given by centre and size.
+def xyxy_from_cxcywh(boxes: Tensor) -> Tensor:
+    """Return the corners (…, 4) of boxes given by centre and size.
 
     >>> xyxy_from_cxcywh(torch.tensor([10.0, 20.0, 4.0, 6.0]))
     tensor([ 8., 17., 12., 23.])
@@ -19,8 +20,8 @@ def xyxy_from_cxcywh(boxes):
     return torch.cat((centre - half, centre + half), -1)
 
 
-def cxcywh_from_xyxy(boxes):
-    """The centre and size (…, 4) of boxes given by corners.
+def cxcywh_from_xyxy(boxes: Tensor) -> Tensor:
+    """Return the centre and size (…, 4) of boxes given by corners.
 
     >>> cxcywh_from_xyxy(torch.tensor([8.0, 17.0, 12.0, 23.0]))
     tensor([10., 20.,  4.,  6.])
@@ -29,8 +30,8 @@ def cxcywh_from_xyxy(boxes):
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
-def pairwise_iou(first, second):
-    """The intersection over union (…, n, m) of every `xyxy` box in `first` (…, n, 4) with all of `second` (…, m, 4).
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the IoU (…, n, m) of every `xyxy` box in `first` (…, n, 4) with all of `second` (…, m, 4).
 
     >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]]))
     tensor([[0.3333, 0.0000]])
@@ -42,13 +43,13 @@ def pairwise_iou(first, second):
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 
-def area(boxes):
-    """The area (…) of `xyxy` boxes."""
+def area(boxes: Tensor) -> Tensor:
+    """Return the area (…) of `xyxy` boxes."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def ciou(first, second, eps=1e-7):
-    """The complete IoU (n,) of each `cxcywh` box in `first` (n, 4) with its partner in `second` (n, 4), in -1.5..1.
+def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
+    """Return the complete IoU (n,), -1.5..1, of `cxcywh` boxes `first` (n, 4) with their partners `second` (n, 4).
 
     IoU less the squared distance of the centres over the squared diagonal of the enclosing box, less a term for unlike
     aspect ratios whose weight passes no gradient (Zheng et al., 1911.08287, in YOLOv5's form).

@@ -102,7 +102,8 @@ def load(path: Path | str) -> Detector:
         model.size = found.size
         if found.quant is not None:
             quantize(model, QuantSpec.from_dict(found.quant), None)
-            model = insert_corrections(model) if found.corrected else model
+            if found.corrected:
+                insert_corrections(model)
         elif found.fused:
             logger.warning("%s: its BatchNorms are folded away: good to evaluate and to export, not to train", path)
             model = fuse(model)

@@ -1,4 +1,4 @@
-"""How does the graph that was trained become the graph that runs?
+"""Fold what training needs out of a network: BatchNorms, branches, learned offsets.
 
 `reparameterize` folds the learned offsets and factors of YOLOv7's training graph into the head, which gives the network
 that the authors released. `fuse` goes all the way: every BatchNorm into its convolution, the branches of every
@@ -6,44 +6,46 @@ that the authors released. `fuse` goes all the way: every BatchNorm into its con
 """
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .blocks import Conv, RepConv
+from .graph import Detector
 from .heads import GridDetect, ImplicitDetect, ImplicitSegment, Segment
 
 
 class FusedConv(nn.Module):
     """A convolution with a bias and its activation, what is left of a `Conv`: keys `conv.weight`, `conv.bias`."""
 
-    def __init__(self, conv, activation):
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module):
         super().__init__()
         self.conv = conv
         self.act = activation
 
-    def forward(self, x):
-        """The activated map."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated map."""
         return self.act(self.conv(x))
 
 
 class FusedRepConv(nn.Module):
     """One 3x3 convolution and its activation, what is left of a `RepConv`: keys `rbr_reparam.weight` and `.bias`."""
 
-    def __init__(self, conv, activation):
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module):
         super().__init__()
         self.rbr_reparam = conv
         self.act = activation
 
-    def forward(self, x):
-        """The activated map."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated map."""
         return self.act(self.rbr_reparam(x))
 
 
 @torch.no_grad()
-def reparameterize(model):
-    """The released form of a YOLOv7 training graph, a copy (`yolov7` becomes `yolov7-deploy`).
+def reparameterize(model: Detector) -> Detector:
+    """Return the released form of a YOLOv7 training graph, a copy (`yolov7` becomes `yolov7-deploy`).
 
     It computes the same; `model` stays as it is. Raises ValueError for a network without such a form, and for one whose
     convolutions are not plain ones (a quantized one).
@@ -58,8 +60,8 @@ def reparameterize(model):
 
 
 @torch.no_grad()
-def fuse(model):
-    """A copy of a float network, in eval mode, with every BatchNorm and every re-parameterization folded away.
+def fuse(model: Detector) -> Detector:
+    """Return a copy of a float network, in eval mode, with every BatchNorm and re-parameterization folded away.
 
     It computes the same and has fewer layers; `model` stays as it is. Raises ValueError for a network whose
     convolutions are not plain ones (a quantized one) and for one that is fused already.
@@ -79,20 +81,20 @@ def fuse(model):
     return fused
 
 
-def is_fused(model):
-    """Whether the network has gone through `fuse`."""
+def is_fused(model: nn.Module) -> bool:
+    """Tell whether the network has gone through `fuse`."""
     return any(isinstance(layer, FusedConv) for layer in model.modules())
 
 
-def check_plain(model):
-    """Nothing; raises ValueError where a convolution is not a plain nn.Conv2d, so that folding would break it."""
+def check_plain(model: nn.Module) -> None:
+    """Raise ValueError where a convolution is not a plain nn.Conv2d, so that folding would break it."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
             raise ValueError(f"only a float network can be folded, but layer {name!r} is a {type(layer).__name__}")
 
 
-def folded(conv, bn):
-    """One convolution (a new one) that computes `bn(conv(x))` with the BatchNorm's running statistics.
+def folded(conv: Any, bn: Any) -> Any:
+    """Return one convolution (a new one) that computes `bn(conv(x))` with the BatchNorm's running statistics.
 
     w' = gamma / sqrt(var + eps) · w,  b' = beta − gamma / sqrt(var + eps) · mean.
     """
@@ -101,21 +103,21 @@ def folded(conv, bn):
     return with_weights(conv, weight, bias)
 
 
-def with_weights(conv, weight, bias):
-    """A convolution like `conv` with that weight (C_out, C_in, K, K) and bias (C_out,)."""
+def with_weights(conv: Any, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """Return a convolution like `conv` with that weight (C_out, C_in, K, K) and bias (C_out,)."""
     made = copy.deepcopy(conv)
     made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
     return made
 
 
-def merged(layer):
-    """The one 3x3 convolution that computes a `RepConv`'s sum: a 1x1 kernel is a 3x3 one with a rim of zeros."""
+def merged(layer: RepConv) -> nn.Conv2d:
+    """Return the one 3x3 convolution that computes a `RepConv`'s sum: a 1x1 kernel is a 3x3 one with a rim of zeros."""
     dense, point = folded(*layer.rbr_dense), folded(*layer.rbr_1x1)
     return with_weights(dense, dense.weight + pad(point.weight, (1, 1, 1, 1)), dense.bias + point.bias)
 
 
-def plain_head(head):
-    """A copy of the head without learned offsets and factors that computes the same.
+def plain_head(head: Any) -> Any:
+    """Return a copy of the head without learned offsets and factors that computes the same.
 
     m · (W (x + a) + b) = (m W) x + m (b + W a): every output channel has its own m, every input channel its own a.
     """

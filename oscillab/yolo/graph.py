@@ -1,19 +1,20 @@
-"""How does a table of rows become a network?
+"""Turn a table of rows into a network.
 
-YOLOv5 and YOLOv7 are both written as tables: a row names the rows it reads, its block and the block's arguments. This
-module turns such a table into one `Detector`, whose `state_dict` keys are the official `model.<row>.…`.
+YOLOv5 and YOLOv7 are both written as tables: a row names the rows it reads, its block and the block's arguments. Such a
+table becomes one `Detector`, whose `state_dict` keys are the official `model.<row>.…`.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Row(NamedTuple):
     """One line of a layer table."""
 
     source: int | tuple[int, ...]  # rows read; below 0: counted back from this row; a tuple: given as a list
-    block: type[nn.Module]  # made as block(channels_in, *arguments)
+    block: Any  # a Module's class, made as block(channels_in, *arguments)
     arguments: tuple = ()
 
 
@@ -26,7 +27,7 @@ class Detector(nn.Module):
     (N, 32, H / 4, W / 4).
     """
 
-    def __init__(self, name, rows, *, names):
+    def __init__(self, name: str, rows: Sequence[Row], *, names: Iterable[str]):
         super().__init__()
         self.name = name
         self.names = list(names)
@@ -35,10 +36,10 @@ class Detector(nn.Module):
         # Maps that a later row reads; every other map is let go as soon as the next row has used it.
         self.kept = {s for i, source in enumerate(self.sources) for s in as_tuple(source) if s != i - 1}
 
-    def forward(self, images):
-        """The head's output for `images` (N, 3, H, W), floats in 0..1, H and W multiples of the largest stride."""
+    def forward(self, images: Tensor) -> Any:
+        """Return the head's output for `images` (N, 3, H, W), floats in 0..1, H and W multiples of the largest stride."""
         check_image_size(images, max(self.strides))
-        maps = {-1: images}
+        maps: dict[int, Any] = {-1: images}
         for index, (source, layer) in enumerate(zip(self.sources, self.model, strict=True)):
             inputs = [maps[s] for s in source] if isinstance(source, tuple) else maps[source]
             if index - 1 not in self.kept:
@@ -47,41 +48,43 @@ class Detector(nn.Module):
         return maps[index]
 
     @property
-    def head(self):
+    def head(self) -> Any:
         """The last row: the module that predicts boxes."""
         return self.model[-1]
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         """The number of classes."""
         return self.head.classes
 
     @property
-    def strides(self):
+    def strides(self) -> tuple[int, ...]:
         """Pixels per cell of each level, (8, 16, 32)."""
         return self.head.strides
 
     @property
-    def anchors(self):
+    def anchors(self) -> Tensor:
         """The anchor boxes in pixels, (levels, anchors, 2), from the head's buffer."""
         return self.head.anchors_in_pixels()
 
     @property
-    def task(self):
+    def task(self) -> str:
         """`detect` or `segment`."""
         return self.head.task
 
     @property
-    def end_layers(self):
+    def end_layers(self) -> list[str]:
         """The names of the first convolution and of the head's predicting ones, which keep more bits."""
         first = next(name for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d))
         last = len(self.model) - 1
         return [first, *(f"model.{last}.m.{level}" for level in range(len(self.strides)))]
 
 
-def assemble(rows):
-    """The absolute row number (or tuple of them) that each row reads, and the layers in a ModuleList."""
-    channels, sources, layers = {-1: 3}, [], nn.ModuleList()
+def assemble(rows: Sequence[Row]) -> tuple[list[int | tuple[int, ...]], nn.ModuleList]:
+    """Return the absolute row number (or tuple of them) that each row reads, and the layers in a ModuleList."""
+    channels: dict[int, Any] = {-1: 3}
+    sources: list[int | tuple[int, ...]] = []
+    layers = nn.ModuleList()
     for index, (source, block, arguments) in enumerate(rows):
         absolute = tuple(s if s >= 0 else index + s for s in as_tuple(source))
         channels_in = [channels[s] for s in absolute]
@@ -93,13 +96,13 @@ def assemble(rows):
     return sources, layers
 
 
-def as_tuple(source):
-    """`source` as a tuple of row numbers."""
+def as_tuple(source: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Return `source` as a tuple of row numbers."""
     return source if isinstance(source, tuple) else (source,)
 
 
-def check_image_size(images, stride):
-    """Nothing; raises ValueError unless `images` is (N, 3, H, W) with H and W multiples of `stride`."""
+def check_image_size(images: Tensor, stride: int) -> None:
+    """Raise ValueError unless `images` is (N, 3, H, W) with H and W multiples of `stride`."""
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or shape[2] % stride or shape[3] % stride:
         raise ValueError(f"images must be (N, 3, H, W) with H and W multiples of {stride}, got {shape}")

@@ -1,4 +1,4 @@
-"""How do three feature maps become boxes, and masks?
+"""Turn three feature maps into boxes, and masks.
 
 `Detect` is YOLOv5's head; `GridDetect` YOLOv7's, which differs in what its files hold; `ImplicitDetect` that of
 YOLOv7's training graph. `Segment` and `ImplicitSegment` predict mask coefficients besides: an object's mask is the sum
@@ -6,9 +6,11 @@ of the image's prototypes, each times the object's coefficient.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .blocks import Conv, Upsample
 
@@ -25,7 +27,17 @@ class Detect(nn.Module):
     task = "detect"
     coefficients = 0
 
-    def __init__(self, channels_in, classes, anchors, strides=(8, 16, 32), class_margin=0.99999):
+    anchors: Tensor  # (levels, A, 2), divided by the stride
+    m: Any  # its convolutions, a ModuleList
+
+    def __init__(
+        self,
+        channels_in: Sequence[int],
+        classes: int,
+        anchors: Sequence[Sequence[int]],
+        strides: Sequence[int] = (8, 16, 32),
+        class_margin: float = 0.99999,
+    ):
         super().__init__()
         self.classes = classes
         self.strides = tuple(strides)
@@ -35,24 +47,24 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(channels, pixels.shape[1] * self.outputs, 1) for channels in channels_in)
         self._start_biases(class_margin)
 
-    def _start_biases(self, class_margin):
+    def _start_biases(self, class_margin: float) -> None:
         """Set biases so that a new network expects 8 objects in a 640 pixel image and 0.6 of them in any class."""
         for conv, stride in zip(self.m, self.strides, strict=True):
             bias = conv.bias.data.view(-1, self.outputs)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5 : 5 + self.classes] += math.log(0.6 / (self.classes - class_margin))
 
-    def forward(self, maps):
-        """Raw outputs, a list of (N, A, H, W, 5 + C), in train mode; in eval mode decoded boxes (N, A·ΣHW, 5 + C)."""
+    def forward(self, maps: Sequence[Tensor]) -> Any:
+        """Return raw outputs, a list of (N, A, H, W, 5 + C), in train mode; in eval mode decoded boxes (N, A·ΣHW, 5 + C)."""
         raw = [self._grid_last(self.predict(level, x)) for level, x in enumerate(maps)]
         return raw if self.training else self.decode(raw)
 
-    def predict(self, level, x):
-        """The predictions (N, A·(5 + C), H, W) of one level's map."""
+    def predict(self, level: int, x: Tensor) -> Tensor:
+        """Return the predictions (N, A·(5 + C), H, W) of one level's map."""
         return self.m[level](x)
 
-    def decode(self, raw):
-        """Boxes (N, A·ΣHW, 5 + C) in pixels with scores in 0..1, level by level, then anchor, row, column.
+    def decode(self, raw: Sequence[Tensor]) -> Tensor:
+        """Return boxes (N, A·ΣHW, 5 + C) in pixels with scores in 0..1, level by level, then anchor, row, column.
 
         Half-precision outputs are decoded in float32: a coordinate of 600 pixels has no fraction in bfloat16.
         """
@@ -60,18 +72,18 @@ class Detect(nn.Module):
         levels = zip(raw, pixels, self.strides, strict=True)
         return torch.cat([decode_level(x, anchors, stride, self.classes) for x, anchors, stride in levels], 1)
 
-    def anchors_in_pixels(self):
-        """The anchor boxes in pixels, (levels, anchors, 2)."""
+    def anchors_in_pixels(self) -> Tensor:
+        """Return the anchor boxes in pixels, (levels, anchors, 2)."""
         return self.anchors * stride_column(self.strides, self.anchors)
 
-    def set_anchors(self, pixels):
+    def set_anchors(self, pixels: Any) -> None:
         """Take other anchor boxes, (levels, anchors, 2) in pixels."""
         pixels = torch.as_tensor(pixels, dtype=self.anchors.dtype, device=self.anchors.device)
         if pixels.shape != self.anchors.shape:
             raise ValueError(f"anchors must be {tuple(self.anchors.shape)}, got {tuple(pixels.shape)}")
         self.anchors.copy_(pixels / stride_column(self.strides, pixels))
 
-    def _grid_last(self, x):
+    def _grid_last(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         return x.view(batch, -1, self.outputs, height, width).permute(0, 1, 3, 4, 2).contiguous()  # (N, A, H, W, 5 + C)
 
@@ -79,37 +91,43 @@ class Detect(nn.Module):
 class GridDetect(Detect):
     """YOLOv7's head: another start of the class bias, and a buffer `anchor_grid` of the anchors in pixels besides."""
 
-    def __init__(self, channels_in, classes, anchors):
+    anchor_grid: Tensor
+
+    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Sequence[Sequence[int]]):
         super().__init__(channels_in, classes, anchors, class_margin=0.99)
         levels, per_level, _ = self.anchors.shape
         # Nothing here reads it: it is in the official files, and whoever takes ours there finds it.
         self.register_buffer("anchor_grid", self.anchors_in_pixels().view(levels, 1, per_level, 1, 1, 2))
 
-    def set_anchors(self, pixels):
+    def set_anchors(self, pixels: Any) -> None:
         """Take other anchor boxes, (levels, anchors, 2) in pixels, in both buffers."""
         super().set_anchors(pixels)
         self.anchor_grid.copy_(self.anchors_in_pixels().view_as(self.anchor_grid))
 
 
 class ImplicitDetect(GridDetect):
-    """The head of YOLOv7's training graph (official: IDetect): a learned offset before each convolution, a learned
-    factor after it, one number a channel.
+    """The head of YOLOv7's training graph (official: IDetect).
+
+    A learned offset before each convolution, a learned factor after it, one number a channel.
     """
 
-    def __init__(self, channels_in, classes, anchors):
+    ia: Any  # of `Implicit`, a level each
+    im: Any
+
+    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Sequence[Sequence[int]]):
         super().__init__(channels_in, classes, anchors)
         self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
         self.im = nn.ModuleList(Implicit(conv.out_channels, start=1.0) for conv in self.m)
 
-    def predict(self, level, x):
-        """The predictions (N, A·(5 + C), H, W) of one level's map."""
+    def predict(self, level: int, x: Tensor) -> Tensor:
+        """Return the predictions (N, A·(5 + C), H, W) of one level's map."""
         return self.m[level](x + self.ia[level].implicit) * self.im[level].implicit
 
 
 class Implicit(nn.Module):
     """A learned number a channel, (1, C, 1, 1), that starts near `start`."""
 
-    def __init__(self, channels, *, start):
+    def __init__(self, channels: int, *, start: float):
         super().__init__()
         self.implicit = nn.Parameter(start + 0.02 * torch.randn(1, channels, 1, 1))
 
@@ -124,16 +142,18 @@ class Segment(Detect):
     task = "segment"
     coefficients = COEFFICIENTS
 
-    def __init__(self, channels_in, classes, anchors, prototype_channels):
+    def __init__(
+        self, channels_in: Sequence[int], classes: int, anchors: Sequence[Sequence[int]], prototype_channels: int
+    ):
         super().__init__(channels_in, classes, anchors)
         self._add_implicit()  # before the prototypes, as in the official files
         self.proto = Prototypes(channels_in[0], prototype_channels)
 
-    def _add_implicit(self):
-        """Nothing; `ImplicitSegment` adds its offsets here."""
+    def _add_implicit(self) -> None:
+        """Add nothing; `ImplicitSegment` adds its offsets here."""
 
-    def forward(self, maps):
-        """Raw outputs, or in eval mode decoded boxes, and the prototypes."""
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Any, Tensor]:
+        """Return raw outputs, or in eval mode decoded boxes, and the prototypes."""
         return super().forward(maps), self.proto(maps[0])
 
 
@@ -143,39 +163,42 @@ class ImplicitSegment(Segment):
     The factors `im` are in the official files too, but nothing reads them, there or here.
     """
 
-    def _add_implicit(self):
+    ia: Any  # of `Implicit`, a level each
+    im: Any
+
+    def _add_implicit(self) -> None:
         """Add the offsets and the idle factors."""
         idle = len(self.anchors[0]) * (5 + self.classes)
         self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
         self.im = nn.ModuleList(Implicit(idle, start=1.0) for _ in self.m)
 
-    def predict(self, level, x):
-        """The predictions (N, A·(5 + C + 32), H, W) of one level's map."""
+    def predict(self, level: int, x: Tensor) -> Tensor:
+        """Return the predictions (N, A·(5 + C + 32), H, W) of one level's map."""
         return self.m[level](x + self.ia[level].implicit)
 
 
 class Prototypes(nn.Module):
     """The mask prototypes (N, 32, 2 H, 2 W) of the finest map (N, C, H, W)."""
 
-    def __init__(self, channels_in, hidden):
+    def __init__(self, channels_in: int, hidden: int):
         super().__init__()
         self.cv1 = Conv(channels_in, hidden, 3)
         self.upsample = Upsample(hidden)
         self.cv2 = Conv(hidden, hidden, 3)
         self.cv3 = Conv(hidden, COEFFICIENTS, 1)
 
-    def forward(self, x):
-        """The prototypes."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the prototypes."""
         return self.cv3(self.cv2(self.upsample(self.cv1(x))))
 
 
-def stride_column(strides, like):
-    """The strides as a tensor (levels, 1, 1) of `like`'s type and device."""
+def stride_column(strides: Sequence[int], like: Tensor) -> Tensor:
+    """Return the strides as a tensor (levels, 1, 1) of `like`'s type and device."""
     return torch.tensor(strides, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
 
-def decode_level(raw, anchors, stride, classes):
-    """The boxes (N, A·H·W, 5 + C [+ more]) of one level's raw outputs (N, A, H, W, 5 + C [+ more]).
+def decode_level(raw: Tensor, anchors: Tensor, stride: int, classes: int) -> Tensor:
+    """Return boxes (N, A·H·W, 5 + C [+ more]) from one level's raw outputs (N, A, H, W, 5 + C [+ more]).
 
     Centre = (2σ(t) − 0.5 + cell) · stride, size = (2σ(t))² · anchor, scores σ(t). What follows the classes (mask
     coefficients) passes unchanged.

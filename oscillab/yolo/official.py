@@ -52,15 +52,15 @@ def is_empty(value: Any) -> bool:
 
 def read_tensors(state: Any) -> dict[str, Any]:
     """Return the tensors under the names that the network itself gives them, and notes on what was changed."""
-    state, notes = dict(tensors(state)), ()
+    state, notes = dict(tensors(state)), list[str]()
     counters = [key for key in state if key.split(".")[-1] in COUNTERS]
     if counters:
-        notes += (f"{len(counters)} counters of operations, left by thop, are left out",)
+        notes.append(f"{len(counters)} counters of operations, left by thop, are left out")
         state = {key: tensor for key, tensor in state.items() if key not in counters}
     while state and all(key.startswith("module.") for key in state):  # of DataParallel, which may be wrapped twice
-        notes += ("'module.' before its keys, from parallel training, is left out",)
+        notes.append("'module.' before its keys, from parallel training, is left out")
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return {"state": state, "notes": notes}
+    return {"state": state, "notes": tuple(notes)}
 
 
 def walk(module: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -85,7 +85,8 @@ def own_tensors(prefix: str, module: Any) -> list[tuple[str, Tensor]]:
 
 def read_modules(modules: Iterable[Any]) -> dict[str, Any]:
     """Return what the pickled modules tell beyond their tensors: classes, activations, constants of BatchNorm."""
-    activations, pairs, kinds = set(), set(), set()
+    activations, kinds = set(), set()
+    pairs: set[tuple[float, float]] = set()
     for module in modules:
         kind = module.name.split(".")[-1]
         kinds.add(module.name)
