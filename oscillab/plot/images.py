@@ -125,13 +125,13 @@ def _paint_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], box: np.ndarray
 class RecordedDetections:
     """What networks detect in a few images: `images` (numbers as text), `methods` in their order, `layers`, `names`.
 
-    `python -m oscillab.study.recorded_detections` writes such a file.
+    `python -m oscillab.study.fixtures` writes such a file.
     """
 
     def __init__(self, content: Any):
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(
-                "not a file of recorded detections; `python -m oscillab.study.recorded_detections` writes one"
+                "not a file of recorded detections; `python -m oscillab.study.fixtures` writes one"
             )
         self.content, self.names, self.layers = content, content["names"], content["layers"]
         self.methods = [name for name in METHODS if name in content["methods"]]

@@ -49,7 +49,7 @@ class FloatNetwork:
         found = checkpoint.inspect(path)
         count = sum(tensor.numel() for tensor in found.state.values())
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return cls(path, found.name or "", found.classes, count, digest)
+        return cls(path, found.name or "", found.classes or 0, count, digest)
 
 
 @dataclass(frozen=True, kw_only=True)

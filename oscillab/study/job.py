@@ -115,7 +115,12 @@ def measured_row(
     dataset = source.held_out(masks=model.task == "segment")
     found = evaluate(exact_or_float(model) if is_exact else model, dataset, size=job.data.size)
     bits, first_last_bits = (32, 32) if name == "fp32" else job.bits
-    row = {"network": job.weights.network, "task": model.task, "bits": bits, "ends_bits": first_last_bits}
+    row: dict[str, Any] = {
+        "network": job.weights.network,
+        "task": model.task,
+        "bits": bits,
+        "ends_bits": first_last_bits,
+    }
     row |= {"method": name, "seed": job.seed, "map": found.map, "map50": found.map50, "mask_map": found.mask_map}
     return row | {"seconds": round(time.perf_counter() - started, 2)}
 

@@ -82,7 +82,8 @@ def seconds_per_image(job: Job) -> float:
     prepare(job.run)
     size, classes = job.data.size, job.weights.classes
     images = torch.randint(0, 256, (PROBE_BATCH, 3, size, size), dtype=torch.uint8)
-    model = quantize(placed(zoo.build(job.weights.network, classes), "cpu"), job.quant, [images.float() / 255])
+    model = zoo.build(job.weights.network, classes)
+    quantize(placed(model, "cpu"), job.quant, [images.float() / 255])
     trainer = Trainer(placed(model, job.run.device), build_loss(model), [None], job.train, progress=False)
     targets = torch.tensor([[n, n % classes, 0.5, 0.5, 0.2, 0.2] for n in range(PROBE_BATCH)])
     masks = [torch.ones(1, size, size, dtype=torch.uint8) for _ in images] if model.task == "segment" else None

@@ -1,4 +1,4 @@
-"""Are the recorded detections those of the networks and pictures that they name?"""
+"""Are the recorded detections those of the networks and images that they name?"""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
-from oscillab.study.recorded_detections import rows_of, seen
+from oscillab.study.fixtures import box_rows, found_rows
 from oscillab.yolo import checkpoint
 
 
@@ -22,7 +22,7 @@ def test_the_truth_is_the_scenes(shipped):
     scenes = Scenes(12, **shipped["scenes"])
     for number, rows in shipped["truth"].items():
         sample = scenes.sample(int(number))
-        assert rows == rows_of(sample.boxes, sample.labels)
+        assert rows == box_rows(sample.boxes, sample.labels)
     assert shipped["names"] == list(scenes.names)
 
 
@@ -30,6 +30,7 @@ def test_the_float_networks_rows_are_what_it_sees(shipped):
     """Oracle: the shipped detector run on the picture: its confident rows to a pixel's tenth and a hundredth in score."""
     sample = Scenes(12, split="val").sample(0)
     wanted = [row for row in shipped["methods"]["fp32"]["0"] if row[4] > 0.5]
-    given = [row for row in seen(checkpoint.load(SHIPPED), sample.image, 0.25) if row[4] > 0.5]
+    given = [row for row in found_rows(checkpoint.load(SHIPPED), sample.image) if row[4] > 0.5]
     assert len(wanted) >= 3
     np.testing.assert_allclose(given, wanted, atol=0.11)
+>>>>>>>> 9d32930 (Put the makers of recorded files into study/fixtures.py):tests/study/test_fixtures.py
