@@ -33,4 +33,3 @@ def test_the_float_networks_rows_are_what_it_sees(shipped):
     given = [row for row in found_rows(checkpoint.load(SHIPPED), sample.image) if row[4] > 0.5]
     assert len(wanted) >= 3
     np.testing.assert_allclose(given, wanted, atol=0.11)
->>>>>>>> 9d32930 (Put the makers of recorded files into study/fixtures.py):tests/study/test_fixtures.py
