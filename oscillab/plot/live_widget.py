@@ -34,6 +34,11 @@ LABELS = ("training loss", "weights that flip in a step (%)", "step size / first
 EXPLAINED = "Step sizes: the median layer, and the middle 80 % of layers (thin)"
 
 
+def live(recorders: Any) -> "Live":
+    """Return a `Live` of a Recorder, or of name -> Recorder ("lsq", "ema"): `await live.fit(trainer)` watches the run."""
+    return Live(recorders)
+
+
 class Live(ImageBox):
     """Loss, flips and step sizes of a run while it goes on, and a Stop button. A callback of a `Trainer`.
 
