@@ -3,6 +3,7 @@
 The recordings are of three layers of the one-weight toy with noise, so that shares and flips are known.
 """
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def pytest_ignore_collect(collection_path, config):
 def root():
     """The repository's root folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Import a script, given by its path below the repository, as a module."""
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

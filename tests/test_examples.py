@@ -1,21 +1,17 @@
 """The example of a user's own loop: it runs as it stands, adds four lines, and ends with a report."""
 
-import importlib.util
 import re
 
 import pandas as pd
 import pytest
 
-from oscillab.recording.recording import Recording
+from oscillab import Recording
 
 
 @pytest.fixture
-def example(root):
+def example(script):
     """The example as a module."""
-    spec = importlib.util.spec_from_file_location("example", root / "examples" / "record_your_own_loop.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("examples/record_your_own_loop.py")
 
 
 @pytest.mark.parametrize("library", ["own", "brevitas"])
