@@ -77,11 +77,9 @@ class Layer:
     def position(self) -> Tensor | None:
         """Return latent weight / step size, flat float32: bin edges lie at half integers. None where there is none."""
         latent = self.latent_weight() if type(self.module) is self.kind else None
-        if latent is None:
-            return None
-        step = self.module.weight_step_size().detach()
-        same = step.numel() == self.step_count  # else the error that ends recording says it
-        return (latent / step.reshape(self.step_shape)).float().reshape(-1) if same else None
+        if latent is None or (step := self.module.weight_step_size().detach()).numel() != self.step_count:
+            return None  # another number of step sizes ends recording with an error
+        return torch.div(latent, step.reshape(self.step_shape)).float().reshape(-1)
 
     def parameters(self) -> list[nn.Parameter]:
         """Return what makes its states move when it is trained: its weight, or all it has where that is unknown."""

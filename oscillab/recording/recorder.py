@@ -5,6 +5,7 @@ optimizer steps, never on a forward, and reads layers through three methods (see
 the model: it can be copied, pickled and saved while it is recorded.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar
@@ -15,14 +16,17 @@ from torch import Tensor, nn
 
 from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.observers import GradientSigns, RangeObserver, limits_of, position_histogram
-from oscillab.recording.recording import Recording
-from oscillab.recording.snapshot import Writer, check_state, restore, snapshot, state_of, window_arrays
+from oscillab.recording.recording import Recording, gaps
+from oscillab.recording.snapshot import Writer, check_state, meta, restore, snapshot, state_of, window_arrays
 from oscillab.recording.time_series import Rows, Sample
 from oscillab.recording.tracker import Tracker, Windows
-from oscillab.recording.training import Ranks, check_owner, without_wrapper
+from oscillab.recording.training import Ranks, Unseen, check_settings, hooked, skipped, unowned, without_wrapper
 
 WINDOW_TICKS = 250  # counts per weight are uint8, so 255 at most
 T = TypeVar("T")
+Trajectories = int | Mapping[str, Sequence[int]]
+
+log = logging.getLogger(__name__)
 
 
 def record(
@@ -33,7 +37,7 @@ def record(
     threshold: float = 0.005,
     every: int = 1,
     ranges_every: int = 10,
-    trajectories: int | Mapping[str, Sequence[int]] = 8,
+    trajectories: Trajectories = 8,
     windows: int = 16,
     seed: int = 0,
     path: str | PathLike[str] | None = None,
@@ -41,7 +45,7 @@ def record(
 ) -> "Recorder":
     """Return a context manager that records the integer states of `model` at every step of `optimizer` within it.
 
-    `optimizer`: a torch optimizer, or anything with `register_step_post_hook` (an `Ema`, with its model).
+    `optimizer`: a torch optimizer, a wrapper around one, or anything with `register_step_post_hook` (an `Ema`).
     `momentum`, `threshold`: of the oscillation frequency per tick, and the frequency above which a weight oscillates;
     the defaults are those of 2203.11086.
     `every`: a tick looks at every k-th step; what a weight does in between is not seen.
@@ -52,61 +56,59 @@ def record(
     `ranks_every`: in distributed training every rank calls `record`. Rank 0 records, and at every k-th tick all compare
     their integer states, which must not differ; 0 never, for a process that records alone.
     Memory: 8 bytes a weight and 2 of scratch, compressed windows, and per tick 36 bytes a layer and 9 a trajectory.
-    Raises ValueError when nothing is quantized or the optimizer does not own the weights; and, out of the optimizer's
-    step, when a layer was replaced, a weight is NaN or ranks differ: recording then ends, and what was recorded stays
-    readable.
+    Raises ValueError when nothing is quantized or the optimizer does not own the weights; and, out of its step, when a
+    layer was replaced, a weight is NaN or ranks differ: recording then ends, and what was recorded stays readable.
     """
     settings = {"momentum": momentum, "threshold": threshold, "every": every, "ranges_every": ranges_every}
     settings |= {"windows": windows, "seed": seed}
-    if not 0 < momentum <= 1:
-        raise ValueError(f"momentum must be above 0 and at most 1, got {momentum}")
-    least = {"threshold": 0, "every": 1, "ranges_every": 0, "windows": 1, "ranks_every": 0}
-    for name, value in (settings | {"ranks_every": ranks_every}).items():
-        if value < least.get(name, value):
-            raise ValueError(f"{name} must be {least[name]} or more, got {value}")
-    writer = Writer(path) if path else None
-    return Recorder(model, optimizer, settings, trajectories=trajectories, ranks=Ranks(ranks_every), writer=writer)
+    check_settings(settings | {"ranks_every": ranks_every})
+    recorder = Recorder(model, optimizer, settings, trajectories=trajectories, ranks=Ranks(ranks_every))
+    recorder.writer = Writer(path) if path and recorder.ranks.records else None
+    return recorder
 
 
 class Recorder:
     """Made by `record`. `step_count`: optimizer steps seen; `tick_count`: those that were recorded."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Any,
-        settings: dict[str, Any],
-        *,
-        trajectories: int | Mapping[str, Sequence[int]],
-        ranks: Ranks,
-        writer: Writer | None,
+        self, model: nn.Module, optimizer: Any, settings: dict[str, Any], *, trajectories: Trajectories, ranks: Ranks
     ):
         self.settings, self.ranks = settings, ranks
-        self.writer = writer if ranks.records else None
+        self.writer: Writer | None = None
         self.layers = WatchedLayers(without_wrapper(model))
-        check_owner(optimizer, self.layers)
+        self._optimizer = hooked(optimizer)
+        self.unowned_layers = unowned(self._optimizer, self.layers)
         self.sample = Sample(self.layers, trajectories, seed=settings["seed"])
-        self.step_count = self.tick_count = 0
+        self.step_count = self.tick_count = self._last_flip_count = 0
         self.stopped: str | None = None  # why recording ended before its block did
-        self._begun = False
-        self._optimizer, self._handle, self._last_flip_count = optimizer, None, 0
+        self._begun = self._running = False
 
     def __enter__(self) -> "Recorder":
         if self._begun:
             raise ValueError("a recorder records once; call record() again for another recording")
         self._begin()
-        self._handle = self._optimizer.register_step_post_hook(self._after_step)
+        self._hooks = [self._optimizer.register_step_post_hook(self._after_step)]
+        if self.ranks.records and hasattr(self._optimizer, "register_step_pre_hook"):
+            self._hooks.append(self._optimizer.register_step_pre_hook(self._before_step))
+        self._running = True
         self._arm_when_due()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._end()
+        for gap in gaps(meta(self)) if self.ranks.records else []:
+            log.warning("recording: %s", gap)
         if self.writer:
             self.writer.finish(self)
 
     def last_flip_count(self) -> int:
         """Return how many weights changed their integer state at the last tick."""
         return self._last_flip_count
+
+    def unseen_flip_count(self) -> int:
+        """Count the weights whose state had changed since the last tick when a step, or this call, looked at them."""
+        look = self._running and self.step_count % self.settings["every"] == 0
+        return self._unseen.flip_count + (self._unseen.now(self._scratch) if look else 0)
 
     def bytes_per_weight(self) -> float:
         """Return the memory that a weight takes while recording, without the compressed windows and the rows."""
@@ -120,7 +122,7 @@ class Recorder:
 
     def histograms(self) -> list[np.ndarray]:
         """Count each layer's latent weights over their position, now or as they were when recording ended."""
-        return self._last_histograms if self._handle is None else self._histograms()
+        return self._histograms() if self._running else self._last_histograms
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a later run needs to go on, in tensors and plain containers; take it between two steps."""
@@ -138,6 +140,7 @@ class Recorder:
         self.step_count, self.tick_count, self._last_flip_count = state["counts"]
         if self.ranks.records:
             restore(self, state)
+            self._unseen.restore(state.get("unseen_flip_count", 0))
         if self.writer:
             self.writer.restart()
         self._arm_when_due()
@@ -158,7 +161,7 @@ class Recorder:
         layers = self.layers
         self.tracker = Tracker(self._scratch, momentum=self.settings["momentum"])
         self.windows = Windows(limit=self.settings["windows"])
-        self.gradients = GradientSigns(layers)
+        self.gradients, self._unseen = GradientSigns(layers), Unseen(layers, self.tracker)
         self.rows = Rows(layers, self.sample, self.gradients)
         self.limits = [limits_of(layer.bits, self._scratch[layer.slice]) for layer in layers.layers]
         self.first_histograms = self._last_histograms = self._histograms()
@@ -166,8 +169,14 @@ class Recorder:
         self.rows.add_tick(0, none, none, step_sizes=step_sizes, state=self.tracker.state)
         self.rows.add_step_sizes(0, step_sizes)
 
+    def _before_step(self, *_: object) -> None:
+        if self.step_count % self.settings["every"] == 0:
+            self._or_stop(self._unseen.look, self._scratch)
+
     @torch.no_grad()
-    def _after_step(self, *_: object) -> None:
+    def _after_step(self, optimizer: object, *_: object) -> None:
+        if skipped(optimizer):
+            return
         self.step_count += 1
         if self.step_count % self.settings["every"] == 0:
             self._tick()
@@ -185,6 +194,7 @@ class Recorder:
     def _record(self, step_sizes: Tensor) -> None:
         flipped, oscillated = self.tracker.update(self._scratch)
         self._last_flip_count = len(flipped)
+        self._unseen.mark()
         self.rows.add_tick(self.step_count, flipped, oscillated, step_sizes=step_sizes, state=self.tracker.state)
         if self._ranges_due(self.tick_count):
             self.rows.add_ranges(self.step_count, self._observer.row())
@@ -209,25 +219,26 @@ class Recorder:
         raise ValueError(f"{self.stopped}; recording has ended, {self.tick_count} recorded steps stay readable")
 
     def _ranges_due(self, tick: int) -> bool:
-        every = self.settings["ranges_every"]
-        return bool(self.layers.ranged and every and tick % every == 0)
+        return bool(self.layers.ranged and (every := self.settings["ranges_every"]) and tick % every == 0)
 
     def _arm_when_due(self) -> None:
         """Look at the coming forwards only where the step after them records ranges."""
-        ticks_next = (self.step_count + 1) % self.settings["every"] == 0
-        due = ticks_next and self._ranges_due(self.tick_count + 1)
+        due = (self.step_count + 1) % self.settings["every"] == 0 and self._ranges_due(self.tick_count + 1)
         self._observer.arm() if due else self._observer.disarm()
 
     def _histograms(self) -> list[np.ndarray]:
-        pairs = zip(self.layers.layers, self.limits, strict=True)
-        return [position_histogram(layer, *limits) for layer, limits in pairs]
+        return [position_histogram(one, *ends) for one, ends in zip(self.layers.layers, self.limits, strict=True)]
 
     def _end(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._observer.disarm()
-            self._handle = None
-            self._last_histograms = self._histograms() if self.ranks.records else []
+        if not self._running:
+            return
+        if self.ranks.records and self.stopped is None:
+            self.stopped = self._unseen.finish(self._scratch, every_step=self.step_count % self.settings["every"] == 0)
+        for handle in self._hooks:
+            handle.remove()
+        self._observer.disarm()
+        self._running = False
+        self._last_histograms = self._histograms() if self.ranks.records else []
 
     def _check_begun(self) -> None:
         if not self._begun:

@@ -117,6 +117,11 @@ class Recording:
         return int(self.weight_counts.sum())
 
     @property
+    def gaps(self) -> list[str]:
+        """What the recording did not see, in sentences; none where it saw every step of every weight."""
+        return gaps(self.meta)
+
+    @property
     def steps(self) -> np.ndarray:
         """The optimizer step of each row over time, (T,); the first is 0."""
         return self["step"]
@@ -150,6 +155,18 @@ class Recording:
             k: _every_row(v, every, counted=k.endswith("_count")) if k in OVER_TICKS else v for k, v in kept.items()
         }
         return Recording(self.meta | {"layers": chosen, "row_ticks": every * self.meta.get("row_ticks", 1)}, thinned)
+
+
+def gaps(meta: dict[str, Any]) -> list[str]:
+    """Return in sentences what a recording of that `meta` did not see."""
+    unseen, unowned, found = meta.get("unseen_flip_count", 0), meta.get("unowned_layers", []), []
+    if meta["step_count"] == 0:
+        found.append("no optimizer step was seen: record() needs the optimizer whose step() is called")
+    if unseen:
+        found.append(f"{unseen} flips were made outside of the optimizer's steps and are not counted, or counted late")
+    if unowned:
+        found.append(f"the optimizer does not own the weights of {len(unowned)} layers, among them '{unowned[0]}'")
+    return [*found, meta["stopped"]] if meta.get("stopped") else found
 
 
 def _every_row(array: np.ndarray, every: int, *, counted: bool) -> np.ndarray:

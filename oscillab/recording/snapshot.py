@@ -81,7 +81,12 @@ def meta(recorder: "Recorder") -> dict[str, Any]:
     layers, versions = recorder.layers, {"oscillab": oscillab.__version__, "torch": torch.__version__}
     versions |= {"numpy": np.__version__, "python": platform.python_version()}
     settings = {name: value for name, value in recorder.settings.items() if name != "windows"}
-    counts = {"step_count": recorder.step_count, "tick_count": recorder.tick_count, "stopped": recorder.stopped}
+    counts: dict[str, Any] = {
+        "step_count": recorder.step_count,
+        "tick_count": recorder.tick_count,
+        "stopped": recorder.stopped,
+    }
+    counts |= {"unseen_flip_count": recorder.unseen_flip_count(), "unowned_layers": recorder.unowned_layers}
     about = [
         {
             "name": layer.name,
@@ -103,6 +108,7 @@ def state_of(recorder: "Recorder") -> dict[str, Any]:
     tracked = recorder.tracker.state_dict()
     return identity(recorder) | {
         "counts": [recorder.step_count, recorder.tick_count, recorder.last_flip_count()],
+        "unseen_flip_count": recorder.unseen_flip_count(),
         "limits": [list(pair) for pair in recorder.limits],
         "histograms": [torch.from_numpy(histogram) for histogram in recorder.first_histograms],
         "tracker": {name: recorder.layers.in_order(values) for name, values in tracked.items()},

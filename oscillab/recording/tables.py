@@ -41,11 +41,11 @@ def layers(recording: Recording) -> pd.DataFrame:
     `gradient_turn_rate`, `input_gradient_turn_rate` (share of steps at which the gradient of the step size of the
     weights, of the input, changed its sign; NaN where it was not trained or not recorded);
     `edge_distance` (mean distance to the nearest bin edge, in bins, 0..0.5; 0.25 where spread evenly),
-    `near_edge_share` (nearer than 0.05 bins; 0.1 where spread evenly).
+    `near_edge_share` (nearer than 0.05 bins; 0.1 where spread evenly). `.attrs["gaps"]` says what was not seen.
     """
-    counts, steps = recording.weight_counts, max(int(recording.steps[-1]), 1)
+    counts, steps = recording.weight_counts, int(recording.steps[-1]) or np.nan  # no step is no rate, and not 0
     late, sizes = _rows_of_last(recording, LAST), recording["step_size"].astype(float)
-    late_steps = recording.steps[-1] - recording.steps[late.start - 1] if len(sizes) > 1 else 1
+    late_steps = recording.steps[-1] - recording.steps[late.start - 1] if len(sizes) > 1 else np.nan
     table = pd.DataFrame({"layer": recording.layer_names, "bits": [about["bits"] for about in recording.layers]})
     table["weight_count"] = counts
     table["step_size_first"], table["step_size_last"] = sizes[0], sizes[-1]
@@ -57,7 +57,7 @@ def layers(recording: Recording) -> pd.DataFrame:
     table["input_gradient_turn_rate"] = _sign_change_rates(recording, "input_gradient_turn_count", 1)
     table["oscillating_share"] = [oscillating(recording, layer).mean() for layer in recording.layer_names]
     shares = pd.DataFrame([state_summary(recording, layer) for layer in recording.layer_names])
-    return pd.concat([table, shares], axis=1)
+    return _with_gaps(pd.concat([table, shares], axis=1), recording)
 
 
 def weights(recording: Recording, layer: str) -> pd.DataFrame:
@@ -207,6 +207,11 @@ def oscillating(recording: Recording, layer: str) -> np.ndarray:
     """Return whether each weight of a layer oscillates: frequency above the recording's threshold."""
     above: np.ndarray = np.greater(recording["frequency"][recording.weights_of(layer)], recording.meta["threshold"])
     return above
+
+
+def _with_gaps(table: pd.DataFrame, recording: Recording) -> pd.DataFrame:
+    table.attrs["gaps"] = recording.gaps
+    return table
 
 
 def _sign_change_rates(recording: Recording, name: str, side: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Brevitas and torchao are no dependencies: where they are absent, their tests are
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -262,3 +263,79 @@ def test_states_per_channel():
     """Oracle: by hand."""
     quantized = torch.tensor([[0.2, -0.4], [3.0, 1.5]])
     assert states_of(quantized, torch.tensor([[0.2], [1.5]])).tolist() == [[1, -2], [2, 1]]
+
+
+class PerChannel(nn.Module):
+    """A user's own quantizer with a scale of any shape, which it broadcasts over the weight as `shape` says."""
+
+    def __init__(self, scale, shape):
+        super().__init__()
+        self.scale, self.shape = nn.Parameter(scale), shape
+
+    def forward(self, weight):
+        scale = self.scale.reshape(self.shape)
+        return weight + ((weight / scale).round().clamp(-8, 7) * scale - weight).detach()
+
+
+@pytest.mark.parametrize("given", [(1, 5, 1, 1), (5,), (5, 1)])
+@pytest.mark.parametrize("out", [6, 5])
+def test_step_sizes_lie_along_the_axis_of_the_layer(given, out):
+    """Oracle: round(w / s) by hand, one step size per *second* axis, square weights among them; recorded as they are."""
+    torch.manual_seed(0)
+    layer, scale = nn.ConvTranspose2d(out, 5, 3), torch.linspace(0.02, 0.1, 5)
+    parametrize.register_parametrization(layer, "weight", PerChannel(scale.reshape(given), (1, 5, 1, 1)))
+    model = adapt(nn.Sequential(layer))
+    latent = layer.parametrizations.weight.original.detach()
+    expected = (latent / scale.reshape(1, 5, 1, 1)).round().clamp(-8, 7)
+    assert torch.equal(layer.integer_state().float(), expected) and len(expected.unique()) > 8
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(model, optimizer, trajectories=1000) as recorder:
+        pass
+    recording = recorder.recording()
+    per_weight = scale.reshape(1, 5, 1, 1).expand(latent.shape).flatten()
+    assert recording["sample_step_size"][0].tolist() == per_weight.tolist() and recording.layers[0]["step_count"] == 5
+    position = np.clip(np.floor(40 * (latent.flatten() / per_weight).numpy()) + 9 * 40, 0, 17 * 40 - 1).astype(int)
+    assert recording["position_count"].tolist() == np.bincount(position, minlength=17 * 40).tolist()
+
+
+def test_brevitas_transposed_convolution(brevitas):
+    """Oracle: Brevitas' own integers, per-channel scales along the second axis of a square weight."""
+    quant = pytest.importorskip("brevitas.quant")
+    layer = brevitas.QuantConvTranspose2d(16, 16, 3, weight_bit_width=4, weight_quant=quant.Int8WeightPerChannelFloat)
+    adapt(layer)
+    assert torch.equal(layer.integer_state(), layer.quant_weight().int()) and layer.integer_state().abs().max() <= 8
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_torch_ao_says_its_axis(axis):
+    """Oracle: what the fake-quantize module gives, by its scale along the axis that it names."""
+    quantization = pytest.importorskip("torch.ao.quantization", reason="this torch has no torch.ao.quantization")
+    observer = quantization.PerChannelMinMaxObserver
+    grid = quantization.FakeQuantize(
+        observer=observer,
+        quant_min=-8,
+        quant_max=7,
+        dtype=torch.qint8,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=axis,
+    )
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 6)
+    layer.weight_fake_quant = grid
+    grid(layer.weight)
+    grid.disable_observer()
+    adapt(layer)
+    scale = grid.scale.reshape((6, 1) if axis == 0 else (1, 6))
+    torch.testing.assert_close(layer.integer_state().float(), (grid(layer.weight) / scale).detach(), rtol=0, atol=1e-4)
+
+
+def test_weights_that_are_no_multiples_are_refused():
+    """Oracle: one line that names the layer: a quantizer with an offset has no whole states."""
+
+    class Shifted(Rounding):
+        def forward(self, weight):
+            return super().forward(weight) + 0.4 * self.scale
+
+    with pytest.raises(ValueError, match="^the weights of layer '0' are no whole multiples of its step sizes"):
+        adapt(parametrized(Shifted(0.05), Rounding(0.05)))

@@ -1,0 +1,254 @@
+"""What the recorder cannot see is said: skipped and half steps, other optimizers, wrappers, weights made anew."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations, prune, weight_norm
+
+from oscillab.quant import QuantSpec, quantize
+from oscillab.recording.recorder import record
+from oscillab.recording.tables import flip_rate, layers
+
+
+class Accelerated(torch.optim.Optimizer):
+    """As accelerate has it: an Optimizer by name that never ran Optimizer.__init__, around the one that steps."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self):
+        self.optimizer.step()
+
+
+class Plain:
+    """A wrapper that is no optimizer at all."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.step = optimizer.step
+
+
+class HalfSteps(torch.optim.SGD):
+    """A sharpness-aware optimizer whose halves are called by name; `step` never is."""
+
+    @torch.no_grad()
+    def halves(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.add_(0.1).sub_(0.1 + 0.6)
+
+
+def small_net():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 2, 1))
+    return quantize(net, QuantSpec(bits=3), [torch.rand(2, 3, 12, 12)]).train()
+
+
+def states_of(net):
+    return torch.cat([m.integer_state().flatten() for m in net.modules() if hasattr(m, "integer_state")]).clone()
+
+
+def flips(states):
+    return int((np.diff(np.stack([one.numpy() for one in states]).astype(int), axis=0) != 0).sum())
+
+
+def backward(net, scale=1.0):
+    net.zero_grad()
+    ((net(torch.rand(2, 3, 12, 12)) - torch.rand(1)).square().mean() * scale).backward()
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_step_that_a_gradient_scaler_skips_is_none(optimizer):
+    """Oracle: the states that the test reads after every step; a fused optimizer is called in skipped steps too."""
+    net = small_net()
+    stepping, scaler = optimizer(net.parameters(), 0.05, fused=True), torch.amp.GradScaler("cpu")
+    seen = [states_of(net)]
+    with record(net, stepping) as recorder:
+        for step in range(20):
+            net.zero_grad()
+            loss = (net(torch.rand(2, 3, 12, 12)) - torch.rand(1)).square().mean()
+            scaler.scale(loss * float("inf") if step % 2 else loss).backward()
+            scaler.step(stepping)
+            scaler.update()
+            seen.append(states_of(net))
+    recording = recorder.recording()
+    assert recording.meta["step_count"] == recording.meta["tick_count"] == 10
+    assert recording["layer_flip_count"].sum() == flips(seen) > 0 and recording.gaps == []
+    assert flip_rate(recording, last=1, max_bits=None) == pytest.approx(flips(seen) / recording.weight_count / 10)
+
+
+@pytest.mark.parametrize("wrap", [Accelerated, Plain, lambda one: Plain(Accelerated(one))])
+def test_the_optimizer_in_a_wrapper_is_found(wrap):
+    """Oracle: the states that the test reads; hooks are off afterwards."""
+    net = small_net()
+    inner = torch.optim.SGD(net.parameters(), lr=0.5)
+    wrapper, seen = wrap(inner), [states_of(net)]
+    with record(net, wrapper) as recorder:
+        for _ in range(5):
+            backward(net)
+            wrapper.step()
+            seen.append(states_of(net))
+    assert recorder.recording()["layer_flip_count"].sum() == flips(seen) > 0
+    assert not inner._optimizer_step_post_hooks and not inner._optimizer_step_pre_hooks
+
+
+def test_another_optimizer_takes_over(caplog):
+    """Oracle: by hand: what changed after the last recorded step is counted as unseen, said in the table and logged once."""
+    net = small_net()
+    one, other = torch.optim.SGD(net.parameters(), lr=0.5), torch.optim.SGD(net.parameters(), lr=0.5)
+    with caplog.at_level(logging.WARNING), record(net, one) as recorder:
+        for step in range(10):
+            backward(net)
+            (one if step < 5 else other).step()
+            if step == 4:
+                last = states_of(net)
+        live = recorder.recording()
+    recording, changed = recorder.recording(), int((states_of(net) != last).sum())
+    assert live.meta["unseen_flip_count"] == recording.meta["unseen_flip_count"] == changed > 0
+    assert (
+        layers(recording).attrs["gaps"] == recording.gaps and f"{changed} flips were made outside" in recording.gaps[0]
+    )
+    assert [entry.getMessage() for entry in caplog.records] == [f"recording: {recording.gaps[0]}"]
+
+
+def test_half_steps_that_never_call_step(caplog):
+    """Oracle: no rate is read from no step; the states did change."""
+    net = small_net()
+    optimizer = HalfSteps(net.parameters(), lr=0.5)
+    with caplog.at_level(logging.WARNING), record(net, optimizer) as recorder:
+        optimizer.halves()
+    recording = recorder.recording()
+    assert "no optimizer step was seen" in caplog.text and recording.meta["unseen_flip_count"] > 0
+    assert layers(recording)["flip_rate"].isna().all() and np.isnan(flip_rate(recording, max_bits=None))
+
+
+def test_layers_of_another_optimizer_are_named(caplog):
+    """Oracle: by hand: of two layers one is owned; a frozen one is not missed."""
+    net = small_net()
+    with caplog.at_level(logging.WARNING), record(net, torch.optim.SGD([net[0].weight], lr=0.5)) as recorder:
+        torch.optim.SGD([net[0].weight], lr=0.5)
+    assert recorder.recording().meta["unowned_layers"] == ["2"] and "1 layers, among them '2'" in caplog.text
+    net[2].weight.requires_grad_(False)
+    assert record(net, torch.optim.SGD([net[0].weight], lr=0.5)).unowned_layers == []
+
+
+def test_a_state_of_another_model_is_said(fakes):
+    """Oracle: by hand: a recorder that goes on with weights that its state does not come from."""
+    net = fakes.Net([[0.0, 0.0]])
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    with record(net, optimizer) as before:
+        optimizer.step()
+    state, other = before.state_dict(), fakes.Net([[1.0, 0.0]])
+    optimizer = torch.optim.SGD(other.parameters(), lr=1.0)
+    with record(other, optimizer) as after:
+        after.load_state_dict(state)
+        optimizer.step()
+    assert after.recording().meta["unseen_flip_count"] == 1
+
+
+def test_steps_in_between_are_no_gap(fakes, random_states):
+    """Oracle: an invariant: `every` leaves steps out on purpose, wherever the block ends."""
+    _, recording = fakes.run(random_states(12, 20, -4, 3), every=3)
+    assert recording.meta["unseen_flip_count"] == 0 and recording.meta["step_count"] == 11
+
+
+def test_a_weight_that_turns_nan_after_the_last_step(fakes, caplog):
+    """Oracle: the layer is named at the end of the block, and what was recorded stays."""
+    net = fakes.Net([[0.0, 0.0]])
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    with caplog.at_level(logging.WARNING), record(net, optimizer) as recorder:
+        optimizer.step()
+        net.stem.weight.data[0, 1] = float("nan")
+        assert recorder.recording().meta["stopped"] is None
+    text = "1 of 2 weights of layer 'stem' are NaN or infinite, seen at the end of the block"
+    assert recorder.recording().meta["stopped"] == text and text in caplog.text
+    with pytest.raises(ValueError, match="^1 of 2 weights of layer 'stem' are NaN"), record(net, optimizer):
+        pass
+
+
+@pytest.mark.parametrize("change", [lambda one: prune.l1_unstructured(one, "weight", 0.5), weight_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_weights_made_anew_in_the_forward_are_refused(change):
+    """Oracle: one line that names the layer and what to do."""
+    net = small_net()
+    change(net[2])
+    with pytest.raises(
+        ValueError, match="^layer '2' makes its weight anew in each forward pass .*prune.remove"
+    ) as caught:
+        record(net, torch.optim.SGD(net.parameters(), lr=0.5))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_weight_norm_by_parametrization_is_recorded():
+    """Oracle: the states that the test reads, and the latent weight that the layer computes."""
+    net = small_net()
+    parametrizations.weight_norm(net[2])
+    optimizer, seen = torch.optim.SGD(net.parameters(), lr=0.5), [states_of(net)]
+    with record(net, optimizer, trajectories=3) as recorder:
+        for _ in range(5):
+            backward(net)
+            optimizer.step()
+            seen.append(states_of(net))
+    recording = recorder.recording()
+    assert recording["layer_flip_count"].sum() == flips(seen) > 0
+    index = recording["sample_index"][-3:] - net[0].weight.numel()
+    np.testing.assert_array_equal(recording["latent_weight"][-1, -3:], net[2].weight.detach().flatten()[index])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    acts=st.lists(st.sampled_from(["step", "skip", "other", "half", "accumulate", "swap"]), max_size=12),
+    groups=st.booleans(),
+    wrapped=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_recorded_flips_are_those_by_hand(fakes, acts, groups, wrapped, seed):
+    """Oracle: states that the test reads. Flips recorded are those from one update of the recorded optimizer to the next;
+    unseen ones those that were there when it began a step, or at the end. Without any, both are all flips there were.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    net = fakes.Net([[0.0] * 6], [[0.0] * 4])
+    weights = [net.stem.weight, net.block[1].weight]
+    own = torch.optim.SGD([{"params": [w], "lr": 1.0} for w in weights] if groups else weights, lr=1.0, fused=True)
+    other, wrapper = torch.optim.SGD(weights[1:], lr=1.0), Accelerated(own) if wrapped else own
+    last, recorded, unseen, every = states_of(net), 0, 0, 0
+
+    def gradients():
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=generator)
+
+    with record(net, wrapper) as recorder:
+        for act in acts:
+            before = states_of(net)
+            gradients()
+            if act in ("step", "skip"):
+                if act == "skip":  # as torch.amp.GradScaler does
+                    own.grad_scale, own.found_inf = torch.tensor(1.0), torch.tensor(1.0)
+                wrapper.step()
+                if act == "skip":
+                    del own.grad_scale, own.found_inf
+                else:
+                    unseen += int((before != last).sum())
+                    recorded += int((states_of(net) != last).sum())
+                    last = states_of(net)
+            elif act == "other":
+                other.step()
+            elif act == "half":
+                with torch.no_grad():
+                    weights[0].add_(weights[0].grad)
+            elif act == "swap":  # an average's weights are put in for an evaluation, and taken out again
+                kept = [w.detach().clone() for w in weights]
+                with torch.no_grad():
+                    [w.add_(1.0) for w in weights]
+                    [w.copy_(k) for w, k in zip(weights, kept, strict=True)]
+            every += int((states_of(net) != before).sum())
+    unseen += int((states_of(net) != last).sum())
+    meta = recorder.recording().meta
+    assert recorder.recording()["layer_flip_count"].sum() == recorded
+    assert meta["unseen_flip_count"] == unseen and meta["step_count"] == acts.count("step")
+    assert unseen > 0 or recorded == every
