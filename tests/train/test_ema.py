@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oscillab.quant import step_sizes
 from oscillab.train.ema import Ema, decay_for, ramp_for
@@ -116,3 +118,98 @@ def test_quantizing_after_building_is_noticed(detector, batches):
     quantize(detector, QuantSpec(), [torch.rand(1, 3, 64, 64)])
     with pytest.raises(ValueError, match="build Ema after quantize"):
         ema.update()
+
+
+class Sharing(torch.nn.Module):
+    """Names for a few tensors: `parameters[i]` and `buffers[i]` say which of three each name stands for."""
+
+    def __init__(self, parameters, buffers):
+        super().__init__()
+        weights = [torch.nn.Parameter(torch.full((2, 3), float(k))) for k in range(3)]
+        statistics = [torch.full((2,), float(k)) for k in range(3)]
+        for i, k in enumerate(parameters):
+            self.add_module(f"layer{i}", torch.nn.Linear(3, 2, bias=False))
+            getattr(self, f"layer{i}").weight = weights[k]
+        for i, k in enumerate(buffers):
+            self.register_buffer(f"statistic{i}", statistics[k])
+
+
+NAMES = st.lists(st.integers(0, 2), min_size=1, max_size=5)
+
+
+@given(
+    parameters=NAMES,
+    buffers=NAMES,
+    decay=st.sampled_from([0.0, 0.5, 0.9]),
+    moves=st.integers(1, 3),
+    moved=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_sharing_of_tensors_is_averaged_once(parameters, buffers, decay, moves, moved):
+    """Oracle: d * average + (1 - d) * tensor by hand, a name at a time, whatever the number of names of a tensor."""
+    model = Sharing(parameters, buffers)
+    ema = Ema(model, decay=decay, ramp=0)
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if moved:
+        model._apply(lambda tensor: tensor.clone())  # new buffers, as `model.to` makes them
+    for _ in range(moves):
+        with torch.no_grad():
+            for tensor in {id(t): t for t in model.state_dict(keep_vars=True).values()}.values():
+                tensor += 1.0
+        ema.update()
+        expected = {name: decay * expected[name] + (1 - decay) * t for name, t in model.state_dict().items()}
+    assert ema.model.state_dict().keys() == expected.keys()
+    for name, tensor in ema.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name])
+
+
+def test_a_shared_step_size_moves_once(quantized):
+    """Oracle: by hand: two layers read one quantizer, whose step size grows by 1; decay 0.9 moves the average by 0.1."""
+    first, second = (module for name, module in quantized.named_modules() if name in ("model.0.conv", "model.1.conv"))
+    second.input_quantizer = first.input_quantizer
+    ema = Ema(quantized, decay=0.9, ramp=0)
+    name = next(name for name in step_sizes(quantized) if name.startswith("model.0.conv.input_quantizer"))
+    before = ema.model.state_dict()[name].clone()
+    with torch.no_grad():
+        first.input_quantizer.step_size += 1.0
+    ema.update()
+    torch.testing.assert_close(ema.model.state_dict()[name] - before, torch.full_like(before, 0.1))
+
+
+def replace_weight(model):
+    model[0].weight = torch.nn.Parameter(model[0].weight.detach().clone())
+
+
+def add_bias(model):
+    model[0].bias = torch.nn.Parameter(torch.zeros(2))
+
+
+def replace_layer(model):
+    model[1] = torch.nn.Linear(2, 2)
+
+
+def add_buffer(model):
+    model[1].register_buffer("seen", torch.zeros(1))
+
+
+@pytest.mark.parametrize("change, name", [
+    (replace_weight, "0.weight"), (add_bias, "0.bias"), (replace_layer, "1"), (add_buffer, "1.seen"),
+])  # fmt: skip
+def test_what_was_replaced_is_named(change, name):
+    """Oracle: the sentence; an average that went on would follow tensors that nobody trains."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2))
+    ema = Ema(model)
+    ema.update()
+    change(model)
+    with pytest.raises(
+        ValueError, match=f"^{name} was added, removed or replaced since the average was built: build Ema"
+    ):
+        ema.update()
+    assert ema.update_count == 1
+
+
+def test_suits_a_number_of_steps():
+    """Oracle: `decay_for` and `ramp_for`, unless another value is given."""
+    model = torch.nn.Linear(1, 1)
+    ema, own = Ema.for_steps(model, 400), Ema.for_steps(model, 400, decay=0.5, ramp=0, parts=("weights",))
+    assert (ema.decay, ema.ramp) == (decay_for(400), ramp_for(400)) and (own.decay, own.ramp) == (0.5, 0)
