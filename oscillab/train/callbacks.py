@@ -2,13 +2,16 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from oscillab.io import atomic_write
+from oscillab.quant import quant_layers
 from oscillab.train.ema import Ema
 from oscillab.train.trainer import Trainer
 from oscillab.yolo import pt_file
@@ -128,7 +131,7 @@ def save_checkpoint(path: Path | str, trainer: Trainer, **parts: Mapping[str, An
 
     `parts`: mappings of name -> anything with a state_dict, such as averages=..., recorders=..., remedies=....
     """
-    state = {"model": trainer.model.state_dict(), "trainer": trainer.state_dict()}
+    state = {"model": trainer.model.state_dict(), "trainer": trainer.state_dict(), "context": context_of(trainer)}
     state |= {kind: {name: one.state_dict() for name, one in each.items()} for kind, each in parts.items()}
     with atomic_write(path) as temporary:
         torch.save(state, temporary)
@@ -136,12 +139,16 @@ def save_checkpoint(path: Path | str, trainer: Trainer, **parts: Mapping[str, An
 
 
 def resume_from(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) -> int:
-    """Set everything as it was when `save_checkpoint` wrote `path`; return the step that the run goes on from."""
+    """Set everything as it was when `save_checkpoint` wrote `path`; return the step that the run goes on from.
+
+    Raises ValueError, before anything is changed, where the run is not the one that the checkpoint is of.
+    """
     if not Path(path).is_file():
         raise ValueError(f"nothing to resume: {path} is missing; start without resume")
     state = pt_file.read(path)
     if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
+    _check_context(path, state.get("context", {}), context_of(trainer))
     _check_network(path, state["model"], trainer.model.state_dict())
     trainer.model.load_state_dict(state["model"])
     trainer.load_state_dict(state["trainer"])
@@ -149,6 +156,27 @@ def resume_from(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) 
         for name, one in each.items():
             one.load_state_dict(state[kind][name])
     return trainer.step
+
+
+def context_of(trainer: Trainer) -> dict[str, Any]:
+    """Return what the result of a run depends on beside its state, in plain values by name."""
+    spec, batches, layers = asdict(trainer.spec), trainer.batches, quant_layers(trainer.model).values()
+    without = {"compile", "sync_bn", "check_every"} | ({"epochs"} if trainer.spec.schedule == "constant" else set())
+    context = {name: value for name, value in spec.items() if name not in without} | {"batches": len(batches)}
+    context |= {name: getattr(batches, name, None) for name in ("batch_size", "size", "seed", "shuffle", "masks")}
+    augment, data = getattr(batches, "augment", None), getattr(batches, "dataset", None)
+    context["augment"] = repr(augment) if is_dataclass(augment) else getattr(augment, "__name__", str(type(augment)))
+    context["data"] = None if data is None else f"{len(data)} images of {getattr(data, 'name', type(data).__name__)}"
+    context["bits"] = ", ".join(f"{n} layers of {bits}" for bits, n in Counter(layer.bits for layer in layers).items())
+    return context
+
+
+def _check_context(path: Path | str, given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError where a run differs from the one that a checkpoint is of; an older one says nothing of it."""
+    different = [name for name in wanted if name in given and given[name] != wanted[name]]
+    if different:
+        found = "; ".join(f"{name} is {given[name]} there, {wanted[name]} here" for name in different[:3])
+        raise ValueError(f"{path} is of another run: {found}; resume with the options of its run, or start without")
 
 
 def _check_network(path: Path | str, given: dict[str, Any], wanted: dict[str, Any]) -> None:

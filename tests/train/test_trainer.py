@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from oscillab.data.batches import to_pixels
+from oscillab.data.batches import Batches, to_pixels
+from oscillab.data.scenes import Scenes
 from oscillab.quant import step_sizes
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import Callback, LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
@@ -218,3 +219,48 @@ def test_resuming_another_network_says_so(quantized, batches, tmp_path):
     ):
         resume_from(tmp_path / "last.pt", other)
     assert all(torch.equal(before[key], value) for key, value in other.model.state_dict().items())
+
+
+def saved(path, model, batches, spec=SPEC):
+    """A trainer that has not begun, and has saved its state."""
+    trainer = Trainer(model, None, batches, spec, progress=False)
+    save_checkpoint(path, trainer)
+    return trainer
+
+
+OTHERS = {
+    "batch_size is 4 there, 8 here": ({}, {"batch_size": 8}, 4),
+    "size is 64 there, 96 here": ({}, {"size": 96}, 4),
+    "seed is 0 there, 1 here": ({}, {"seed": 1}, 4),
+    "data is 16 images of scenes there, 24 images of scenes here": ({}, {"count": 24}, 4),
+    "augment is .* there, .*Augment.* here": ({}, {"augment": "flip"}, 4),
+    "schedule is constant there, cosine here": ({"schedule": "cosine"}, {}, 4),
+    "learning_rate is 0.001 there, 0.002 here": ({"learning_rate": 0.002}, {}, 4),
+    "bits is 3 layers of 4 there, 3 layers of 3 here": ({}, {}, 3),
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_resuming_another_run_says_so(tiny, batches, tmp_path, words):
+    """Oracle: the sentence names what differs; no weight of the network that was given has changed."""
+    (spec, data, bits), path = OTHERS[words], tmp_path / "last.pt"
+    saved(path, tiny(bits=4), batches)
+    options = {"size": 64, "batch_size": 4} | data
+    other = Batches(Scenes(options.pop("count", 16), split="train", size=64), **options)
+    model = tiny(bits=bits)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=f"last.pt is of another run: .*{words}.*; resume with the options"):
+        resume_from(path, Trainer(model, None, other, replace(SPEC, **spec), progress=False))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_longer_run_may_be_resumed_at_a_constant_rate(tiny, batches, tmp_path):
+    """Oracle: the steps behind it are the same; with another schedule, whose rates hang on the end, it is refused."""
+    longer, cosine = replace(SPEC, epochs=9), replace(SPEC, schedule="cosine")
+    trainer = saved(tmp_path / "last.pt", tiny(), batches)
+    trainer.spec = longer
+    assert resume_from(tmp_path / "last.pt", trainer) == 0
+    trainer = saved(tmp_path / "last.pt", tiny(), batches, cosine)
+    trainer.spec = replace(cosine, epochs=9)
+    with pytest.raises(ValueError, match="epochs is 2 there, 9 here"):
+        resume_from(tmp_path / "last.pt", trainer)
