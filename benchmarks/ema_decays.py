@@ -11,16 +11,19 @@ from pathlib import Path
 
 import tyro
 
-from oscillab.cli.commands import Qat, measure, start_qat
-from oscillab.data.options import DataOptions, held_out
+from oscillab.data.evaluate import evaluate
+from oscillab.data.options import DataOptions, held_out, training_batches
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec
+from oscillab.quant.exact import exact_or_float
 from oscillab.recording.recorder import record
 from oscillab.recording.tables import flip_rate, oscillating_share
 from oscillab.train.callbacks import MoveEma
 from oscillab.train.config import RunOptions, TrainSpec
 from oscillab.train.ema import Ema, ramp_for
+from oscillab.train.run import prepare, prepare_qat
 from oscillab.train.trainer import Trainer
+from oscillab.yolo import checkpoint
 from oscillab.yolo.loss import DetectionLoss
 
 
@@ -42,8 +45,9 @@ def main(options):
     data = options.data
     spec = TrainSpec(learning_rate=options.learning_rate, schedule="constant", autocast=True)
     one_pass = DataOptions(count=options.steps * data.batch_size, held_out=data.held_out)
-    start = Qat(options.weights, quant=QuantSpec(options.bits), data=one_pass, run=RunOptions(seed=options.seed))
-    model, batches = start_qat(start)
+    prepare(RunOptions(seed=options.seed))
+    batches = training_batches(one_pass, options.seed)
+    model, batches = prepare_qat(checkpoint.load(options.weights), batches, QuantSpec(options.bits))
     trainer = Trainer(model, DetectionLoss(model), batches, spec)
     averages = {decay: Ema(model, decay=decay, ramp=ramp_for(options.steps)) for decay in options.decays}
     trainer.callbacks += [MoveEma(ema) for ema in averages.values()]
@@ -53,7 +57,10 @@ def main(options):
         trainer.fit()
     networks = [model, *(ema.model for ema in averages.values())]
     for name, network, recorder in zip(["live", *averages], networks, recorders, strict=True):
-        score, recording = measure(network, held_out(one_pass), one_pass.size)["map"], recorder.recording()
+        score, recording = (
+            evaluate(exact_or_float(network), held_out(one_pass), size=one_pass.size).map,
+            recorder.recording(),
+        )
         share, rate = oscillating_share(recording), flip_rate(recording)
         print(f"{name!s:>6}  mAP {score:.3f}  oscillating {share:.1%}  flips/step {rate:.3%}")
 

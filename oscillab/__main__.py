@@ -1,113 +1,119 @@
-"""Commands of `python -m oscillab`: pretrain, qat, correct, evaluate, export, predict, study, report, models, inspect, download.
+"""The command `oscillab`: find the command that the first word names, and run it.
 
-`torchrun --nproc-per-node N -m oscillab COMMAND` shares qat, correct and evaluate among N processes.
-
-`--help` after a command tells its options.
+A command's module is imported when it is asked for, and what it needs (torch) when it runs, so that help is quick.
 """
 
 import logging
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Any
 
-from oscillab.extras import need
+from oscillab import __version__
+from oscillab.extras import named, nearest
 
-try:
-    tyro = need("tyro")
-except ImportError as error:
-    sys.exit(f"error: {error}")
-
-from oscillab.cli import commands, download, predict
-from oscillab.cli import export as deliver
-from oscillab.cli import inspect as describe
-from oscillab.cli import study as command
-from oscillab.io import write_json
-from oscillab.study.config import Study, preset_in
-from oscillab.study.run import run_study
-from oscillab.study.text import lines
-from oscillab.train.ddp import init_distributed
-
-
-def command_line(arguments):
-    """The type that tyro makes the command line of: a subcommand for each command, `study` at its preset's values."""
-    return (
-        Annotated[commands.Pretrain, tyro.conf.subcommand("pretrain")]
-        | Annotated[commands.Qat, tyro.conf.subcommand("qat")]
-        | Annotated[commands.Correct, tyro.conf.subcommand("correct")]
-        | Annotated[commands.Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[deliver.Export, tyro.conf.subcommand("export")]
-        | Annotated[predict.Predict, tyro.conf.subcommand("predict")]
-        | Annotated[Study, tyro.conf.subcommand("study", default=preset_in(arguments))]
-        | Annotated[command.Report, tyro.conf.subcommand("report")]
-        | Annotated[describe.Models, tyro.conf.subcommand("models")]
-        | Annotated[describe.Inspect, tyro.conf.subcommand("inspect")]
-        | Annotated[download.Download, tyro.conf.subcommand("download")]
-    )
-
-
-ACTIONS = {
-    commands.Pretrain: commands.pretrain,
-    commands.Qat: commands.qat,
-    commands.Correct: commands.correct_file,
-    commands.Evaluate: commands.evaluate_file,
-    deliver.Export: deliver.export,
-    predict.Predict: predict.predict,
-    Study: run_study,
-    command.Report: command.report_folder,
-    describe.Models: describe.models,
-    describe.Inspect: describe.inspect,
-    download.Download: download.download,
+COMMANDS = {  # word -> (module, its dataclass of options, its function), and what it does
+    "pretrain": (("train", "Pretrain", "pretrain"), "train a float detector"),
+    "qat": (("train", "Qat", "qat"), "quantize a detector and train it, its flips recorded"),
+    "correct": (("train", "Correct", "correct"), "train quantization correction (QC) and fold it away"),
+    "evaluate": (("evaluate", "Evaluate", "evaluate"), "measure COCO mAP of a checkpoint or an exported file"),
+    "export": (("export", "Export", "export"), "write a quantized detector as an ONNX file"),
+    "predict": (("predict", "Predict", "predict"), "draw what a detector finds into images"),
+    "study": (("study", "Study", "study"), "run the paper's ladder over networks, widths and seeds, and report it"),
+    "report": (("study", "Report", "report"), "draw the report of a folder of results again"),
+    "models": (("inspect", "Models", "models"), "list the detectors"),
+    "inspect": (
+        ("inspect", "Inspect", "inspect"),
+        "say what a checkpoint, an exported file, a recording or a run's folder is",
+    ),
+    "download": (("download", "Download", "download"), "fetch COCO 2017"),
 }
+SHARED = ("qat", "correct", "evaluate")  # among the processes of torchrun
 
 
-SHARED = (commands.Qat, commands.Correct, commands.Evaluate)
-
-
-def main(arguments=None):
-    """The exit status: 0, 2 after an error in one line, 130 after Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = tyro.cli(
-        command_line(arguments),
-        args=arguments,
-        prog="oscillab",
-        description=__doc__.splitlines()[0],
-        config=(tyro.conf.OmitArgPrefixes,),
+def usage() -> str:
+    """Return the list of commands with a line each."""
+    lines = [f"  {word:<10} {text}" for word, (_, text) in COMMANDS.items()]
+    end = (
+        "`oscillab COMMAND --help` tells a command's options; `torchrun --nproc-per-node N -m oscillab COMMAND` shares"
     )
-    try:
-        run = getattr(options, "run", options)
-        with init_distributed(getattr(run, "device", "cpu"), timeout=getattr(run, "timeout", 600)) as world:
-            check_shared(options, world)
-            measured = ACTIONS[type(options)](options)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    return "\n".join(["usage: oscillab COMMAND ...", "", *lines, "", f"{end} {', '.join(SHARED)} among N processes."])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit status: 0, 1 for faults found, 2 for an error in one line, 130 for Ctrl-C."""
+    word, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if word in ("--help", "-h", "--version"):
+        sys.stdout.write(f"oscillab {__version__}\n" if word == "--version" else f"{usage()}\n")
+        return 0
+    if word not in COMMANDS:
+        sys.stderr.write(f"error: no command {word!r}; {nearest(word, COMMANDS)}\n")
         return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return run(word, rest)
+    except ModuleNotFoundError as error:
+        if named(error) is error:
+            raise
+        sys.stderr.write(f"error: {named(error)}\n")
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
         sys.stderr.write("stopped; what was written stays\n")
         return 130
-    run = getattr(options, "run", options)
-    return show(measured, run.json if world.is_main else None, quiet=not world.is_main)
+    return 2
 
 
-def check_shared(options, world):
-    """Raise ValueError when several processes were started for a command that one carries out."""
-    if world.size > 1 and not isinstance(options, SHARED):
-        shared = ", ".join(kind.__name__.lower() for kind in SHARED)
-        raise ValueError(f"torchrun shares {shared} among processes; start {type(options).__name__.lower()} without it")
+def run(word: str, arguments: list[str]) -> int:
+    """Parse a command's options, carry it out and show what it returned; return the exit status."""
+    import tyro
+
+    (room, kind, function), text = COMMANDS[word]
+    module = import_module(f"oscillab.cli.{room}")
+    default = getattr(module, "default_of", lambda *_: None)(word, arguments)
+    how: dict[str, Any] = {} if default is None else {"default": default}
+    options: Any = tyro.cli(
+        getattr(module, kind),
+        args=arguments,
+        prog=f"oscillab {word}",
+        description=(getattr(module, kind).__doc__ or text).splitlines()[0],
+        config=(tyro.conf.OmitArgPrefixes,),
+        **how,
+    )
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return show(getattr(module, function)(options), options.json)
+    check_shared(word)
+    from oscillab.train.ddp import init_distributed
+
+    device = options.device if hasattr(options, "device") else options.run.device
+    with init_distributed(device, timeout=options.timeout) as world:
+        measured = getattr(module, function)(options)
+    return show(measured, options.json if world.is_main else None, quiet=not world.is_main)
 
 
-def show(measured, path, *, quiet=False):
-    """0, after the measured values were printed (unless `quiet`), and written to `path` when that is given."""
-    text = measured.pop("text", None) or lines(measured)
+def check_shared(word: str) -> None:
+    """Raise ValueError for a command that one process carries out, where torchrun started several."""
+    if word not in SHARED:
+        raise ValueError(f"torchrun shares {', '.join(SHARED)} among processes; start {word} without it")
+
+
+def show(measured: dict[str, Any], path: Any, *, quiet: bool = False) -> int:
+    """Print what was measured (unless `quiet`), write it to `path` when that is given, and return the exit status."""
+    status = measured.pop("status", 130 if measured.get("interrupted") else 0)
+    text = measured.pop("text", None)
     if not quiet:
-        sys.stdout.write(f"{text}\n")
+        from oscillab.study.text import lines
+
+        sys.stdout.write(f"{lines(measured) if text is None else text}\n")
     if path:
+        from oscillab.io import write_json
+
         write_json(path, measured)
-    return 130 if measured.get("interrupted") else 0
+    return status
 
 
-def leave(status):
-    """Does not return; ends this process with `status`."""
+def leave(status: int) -> None:
+    """End this process with `status`."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -115,5 +121,10 @@ def leave(status):
     sys.exit(status)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Run the command line of this process and end it; the entry point of the script `oscillab`."""
     leave(main())
+
+
+if __name__ == "__main__":
+    console()

@@ -1,44 +1,35 @@
-"""How does COCO 2017 get onto this disk?
+"""The command `download`: fetch COCO 2017 and unpack it into the layout that `CocoFolder` reads.
 
-`python -m oscillab download coco2017 DIR` fetches the archives from COCO's own server and unpacks them into the layout
-that `CocoFolder` reads. What is complete is left as it is, and what was interrupted goes on.
-
-COCO publishes no checksums and serves its archives over plain HTTP. So what is checked is each archive's size against
-the server's, and each file in it against the CRC-32 that the archive holds: this finds whatever broke on the way, not a
-forgery. The SHA-256 of what arrived is written down beside it; with `--sha256` one that you trust is demanded.
+What is complete is left as it is, and what was interrupted goes on: bytes that have arrived stay in `<archive>.part`, and the
+next request asks for the rest. COCO publishes no checksums and serves its archives over plain HTTP, so what is checked is each
+archive's size against the server's and each file in it against the archive's CRC-32: this finds damage, not a forgery.
 """
 
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
+import http.client
+import logging
+import os
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from oscillab.cli import transfer
-from oscillab.cli.unpack import check_space, unpack
-from oscillab.data.dataset import CocoFolder
-from oscillab.train.config import RunOptions
+log = logging.getLogger(__name__)
 
 BASE_URL = "http://images.cocodataset.org"
-SPLITS = ("val2017", "train2017")  # the small one first: what is wrong with a folder or a server then shows early
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One of COCO's archives: where it lies on the server, and the folder that it unpacks to."""
-
-    path: str
-    folder: str
-
-    @property
-    def name(self):
-        """The file's own name."""
-        return self.path.rsplit("/", 1)[-1]
-
-
-ANNOTATIONS = Archive("annotations/annotations_trainval2017.zip", "annotations")
-PICTURES = {split: Archive(f"zips/{split}.zip", split) for split in SPLITS}
+ARCHIVES = {  # the folder that each unpacks to -> its path on the server; the small ones first
+    "annotations": "annotations/annotations_trainval2017.zip",
+    "val2017": "zips/val2017.zip",
+    "train2017": "zips/train2017.zip",
+}
+TIMEOUT, TRIES, PAUSE, CHUNK = 60, 5, 2.0, 2**20  # seconds, tries without a new byte, seconds between them, bytes
 
 
 @dataclass(frozen=True)
@@ -49,84 +40,183 @@ class Download:
     """what to fetch"""
     folder: Annotated[Path, tyro.conf.Positional]
     """where it goes: annotations/, train2017/ and val2017/ appear in it; give it to --data afterwards"""
-    splits: tuple[Literal["val2017", "train2017"], ...] = SPLITS
-    """which pictures; val2017 alone is 0.8 GB"""
+    splits: tuple[Literal["val2017", "train2017"], ...] = ("val2017", "train2017")
+    """which images; val2017 alone is 0.8 GB"""
     base_url: str = BASE_URL
     """COCO's server, or a mirror with the same paths"""
-    sha256: dict[str, str] = field(default_factory=dict)
-    """demanded of an archive, as NAME DIGEST pairs: --sha256 val2017.zip 4f7e..."""
     keep_archives: bool = False
     """do not remove an archive after it was unpacked"""
-    run: RunOptions = field(default_factory=RunOptions)
+    progress: bool = True
+    """show progress bars"""
+    json: Path | None = None
+    """also write what was fetched to this file"""
 
 
-def download(options):
-    """What was fetched, with its SHA-256, and the folder that now holds COCO 2017; nothing is done to what is complete."""
-    check(options)
-    wanted = [ANNOTATIONS, *(PICTURES[split] for split in SPLITS if split in options.splits)]
-    missing = [archive for archive in wanted if not is_complete(archive, options)]
-    remotes = {archive: transfer.ask(f"{options.base_url.rstrip('/')}/{archive.path}") for archive in missing}
-    check_space(options.folder, room(options, remotes), options.dataset)
-    fetched = {archive.name: fetch(options, archive, remote) for archive, remote in remotes.items()}
-    for split in options.splits if fetched else ():
-        CocoFolder(options.folder, split)  # raises where a picture is missing
-    return {"folder": str(options.folder), "fetched": ", ".join(fetched) or "nothing, it was complete"} | fetched
+class Remote(NamedTuple):
+    """A file on a server, as the server describes it."""
+
+    url: str
+    size: int  # bytes
+    tag: str  # changes when the file does; empty where the server gives none
 
 
-def check(options):
-    """Raise ValueError, before anything is fetched, for options that cannot be meant."""
+def download(options: Download) -> dict[str, Any]:
+    """Fetch and unpack what is missing of COCO 2017; return the folder and what was fetched."""
+    from oscillab.data.dataset import CocoFolder
+
     if not options.base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url must begin with http:// or https://, got {options.base_url}")
     if not options.splits:
-        raise ValueError(f"splits must name one or more of {', '.join(SPLITS)}, got none")
-    names = [archive.name for archive in (ANNOTATIONS, *PICTURES.values())]
-    for name, digest in options.sha256.items():
-        if name not in names:
-            raise ValueError(f"sha256 must be of one of {', '.join(names)}, got {name}")
-        if not re.fullmatch("[0-9a-fA-F]{64}", digest):
-            raise ValueError(f"sha256 of {name} must be 64 hexadecimal digits, got {digest}")
+        raise ValueError("splits must name one or more of val2017, train2017, got none")
+    wanted = [name for name in ARCHIVES if name in ("annotations", *options.splits)]
+    missing = [name for name in wanted if not is_complete(name, options)]
+    remotes = {name: ask(f"{options.base_url.rstrip('/')}/{ARCHIVES[name]}") for name in missing}
+    check_space(options, remotes)
+    for name, remote in remotes.items():
+        path = fetch(remote, options.folder / PurePosixPath(remote.url).name, progress=options.progress)
+        images = options.folder / "images"  # the other layout that CocoFolder reads
+        unpack(path, images if (images / name).is_dir() else options.folder, name, progress=options.progress)
+        if not options.keep_archives:
+            path.unlink()
+    for split in options.splits if missing else ():
+        CocoFolder(options.folder, split)  # raises where an image is missing
+    return {"folder": str(options.folder), "fetched": ", ".join(missing) or "nothing, it was complete"}
 
 
-def is_complete(archive, options):
-    """Whether everything that the archive holds for these splits is in the folder, downloaded by whomever."""
+def is_complete(name: str, options: Download) -> bool:
+    """Tell whether everything of an archive is in the folder, downloaded by whomever."""
+    from oscillab.data.dataset import CocoFolder
+
     root = options.folder
-    if archive is ANNOTATIONS:
-        return all((root / "annotations" / f"instances_{split}.json").is_file() for split in options.splits)
-    if not any((root / place / archive.folder).is_dir() for place in (".", "images")):
+    if name == "annotations":
+        return all((root / name / f"instances_{split}.json").is_file() for split in options.splits)
+    if not any((root / place / name).is_dir() for place in (".", "images")):
         return False
     try:
-        CocoFolder(root, archive.folder)
+        CocoFolder(root, name)
     except ValueError:
         return False
     return True
 
 
-def room(options, remotes):
-    """The bytes that the disk must have free, at the least.
+def check_space(options: Download, remotes: dict[str, Remote]) -> None:
+    """Raise OSError when the disk has too little room: images do not get smaller by unpacking."""
+    sizes = [remote.size for remote in remotes.values()]
+    needed = sum(sizes) + (sum(sizes) if options.keep_archives else max(sizes, default=0))
+    place = next(place for place in (options.folder.absolute(), *options.folder.absolute().parents) if place.exists())
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise OSError(
+            f"{options.dataset} needs {needed / 1e9:.2f} GB free in {options.folder}, {free / 1e9:.2f} GB are"
+        )
 
-    Pictures do not get smaller by unpacking, and an archive is removed only after it was unpacked.
-    """
-    left = [remote.size - transfer.arrived(options.folder / archive.name) for archive, remote in remotes.items()]
-    beside = sum(left) if options.keep_archives else max(left, default=0)
-    return sum(remote.size for remote in remotes.values()) + max(beside, 0)
 
-
-def fetch(options, archive, remote):
-    """The SHA-256 of an archive that was fetched, checked and unpacked."""
-    path = transfer.fetch(remote, options.folder / archive.name, progress=options.run.progress)
-    digest = transfer.sha256_of(path, progress=options.run.progress)
-    demanded = options.sha256.get(archive.name)
-    if demanded and digest != demanded.lower():
-        transfer.discard(path)
-        raise ValueError(f"{archive.name} has the SHA-256 {digest}, {demanded} was demanded; the archive was removed")
-    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")  # the form of sha256sum
-    images = options.folder / "images"  # the other layout that CocoFolder reads
-    root = images if (images / archive.folder).is_dir() else options.folder
+def ask(url: str) -> Remote:
+    """Return the `Remote` behind `url`; raise OSError when it cannot be reached or does not tell its size."""
     try:
-        unpack(path, root, archive.folder, progress=options.run.progress)
-    except ValueError as error:
-        transfer.discard(path)
-        raise ValueError(f"{error}; the archive was removed, run the command again to fetch it anew") from error
-    if not options.keep_archives:
-        path.unlink()
-    return digest
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT) as answer:
+            headers = answer.headers
+    except (OSError, http.client.HTTPException) as error:
+        raise OSError(f"cannot download {url}: {error}; another server can be given with --base-url") from error
+    if not (size := headers.get("Content-Length", "")).isdigit():
+        raise OSError(f"cannot download {url}: the server does not tell the file's size (Content-Length)")
+    return Remote(url, int(size), headers.get("ETag") or headers.get("Last-Modified") or "")
+
+
+def fetch(remote: Remote, path: Path, *, progress: bool = True) -> Path:
+    """Fetch a file to `path`, going on with what has arrived of it; raise OSError after `TRIES` tries without a new byte."""
+    from tqdm.auto import tqdm
+
+    if path.is_file():
+        if (size := path.stat().st_size) != remote.size:
+            raise ValueError(f"{path} has {size} bytes, {remote.url} has {remote.size}: move that file away")
+        return path
+    part, note = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.tag")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not note.is_file() or note.read_text() != f"{remote.size} {remote.tag}":  # bytes of another file
+        part.write_bytes(b"")
+        note.write_text(f"{remote.size} {remote.tag}")
+    best, stalled = part.stat().st_size, 0
+    with tqdm(total=remote.size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
+        while part.stat().st_size < remote.size:
+            reason = receive(remote, part, bar)
+            arrived = part.stat().st_size
+            best, stalled = max(best, arrived), 0 if arrived > best else stalled + 1
+            if stalled == TRIES:
+                kept = f"{best} of {remote.size} bytes, which stay: run the command again to go on"
+                raise OSError(f"{remote.url}: {reason}; {TRIES} tries brought nothing beyond {kept}")
+            time.sleep(PAUSE * 2 ** (stalled - 1) if stalled else 0)
+    os.replace(part, path)
+    note.unlink(missing_ok=True)
+    return path
+
+
+def receive(remote: Remote, part: Path, bar: Any) -> str:
+    """Append the bytes that one connection brings to `part`; return why it ended."""
+    begin = part.stat().st_size
+    headers = {"Range": f"bytes={begin}-"} if begin else {}
+    if begin and remote.tag and not remote.tag.startswith("W/"):  # a weak tag does not vouch for bytes
+        headers["If-Range"] = remote.tag
+    try:
+        with urllib.request.urlopen(urllib.request.Request(remote.url, headers=headers), timeout=TIMEOUT) as answer:
+            if begin and not answer.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
+                log.warning("%s: the server does not go on where the download stopped; it begins again", remote.url)
+                begin = 0
+            append(answer, part, begin, remote.size, bar)
+    except urllib.error.URLError as error:
+        return str(error)
+    except http.client.HTTPException as error:
+        return str(error) or type(error).__name__
+    except (ConnectionError, TimeoutError) as error:
+        return str(error)
+    return "the connection ended early"
+
+
+def append(answer: Any, part: Path, begin: int, size: int, bar: Any) -> None:
+    """Write the answer's bytes to `part` from `begin` on, never more than the file's size."""
+    bar.n = begin
+    with open(part, "ab" if begin else "wb") as file:
+        while begin < size and (chunk := answer.read(min(CHUNK, size - begin))):
+            file.write(chunk)
+            begin += len(chunk)
+            bar.update(len(chunk))
+
+
+def unpack(archive: Path, root: Path, folder: str, *, progress: bool = True) -> None:
+    """Unpack a zip into `root/folder`, whole or not at all, and nowhere else; an archive that is refused is removed.
+
+    Everything is unpacked beside its place first, each file checked against its CRC-32. Raises ValueError for a file that is
+    no zip or damaged, and for a member that would land outside of `root/folder` or is a link.
+    """
+    from tqdm.auto import tqdm
+
+    staging = root / f".{folder}.unpacking"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.is_dir()]
+            for member in members:
+                check_member(member, folder, archive.name)
+            for member in tqdm(members, desc=f"unpack {archive.name}", unit="file", disable=not progress):
+                content.extract(member, staging)  # reading to the end compares the CRC-32
+        for source in sorted(path for path in staging.rglob("*") if path.is_file()):
+            target = root / source.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        archive.unlink()
+        what = str(error) if type(error) is ValueError else f"{archive} is damaged: {error}"
+        raise ValueError(f"{what}; the archive was removed, run the command again to fetch it anew") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_member(member: zipfile.ZipInfo, folder: str, archive: str) -> None:
+    """Raise ValueError for an archive's member that does not belong in `folder`, or is a link."""
+    parts = PurePosixPath(member.filename).parts
+    inside = len(parts) > 1 and parts[0] == folder and ".." not in parts
+    if not inside or "\\" in member.filename or ":" in member.filename:
+        raise ValueError(
+            f"{archive} holds {member.filename!r}, which does not belong in {folder}/; nothing was unpacked"
+        )
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError(f"{archive} holds the link {member.filename!r}; only files are unpacked")

@@ -1,16 +1,16 @@
-"""What does the command `export` do, and what does `inspect` say of the file that it writes?"""
+"""The command `export`: write a detector as an ONNX file; and what `inspect` says of such a file."""
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 import tyro
 
-from oscillab.study.text import lines, table_text
-from oscillab.train.config import RunOptions
-from oscillab.train.run import prepare
-from oscillab.yolo import checkpoint
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
 
 # Of a run's folder, the network to take: the best that is there
 NETWORKS = ("ema+qc.pt", "ema.pt", "lsq+qc.pt", "lsq.pt")
@@ -32,14 +32,18 @@ class Export:
     form: Literal["exact", "qdq"] | None = None
     """of a quantized network; exact (the default): convolutions sum integer states, every program gives torch's bits; qdq:
     scaled values, as compilers expect"""
-    run: RunOptions = field(default_factory=RunOptions)
+    json: Path | None = None
+    """also write the facts of the file to this file"""
 
 
-def export(options):
-    """What was written, as a mapping; the file is at `options.out`."""
+def export(options: Export) -> dict[str, Any]:
+    """Write the file at `options.out` and return what is in it."""
     from oscillab.export.write import export_onnx
+    from oscillab.train.config import RunOptions
+    from oscillab.train.run import prepare
+    from oscillab.yolo import checkpoint
 
-    prepare(options.run)
+    prepare(RunOptions())
     path = network_of(options.source)
     if options.out.suffix != ".onnx":
         raise ValueError(f"the file to write must end in .onnx, got {options.out}")
@@ -47,18 +51,20 @@ def export(options):
     return {"network": str(path), "out": str(options.out)} | facts_of_export(written)
 
 
-def network_of(source):
-    """The checkpoint that `source` means: itself, or the best network in a run's folder."""
+def network_of(source: Path) -> Path:
+    """Return the checkpoint that `source` means: itself, or the best network in a run's folder."""
     if not source.is_dir():
         return source
-    found = next((source / name for name in NETWORKS if (source / name).is_file()), None)
-    if found is None:
-        raise ValueError(f"{source} holds none of {', '.join(NETWORKS)}: give a checkpoint, or the folder of a QAT run")
-    return found
+    for found in (source / name for name in NETWORKS if (source / name).is_file()):
+        start = source / f"{found.stem.partition('+')[0]}.pt"
+        if not start.is_file() or found.stat().st_mtime >= start.stat().st_mtime:
+            return found
+        log.warning("%s is older than %s, which it should come from: it is left out", found, start.name)
+    raise ValueError(f"{source} holds none of {', '.join(NETWORKS)}: give a checkpoint, or the folder of a QAT run")
 
 
-def facts_of_export(written):
-    """What a user wants to know of an `Exported` file, as a mapping."""
+def facts_of_export(written: Any) -> dict[str, Any]:
+    """Return what a user wants to know of an `Exported` file, as a mapping."""
     from oscillab.export.cost import cost
 
     layers = cost(written.path).layers
@@ -73,10 +79,13 @@ def facts_of_export(written):
     }
 
 
-def inspect_onnx(path, size=None):
-    """What an exported file holds, what it costs and what is left in floats, as text and as rows."""
+def inspect_onnx(path: Path, size: int | None = None) -> dict[str, Any]:
+    """Return what an exported file holds, what it costs and what is left in floats, as text and as rows."""
+    import pandas as pd
+
     from oscillab.export.cost import RUNTIME, cost
     from oscillab.export.reader import read
+    from oscillab.study.text import lines, table_text
 
     facts, found = read(path)[1], cost(path, size=size)
     layers = pd.DataFrame(found.layers)
@@ -94,30 +103,36 @@ def inspect_onnx(path, size=None):
         "GMACs": total.macs / 1e9,
         "GBOPs": f"{total.bops / 1e9:.4g} of {total.macs * 32**2 / 1e9:.4g} in FP32 ({total.bops / total.macs / 32**2:.1%})",
     }
-    parts = [lines(head), layer_table(layers), width_table(layers), kind_table(found.kinds), RUNTIME]
+    parts = [
+        lines(head),
+        *map(table_text, (layer_table(layers), width_table(layers), kind_table(found.kinds))),
+        RUNTIME,
+    ]
     return {"text": "\n\n".join(parts), **head, "layers": layers.to_dict("records")}
 
 
-def layer_table(layers):
-    """The layers' costs as text."""
+def layer_table(layers: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the layers' costs."""
     shown = layers[["layer", "weights", "bits", "stored_bits"]].assign(
         KB=(layers["bytes"] / KILO).round(1),
         MMACs=(layers["macs"] / MEGA).round(1),
         MBOPs=(layers["bops"] / MEGA).round(0).astype(int),
     )
-    return table_text(shown.rename(columns={"stored_bits": "stored in"}))
+    return shown.rename(columns={"stored_bits": "stored in"})
 
 
-def width_table(layers):
-    """Operations by bit width as text."""
+def width_table(layers: "pd.DataFrame") -> "pd.DataFrame":
+    """Return operations by bit width."""
     sums = layers.groupby("bits")[["weights", "macs", "bops"]].sum()
     share = (100 * sums / sums.sum()).round(1).add_prefix("% of ")
-    return table_text(share.reset_index())
+    return share.reset_index()
 
 
-def kind_table(kinds):
-    """What is computed besides, as text."""
+def kind_table(kinds: list[Any]) -> "pd.DataFrame":
+    """Return what is computed besides."""
+    import pandas as pd
+
     shown = pd.DataFrame(kinds).rename(
         columns={"kind": "operation", "operations": "nodes", "numbers": "million numbers"}
     )
-    return table_text(shown.assign(**{"million numbers": (shown["million numbers"] / MEGA).round(2)}))
+    return shown.assign(**{"million numbers": (shown["million numbers"] / MEGA).round(2)})

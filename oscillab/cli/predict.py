@@ -53,13 +53,15 @@ def predict(options: Predict) -> dict[str, Any]:
 
     prepare(RunOptions(device=options.device, threads=options.threads))
     paths = image_paths(options.images, options.out)
-    model = exact_or_float(placed(open_detector(options.model), options.device))
+    model: Any = exact_or_float(placed(open_detector(options.model), options.device))
     size = options.size or known_size(model) or 640
     rows = []
     for path in paths:
         image = read_image(path)
         found = detect(model, image, size=size, conf=options.conf, iou=options.iou)
-        painted = paint_detections(image, found.boxes, found.labels, model.names, found.scores, found.masks)
+        painted = paint_detections(
+            image, found.boxes, found.labels.tolist(), model.names, found.scores.tolist(), found.masks
+        )
         write_image(painted, options.out / path.name)
         rows += rows_of(path.name, found, model.names)
     columns = ["image", "name", "score", "x1", "y1", "x2", "y2"]

@@ -1,12 +1,22 @@
-"""Run a study, and draw its report again."""
+"""The commands `study` and `report`: run a grid of jobs, and draw what they measured."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oscillab.io import atomic_write
-from oscillab.study import report
-from oscillab.train.config import RunOptions
+from oscillab.study.config import Study, preset_in
+
+
+def default_of(word: str, arguments: list[str]) -> Study | None:
+    """Return the preset that the arguments of `study` name; their other options change it."""
+    return preset_in(arguments) if word == "study" else None
+
+
+def study(options: Study) -> dict[str, Any]:
+    """Run a study and return its table as text and rows, the seconds it took and the report's path."""
+    from oscillab.study.run import run_study
+
+    return run_study(options)
 
 
 @dataclass(frozen=True)
@@ -17,15 +27,19 @@ class Report:
     """a folder that `study` wrote"""
     readme: Path | None = None
     """instead: fill the marked tables of this Markdown file from the folders that it names"""
-    run: RunOptions = field(default_factory=RunOptions)
+    json: Path | None = None
+    """also write the report's path to this file"""
 
 
-def report_folder(options: Report) -> dict[str, Any]:
+def report(options: Report) -> dict[str, Any]:
     """Write the report, or the tables of a Markdown file, and return the path of what was written."""
+    from oscillab.io import atomic_write
+    from oscillab.study.report import fill, write
+
     if options.readme:
         with atomic_write(options.readme) as temporary:
-            temporary.write_text(report.fill(options.readme.read_text(), options.readme.resolve().parent))
+            temporary.write_text(fill(options.readme.read_text(), options.readme.resolve().parent))
         return {"readme": str(options.readme)}
     if not (options.folder / "table.csv").is_file():
         raise ValueError(f"no table.csv in {options.folder}: run `oscillab study` first, or name its folder")
-    return {"report": str(report.write(options.folder))}
+    return {"report": str(write(options.folder))}

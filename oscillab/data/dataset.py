@@ -100,6 +100,14 @@ class CocoFolder:
             annotations.append({"id": number} | entry)
         return self._content | {"annotations": annotations}
 
+    def with_names(self, names: list[str]) -> CocoFolder:
+        """Return this data set with its classes in the order of `names`, which are its own."""
+        other = copy.copy(self)
+        ids = dict(zip(self.names, self.category_ids, strict=True))
+        other.names, other.category_ids = list(names), [ids[name] for name in names]
+        other._labels = {number: label for label, number in enumerate(other.category_ids)}
+        return other
+
     def _find_folder(self) -> Path:
         """Return the folder of the images: images/<split>, or <split> as the COCO archives unpack."""
         folders = [self.root / "images" / self.split, self.root / self.split]

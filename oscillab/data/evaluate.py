@@ -99,9 +99,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def _detect(
-    model: nn.Module, dataset: Dataset, size: int, parts: Iterable, suppress: Any, with_masks: bool
-) -> Found:
+def _detect(model: nn.Module, dataset: Dataset, size: int, parts: Iterable, suppress: Any, with_masks: bool) -> Found:
     """Return the report of each index in `parts` and the seconds that the network took."""
     reports, network_seconds = {}, 0.0
     with eval_mode(model):

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from oscillab.data.batches import to_pixels
 from oscillab.data.images import Place, letterbox
@@ -219,7 +218,7 @@ class Found(NamedTuple):
 
 
 @torch.no_grad()
-def detect(model: nn.Module, image: np.ndarray, *, size: int = 640, conf: float = 0.25, iou: float = 0.45) -> Found:
+def detect(model: Any, image: np.ndarray, *, size: int = 640, conf: float = 0.25, iou: float = 0.45) -> Found:
     """Return the `Found` objects in an image, uint8 RGB (H, W, 3), by a detector in eval mode, torch's or an ONNX file's.
 
     `size` is the side of the square letterbox in pixels, a multiple of the detector's largest stride.

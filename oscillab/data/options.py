@@ -1,18 +1,22 @@
-"""Open the data that options name, once, and hand it on: training batches, held-out images, calibration images."""
+"""Open the data that options name, once, and hand it on: training batches, held-out images, calibration images.
+
+Needs no torch until data is opened, so that a command's help is quick.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
 
-from oscillab.data.augment import augmentation
-from oscillab.data.batches import Batches, to_pixels
-from oscillab.data.dataset import CocoFolder, open_dataset
-from oscillab.data.scenes import Scenes
+    from oscillab.data.batches import Batches
+    from oscillab.data.sample import Dataset
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class DataOptions:
     data: str = "scenes"
     """'scenes', drawn afresh, or a folder in COCO's layout (annotations/instances_train2017.json, images/train2017, ...)"""
     size: int = 160
-    """side of the square images in pixels, a multiple of 32"""
+    """side of the square images in pixels, a multiple of 32; 0: the checkpoint's own, else 160 for scenes and 640 for a folder"""
     count: int = 2000
     """images in a pass, for scenes; a folder's pass is the whole folder"""
     held_out: int = 500
@@ -44,29 +48,38 @@ class DataSource:
         self.options = options
         self._opened: dict[Any, Any] = {}
 
-    def training_batches(self, seed: int, *, masks: bool = False) -> Batches:
-        """Return the training images as `Batches`, with instance masks for a network that segments."""
+    def training_batches(self, seed: int, *, masks: bool = False, model: Any = None, source: Any = None) -> Batches:
+        """Return the training images as `Batches`, with instance masks for a network that segments.
+
+        With a model, from the file `source`, classes are joined by name with the model's.
+        """
+        from oscillab.data.batches import Batches
+
         options = self.options
         name = options.augment if options.augment != "auto" else "none" if options.data == "scenes" else "recipe"
+        dataset = self._open("train", options.count, seed, masks)
         return Batches(
-            self._open("train", options.count, seed, masks),
+            dataset if model is None else joined_classes(model, dataset, source),
             size=options.size,
             batch_size=options.batch_size,
             seed=seed,
-            augment=augmentation(name),
+            augment=name,
             workers=options.workers,
             drop_last=options.drop_last,
             masks=masks,
         )
 
-    def held_out(self, *, masks: bool = False) -> Scenes | CocoFolder:
+    def held_out(self, *, masks: bool = False, model: Any = None, source: Any = None) -> Dataset:
         """Return the images that are measured on; scenes are the same for every seed.
 
         `masks`: scenes draw them too. A folder's annotations tell theirs anyway; boxes are measured where it has none.
         """
-        return self._open("val", self.options.held_out, 0, masks and self.options.data == "scenes")
+        dataset = self._open("val", self.options.held_out, 0, masks and self.options.data == "scenes")
+        return dataset if model is None else joined_classes(model, dataset, source)
 
     def _open(self, split: str, count: int, seed: int, masks: bool) -> Any:
+        from oscillab.data.dataset import open_dataset
+
         if self.options.data == "scenes":
             return open_dataset("scenes", split, count=count, size=self.options.size, seed=seed, masks=masks)
         if split not in self._opened:
@@ -79,27 +92,62 @@ def training_batches(options: DataOptions, seed: int, *, masks: bool = False) ->
     return DataSource(options).training_batches(seed, masks=masks)
 
 
-def held_out(options: DataOptions, *, masks: bool = False) -> Scenes | CocoFolder:
+def held_out(options: DataOptions, *, masks: bool = False) -> Dataset:
     """Return the images that are measured on; who needs more of the options' data takes a `DataSource`."""
     return DataSource(options).held_out(masks=masks)
 
 
-def known_size(model: nn.Module) -> int | None:
+def known_size(model: Any) -> int | None:
     """Return the side in pixels of the images that a detector was trained with, or exported for; None where unknown."""
-    return getattr(model, "size", None) or getattr(getattr(model, "facts", None), "size", None)
+    from oscillab.data.paint import NAMES
+
+    found = getattr(model, "size", None) or getattr(getattr(model, "facts", None), "size", None)
+    return 160 if found is None and tuple(model.names) == NAMES else found  # the shipped files do not tell theirs
+
+
+def chosen_size(size: int, data: str, model: Any = None) -> int:
+    """Return `size`, or where it is 0 the detector's own, else 160 for scenes and 640 for a folder.
+
+    Another size than the detector's own is warned of: it finds little in images of a size that it was not trained with.
+    """
+    own = None if model is None else known_size(model)
+    if own and size not in (0, own):
+        log.warning("the detector was trained with images of %d pixels and is given images of %d", own, size)
+    return size or own or (160 if data == "scenes" else 640)
 
 
 def check_classes(model: Any, dataset: Any, source: Any) -> None:
-    """Raise ValueError when a detector and a data set do not have the same number of classes."""
+    """Raise ValueError when a detector and a data set do not have the same classes; their order may differ.
+
+    A detector whose classes have numbers for names may be of any that are as many.
+    """
     if model.classes != len(dataset.names):
         raise ValueError(
             f"{source} detects {model.classes} classes, {dataset.name} has {len(dataset.names)}: "
             "take a checkpoint that was trained for this data, or `oscillab pretrain` one"
         )
+    if sorted(model.names) == sorted(dataset.names) or all(name.isdecimal() for name in model.names):
+        return
+    number = next(n for n, pair in enumerate(zip(model.names, dataset.names, strict=True)) if pair[0] != pair[1])
+    raise ValueError(
+        f"class {number} is {model.names[number]!r} in {source} and {dataset.names[number]!r} in {dataset.name}: "
+        "take a checkpoint that was trained for this data, or give the data's categories its names"
+    )
+
+
+def joined_classes(model: Any, dataset: Any, source: Any) -> Any:
+    """Return the data set with its classes in the detector's order; raise ValueError where they are not the same."""
+    check_classes(model, dataset, source)
+    if list(model.names) == list(dataset.names) or sorted(model.names) != sorted(dataset.names):
+        return dataset
+    log.info("%s has %s's classes in another order; they are joined by name", source, dataset.name)
+    return dataset.with_names(list(model.names))
 
 
 def calibration_batches(batches: Batches, *, count: int = 4) -> Iterator[torch.Tensor]:
     """Yield the first `count` training batches as float pixels, the same for every method."""
+    from oscillab.data.batches import to_pixels
+
     for index, batch in enumerate(batches.epoch(0)):
         if index == count:
             return

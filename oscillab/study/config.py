@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from oscillab.data.options import DataOptions
 from oscillab.methods import names
-from oscillab.train.config import RunOptions, TrainSpec
-from oscillab.train.correction import Choices
+from oscillab.train.config import Choices, RunOptions, TrainSpec
 
 if TYPE_CHECKING:
     ArmName = str
@@ -73,6 +72,8 @@ class Study:
     run: RunOptions = field(default_factory=RunOptions)
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
     """runs at once, each in a process of `threads` threads; on several GPUs each has one of them"""
+    json: Path | None = None
+    """also write the table to this file"""
     dry_run: bool = False
     """show what would run and for how long, and end"""
 

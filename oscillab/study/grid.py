@@ -42,6 +42,7 @@ class FloatNetwork:
     classes: int
     parameter_count: int
     digest: str
+    names: tuple[str, ...]  # of the classes; their numbers where the file has none
 
     @classmethod
     def inspect(cls, path: Path) -> "FloatNetwork":
@@ -49,7 +50,9 @@ class FloatNetwork:
         found = checkpoint.inspect(path)
         count = sum(tensor.numel() for tensor in found.state.values())
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return cls(path, found.name or "", found.classes or 0, count, digest)
+        classes = found.classes or 0
+        names = tuple(found.names or map(str, range(classes)))
+        return cls(path, found.name or "", classes, count, digest, names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ def job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) ->
         quant=quant,
         train=replace(study.train, **method(arm).train),
         data=study.data,
-        run=replace(study.run, seed=seed, json=None),
+        run=replace(study.run, seed=seed),
         ema_decay=study.ema_decay,
         ema_ramp=study.ema_ramp,
         remedy=arm if arm != "lsq" and method(arm).applied else "none",

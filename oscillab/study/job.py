@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from oscillab.data.evaluate import evaluate
-from oscillab.data.options import DataSource, check_classes
+from oscillab.data.options import DataSource
 from oscillab.io import atomic_write, write_json
 from oscillab.methods import method, names
 from oscillab.provenance import provenance
@@ -67,8 +67,7 @@ def train(job: Job, source: DataSource) -> None:
     if (job.folder / "run.json").is_file():
         return
     model = checkpoint.load(job.weights.path)
-    batches = source.training_batches(job.seed, masks=model.task == "segment")
-    check_classes(model, batches.dataset, job.weights.path)
+    batches = source.training_batches(job.seed, masks=model.task == "segment", model=model, source=job.weights.path)
     model, batches = prepare_qat(model, batches, job.quant, device=job.run.device)
     if job.arm == "lsq" and not any(row["method"] == "ptq" for row in rows_of(job)):
         started = time.perf_counter()
@@ -90,7 +89,7 @@ def measure_method(job: Job, source: DataSource, name: str, start: str, control:
         raise ValueError(f"{path}, which {name} is measured from, was removed after the run: give another --out")
     model = placed(checkpoint.load(path), job.run.device)
     if control != "none":
-        batches = source.training_batches(job.seed, masks=model.task == "segment")
+        batches = source.training_batches(job.seed, masks=model.task == "segment", model=model, source=path)
         method(control).apply(model, batches, spec=job.correction, choices=job.choices, progress=job.run.progress)
     if control in SAVED:
         checkpoint.save(model, job.folder / f"{start}+{control}.pt")
@@ -112,7 +111,7 @@ def measured_row(
     A quantized network is measured in its exact form, so that no figure depends on batch size, threads or program, and an
     exported file has the same; where hooks are the method (not `is_exact`), as it is.
     """
-    dataset = source.held_out(masks=model.task == "segment")
+    dataset = source.held_out(masks=model.task == "segment", model=model, source=name)
     found = evaluate(exact_or_float(model) if is_exact else model, dataset, size=job.data.size)
     bits, first_last_bits = (32, 32) if name == "fp32" else job.bits
     row: dict[str, Any] = {

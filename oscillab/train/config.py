@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 
@@ -68,11 +67,27 @@ class RunOptions:
     """of data, augmentation and initial weights"""
     device: str = "cpu"
     """'cpu', 'cuda', 'cuda:1', ...; under torchrun 'cuda' is a GPU for each process"""
-    timeout: int = 600
-    """under torchrun: seconds to wait for the other processes"""
     threads: int = 1
     """torch threads; two on two cores are faster only while nothing else runs"""
     progress: bool = True
     """show progress bars"""
-    json: Path | None = None
-    """also write what was measured to this file"""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the paper leaves open about QC, each with the choice that is made here."""
+
+    qc_share: float = 1.0
+    """of the training batches of each pass; the paper's calibration set is 'small' and 'also part of the training set'"""
+    qc_layers: Literal["all", "before_bn"] = "all"
+    """'before_bn' leaves out the detection convolutions, which have no batch norm to fold into"""
+    qc_averaged: bool = False
+    """keep an average of the factors, whose horizon is a quarter of the passes, and take it at the end"""
+    qc_bn_affine: bool = False
+    """train the batch norms' own scale and shift with the factors"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.qc_share <= 1:
+            raise ValueError(f"qc_share must be in 0 < qc_share <= 1, got {self.qc_share}")
+        if self.qc_layers not in ("all", "before_bn"):
+            raise ValueError(f"qc_layers must be one of all, before_bn, got {self.qc_layers}")

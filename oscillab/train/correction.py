@@ -7,44 +7,21 @@ gamma * h + beta, gamma and beta are trained for one epoch with everything else 
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from oscillab.quant.fold import PARTS, CorrectedConv2d, insert_corrections
 from oscillab.train.callbacks import MoveEma
-from oscillab.train.config import TrainSpec
+from oscillab.train.config import Choices, TrainSpec
 from oscillab.train.ddp import World
 from oscillab.train.ema import Ema
 from oscillab.train.trainer import Trainer
 from oscillab.yolo.loss import build_loss
 
 PAPER_SPEC = TrainSpec(epochs=1, learning_rate=1e-4, schedule="constant", warmup_steps=0)
-LAYERS = ("all", "before_bn")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the paper leaves open about QC, each with the choice that is made here."""
-
-    qc_share: float = 1.0
-    """of the training batches of each pass; the paper's calibration set is 'small' and 'also part of the training set'"""
-    qc_layers: Literal["all", "before_bn"] = "all"
-    """'before_bn' leaves out the detection convolutions, which have no batch norm to fold into"""
-    qc_averaged: bool = False
-    """keep an average of the factors, whose horizon is a quarter of the passes, and take it at the end"""
-    qc_bn_affine: bool = False
-    """train the batch norms' own scale and shift with the factors"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.qc_share <= 1:
-            raise ValueError(f"qc_share must be in 0 < qc_share <= 1, got {self.qc_share}")
-        if self.qc_layers not in LAYERS:
-            raise ValueError(f"qc_layers must be one of {', '.join(LAYERS)}, got {self.qc_layers}")
-
-
 AS_PAPER = Choices()
 
 

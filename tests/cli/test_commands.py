@@ -171,19 +171,12 @@ def test_bad_input_is_one_line(arguments, sentence, trained, tmp_path, capsys):
         "folder": trained,
     }
     command = [word.format(**places) for word in arguments]
+    out = ["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain", "correct") else []
     try:
-        status = main(
-            [
-                *command,
-                *(["--out", str(tmp_path / "out")] if command[0] in ("qat", "study", "pretrain", "correct") else []),
-            ]
-        )
-    except ValueError as error:  # the dataclass refuses before a command starts
-        status, message = 2, str(error)
+        status = main([*command, *out])
     except SystemExit as stop:
-        status, message = stop.code, capsys.readouterr().err
-    else:
-        message = capsys.readouterr().err
+        status = stop.code
+    message = capsys.readouterr().err
     assert status == 2 and sentence in message
     assert "Traceback" not in message and "must never be printed" not in message
 

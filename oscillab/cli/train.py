@@ -1,0 +1,283 @@
+"""The commands `pretrain`, `qat` and `correct`: open a data set and a checkpoint, train, and say what came of it."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from oscillab import methods
+from oscillab.data.options import DataOptions, DataSource, chosen_size
+from oscillab.io import shipped, write_json
+from oscillab.train.config import Choices, RunOptions, TrainSpec
+
+if TYPE_CHECKING:
+    from oscillab.yolo.graph import Detector
+
+    RemedyName: TypeAlias = str
+    AverageName: TypeAlias = str
+else:  # so that help lists what is registered
+    RemedyName = Literal["none", *methods.remedies()]
+    AverageName = Literal[methods.names("average")]
+
+RUN_FILES = (
+    "run.json",
+    "log.csv",
+    "last.pt",
+    "*.npz",
+    "lsq*.pt",
+    "ema*.pt",
+)  # of a QAT run, and what is derived from it
+ANY_SIZE = DataOptions(size=0)
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a float detector, from scratch or from what another one has learned."""
+
+    model: str = "yolov5n"
+    """a name of the zoo, see `oscillab models`"""
+    out: Path = Path("runs/yolov5n.pt")
+    """the checkpoint to write; <out>.json beside it says how it was made"""
+    train: TrainSpec = field(
+        default_factory=lambda: TrainSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200)
+    )
+    data: DataOptions = field(default_factory=lambda: DataOptions(size=0, count=2048, batch_size=32))
+    run: RunOptions = field(default_factory=RunOptions)
+    start: Path | None = None
+    """a float checkpoint: every tensor whose name and shape match is taken from it; None: all start at random"""
+    anchors: Literal["keep", "auto"] = "keep"
+    """'auto' fits other anchors to the data where the present ones can answer for at most 98 % of its boxes"""
+    ema_decay: float = 0.999
+    """of the average that is written; its horizon 1 / (1 - decay) suits a run of at least three times as many steps"""
+    resume: bool = False
+    """continue from <out>.last"""
+    overwrite: bool = False
+    """write over a checkpoint that is there"""
+    json: Path | None = None
+    """also write what was measured to this file"""
+
+
+def pretrain(options: Pretrain) -> dict[str, Any]:
+    """Train a detector, write it to `options.out` and return its measured mAP."""
+    from oscillab.provenance import provenance
+    from oscillab.train.run import placed, prepare, run_pretraining
+    from oscillab.yolo import checkpoint, zoo
+    from oscillab.yolo.anchors import auto_anchor
+
+    run, last = options.run, options.out.with_suffix(".last")
+    check_free([options.out], options)
+    prepare(run)
+    data = replace(options.data, size=chosen_size(options.data.size, options.data.data))
+    source, masks = DataSource(data), options.model.endswith("-seg")
+    batches = source.training_batches(run.seed, masks=masks)
+    names = batches.dataset.names
+    model = zoo.build(options.model, classes=len(names), names=names)
+    placed(model, run.device)
+    model.size = data.size
+    taken = checkpoint.load_matching_weights(model, options.start) if options.start else 0
+    recall = auto_anchor(model, batches.dataset, data.size, choice=options.anchors, seed=run.seed)
+    how: dict[str, Any] = {"ema_decay": options.ema_decay, "progress": run.progress, "resume": options.resume}
+    trained = run_pretraining(model, batches, options.train, options.out, **how)
+    if trained.get("interrupted"):
+        return trained
+    average = placed(checkpoint.load(options.out), run.device)
+    measured = measure(average, source.held_out(masks=masks), data.size, progress=run.progress)
+    measured |= {"tensors_taken": taken, "anchor_recall": recall, "seconds": trained["seconds"]}
+    write_json(options.out.with_suffix(".json"), provenance(options, device=run.device, **measured))
+    last.unlink(missing_ok=True)
+    return measured | {"out": str(options.out), "next": f"oscillab qat --weights {options.out}{data_words(data)}"}
+
+
+@dataclass(frozen=True)
+class QuantOptions:
+    """How the network is quantized; the fields of `oscillab.QuantSpec`."""
+
+    bits: int = 4
+    """of weights and of each convolution's input, 2 to 8"""
+    first_last_bits: int = 8
+    """of the first and the last layers; 4 of 4-bit* networks"""
+    weight_granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    """one step size for a layer's weights, or one for each output channel"""
+    activation: Literal["symmetric", "unsigned", "affine"] = "symmetric"
+    """the inputs' grid: signed where calibration sees a negative value, never signed, or with LSQ+'s offset"""
+    init: Literal["mse", "lsq"] = "mse"
+    """the first step sizes: of the smallest squared error, or LSQ's formula"""
+    gradient_mask: Literal["unrounded", "rounded"] = "unrounded"
+    """whether w / s is compared with the grid's ends before it is rounded, as in LSQ's paper, or after"""
+    gradient_scale: bool = True
+    """LSQ's 1 / sqrt(N Qp) on the step sizes' gradients"""
+
+
+@dataclass(frozen=True)
+class Qat:
+    """Quantize a float detector and train it, with an EMA beside it and every flip recorded."""
+
+    weights: Path = field(default_factory=lambda: shipped("yolov5n-scenes.pt"))
+    """a float checkpoint, official or oscillab's"""
+    out: Path = Path("runs/qat")
+    """the folder for lsq.pt (the live network), ema.pt, lsq.npz, ema.npz (recordings), log.csv, run.json"""
+    quant: QuantOptions = field(default_factory=QuantOptions)
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="constant"))
+    data: DataOptions = ANY_SIZE
+    run: RunOptions = field(default_factory=RunOptions)
+    ema_decay: float | None = None
+    """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    ema_ramp: float | None = None
+    """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
+    remedy: RemedyName = "none"
+    """what acts against oscillations during training, beside the passive EMA"""
+    averages: tuple[AverageName, ...] = ("ema",)
+    """the passive averages, each to a file of its name; the last three average one part and copy the rest"""
+    checkpoint_every: int = 200
+    """optimizer steps between checkpoints"""
+    measure: bool = True
+    """measure mAP before and after on the held-out images"""
+    resume: bool = False
+    """continue from last.pt in `out`, to the same result"""
+    overwrite: bool = False
+    """remove a run that is in `out`, with what was derived from it"""
+    timeout: int = 600
+    """under torchrun: seconds to wait for the other processes"""
+    json: Path | None = None
+    """also write what was measured to this file"""
+
+
+def qat(options: Qat) -> dict[str, Any]:
+    """Train a quantized network and its averages; return what was measured of them."""
+    from oscillab.provenance import provenance
+    from oscillab.quant import QuantSpec, is_quantized
+    from oscillab.train.run import QatConfig, placed, prepare, prepare_qat, run_qat
+    from oscillab.yolo import checkpoint
+
+    config = QatConfig(
+        quant=QuantSpec(**asdict(options.quant)),
+        train=options.train,
+        ema_decay=options.ema_decay,
+        ema_ramp=options.ema_ramp,
+        remedy=options.remedy,
+        averages=options.averages,
+        checkpoint_every=options.checkpoint_every,
+    )
+    run, out = options.run, options.out
+    check_free([path for pattern in RUN_FILES for path in sorted(out.glob(pattern))], options)
+    prepare(run)
+    model = checkpoint.load(options.weights)
+    if is_quantized(model):
+        raise ValueError(f"{options.weights} is already quantized; start from a float checkpoint")
+    data, source, batches = opened(model, options.weights, options.data, run)
+    before = {}
+    if options.measure:
+        held_out = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
+        before = {"map_float": measure(placed(model, run.device), held_out, data.size, progress=run.progress)["map"]}
+        prepare(run)
+    network, batches = prepare_qat(model, batches, config.quant, device=run.device)
+    about = provenance(options, device=run.device)
+    measured = run_qat(
+        network, batches, config, out, seed=run.seed, progress=run.progress, resume=options.resume, about=about
+    )
+    if measured.get("interrupted"):
+        return measured
+    for name in ("lsq", *options.averages) if options.measure else ():
+        trained = placed(checkpoint.load(out / f"{name}.pt"), run.device)
+        before[f"map_{name}"] = measure(trained, held_out, data.size, progress=run.progress)["map"]
+    best = "ema" if "ema" in options.averages else "lsq"
+    after = f"oscillab correct --weights {out / best}.pt --out {out / best}+qc.pt{data_words(data)}"
+    return before | flips_of(out) | measured | {"out": str(out), "next": after}
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Train QC on a quantized detector for one epoch and fold it away."""
+
+    weights: Path
+    """a quantized checkpoint, such as ema.pt of a QAT run"""
+    out: Path
+    """the corrected, folded checkpoint to write"""
+    train: TrainSpec = field(
+        default_factory=lambda: TrainSpec(epochs=1, learning_rate=1e-3, schedule="cosine", warmup_steps=0)
+    )
+    choices: Choices = field(default_factory=Choices)
+    data: DataOptions = ANY_SIZE
+    run: RunOptions = field(default_factory=RunOptions)
+    measure: bool = True
+    """measure mAP before and after on the held-out images"""
+    overwrite: bool = False
+    """write over a checkpoint that is there"""
+    timeout: int = 600
+    """under torchrun: seconds to wait for the other processes"""
+    json: Path | None = None
+    """also write what was measured to this file"""
+
+
+def correct(options: Correct) -> dict[str, Any]:
+    """Correct a quantized detector, write it to `options.out` and return what was measured."""
+    from oscillab.quant import is_quantized
+    from oscillab.train.run import placed, prepare, run_correction
+    from oscillab.yolo import checkpoint
+
+    run = options.run
+    found: dict[str, Any] = {}
+    check_free([options.out], options)
+    prepare(run)
+    model = checkpoint.load(options.weights)
+    data, source, batches = opened(model, options.weights, options.data, run)
+    if not is_quantized(model):
+        raise ValueError(
+            f"{options.weights} is a float network: QC corrects a quantized one, which `oscillab qat` trains"
+        )
+    placed(model, run.device)
+    if options.measure:
+        held_out = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
+        found["map_before"] = measure(model, held_out, data.size, progress=run.progress)["map"]
+        prepare(run)
+    how: dict[str, Any] = {"spec": options.train, "choices": options.choices, "progress": run.progress}
+    corrected = run_correction(model, batches, options.out, **how)
+    if options.measure:
+        found["map_after"] = measure(model, held_out, data.size, progress=run.progress)["map"]
+    return found | corrected | {"next": f"oscillab export {options.out} {options.out.with_suffix('.onnx')}"}
+
+
+def opened(model: "Detector", weights: Path, data: DataOptions, run: RunOptions) -> tuple[DataOptions, DataSource, Any]:
+    """Return the options with their size settled, the opened data and its training batches, for a loaded detector."""
+    data = replace(data, size=chosen_size(data.size, data.data, model))
+    model.size, source = data.size, DataSource(data)
+    masks = model.task == "segment"
+    return data, source, source.training_batches(run.seed, masks=masks, model=model, source=weights)
+
+
+def measure(model: Any, dataset: Any, size: int, *, progress: bool) -> dict[str, Any]:
+    """Return COCO mAP of a network's exact form; of several processes all call this, and all get the same."""
+    from oscillab.data.evaluate import evaluate
+    from oscillab.quant.exact import exact_or_float
+    from oscillab.train.ddp import current_world
+
+    world = current_world()
+    shown = progress and world.is_main
+    return evaluate(exact_or_float(model), dataset, size=size, world=world, progress=shown).summary()
+
+
+def check_free(paths: list[Path], options: Pretrain | Qat | Correct) -> None:
+    """Remove files of an earlier run where the options say so; raise ValueError where they are in the way."""
+    there = [path for path in paths if path.exists()]
+    if getattr(options, "resume", False) or not there:
+        return
+    if not options.overwrite:
+        last = any(path.name == "last.pt" for path in there)
+        more = "--resume to go on with it, " if last else ""
+        raise ValueError(
+            f"{there[0]} is there, of an earlier run: give another --out, {more}or --overwrite to replace it"
+        )
+    for path in there:
+        path.unlink(missing_ok=True)
+
+
+def flips_of(out: Path) -> dict[str, float]:
+    """Return the share of weights that flip in a step, of each recording in a run's folder."""
+    from oscillab.recording.recording import Recording
+    from oscillab.recording.tables import flip_rate
+
+    return {f"flips_{path.stem}": float(flip_rate(Recording.open(path))) for path in sorted(out.glob("*.npz"))}
+
+
+def data_words(data: DataOptions) -> str:
+    """Return the words of a command line that name the data, where they are not the default."""
+    return "" if data.data == "scenes" else f" --data {data.data}"
