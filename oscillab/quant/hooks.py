@@ -28,3 +28,10 @@ class Hooks(ExitStack):
     def after(self, module: nn.Module, hook: Callable[..., Any]) -> None:
         """Call `hook(module, inputs, output)` after each forward pass; what it returns replaces the output."""
         self.callback(module.register_forward_hook(hook).remove)
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Return whether a hook looks at the forward pass of a module, of all modules or of one of the model's."""
+    if nn.modules.module._has_any_global_hook():
+        return True
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -1,35 +1,43 @@
-"""Act beside training: move the average, count flips on the bar, log the loss, save checkpoints and resume from them."""
+"""Act beside training: move the average, count flips on the bar, log the loss, save checkpoints and resume, stop in order."""
 
 import csv
+import logging
 import math
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from oscillab.io import atomic_write
 from oscillab.quant import quant_layers
 from oscillab.train.ema import Ema
-from oscillab.train.trainer import Trainer
 from oscillab.yolo import pt_file
+
+if TYPE_CHECKING:
+    from oscillab.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 class Callback:
     """What may happen beside training; every method may be left out. `trainer` is the running `Trainer`."""
 
-    def start(self, trainer: Trainer) -> None:
+    def start(self, trainer: "Trainer") -> None:
         """Begin; called once before the first step of this call of `fit`."""
 
-    def step_end(self, trainer: Trainer) -> None:
+    def step_end(self, trainer: "Trainer") -> None:
         """Act after every optimizer step."""
 
-    def epoch_end(self, trainer: Trainer) -> None:
+    def epoch_end(self, trainer: "Trainer") -> None:
         """Act after every pass over the data."""
 
-    def end(self, trainer: Trainer) -> None:
+    def end(self, trainer: "Trainer") -> None:
         """Finish; called when `fit` ends, whatever ended it."""
 
 
@@ -39,7 +47,7 @@ class MoveEma(Callback):
     def __init__(self, ema: Ema):
         self.ema = ema
 
-    def step_end(self, trainer: Trainer) -> None:
+    def step_end(self, trainer: "Trainer") -> None:
         """Update the average once."""
         self.ema.update()
 
@@ -50,7 +58,7 @@ class CountFlips(Callback):
     def __init__(self, recorder: Any, *, every: int = 10):
         self.recorder, self.every = recorder, every
 
-    def step_end(self, trainer: Trainer) -> None:
+    def step_end(self, trainer: "Trainer") -> None:
         """Count the weights whose integer state changed in this step."""
         if trainer.step % self.every == 0:
             trainer.notes["flips"] = self.recorder.last_flip_count()
@@ -63,23 +71,23 @@ class SaveCheckpoint(Callback):
     the last good file stays.
     """
 
-    def __init__(self, save: Callable[[Trainer], Any], *, every: int | None = None):
+    def __init__(self, save: Callable[["Trainer"], Any], *, every: int | None = None):
         self.save, self.every, self.saved_at = save, every, -1
 
-    def step_end(self, trainer: Trainer) -> None:
+    def step_end(self, trainer: "Trainer") -> None:
         """Save every `every` steps."""
         if self.every and trainer.step % self.every == 0:
             self._save(trainer)
 
-    def epoch_end(self, trainer: Trainer) -> None:
+    def epoch_end(self, trainer: "Trainer") -> None:
         """Save after each pass."""
         self._save(trainer)
 
-    def end(self, trainer: Trainer) -> None:
+    def end(self, trainer: "Trainer") -> None:
         """Save where the run was stopped."""
         self._save(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: "Trainer") -> None:
         if trainer.step != self.saved_at and math.isfinite(trainer.last_loss) and not trainer.mid_step:
             self.save(trainer)
             self.saved_at = trainer.step
@@ -95,14 +103,14 @@ class LossLog(Callback):
         self.path, self.every, self.append = Path(path), every, append
         self.file: IO[str] | None = None
 
-    def start(self, trainer: Trainer) -> None:
+    def start(self, trainer: "Trainer") -> None:
         """Open the file; a resumed run appends to the rows of the steps that it has behind it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = self._kept(trainer.step) if self.append and self.path.is_file() else ""
         self.file = open(self.path, "w", newline="")
         self.file.write(kept)
 
-    def step_end(self, trainer: Trainer) -> None:
+    def step_end(self, trainer: "Trainer") -> None:
         """Write a row every `every` steps."""
         if trainer.step % self.every or self.file is None:
             return
@@ -114,7 +122,7 @@ class LossLog(Callback):
         writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
         self.file.flush()
 
-    def end(self, trainer: Trainer) -> None:
+    def end(self, trainer: "Trainer") -> None:
         """Close the file."""
         if self.file is not None:
             self.file.close()
@@ -126,7 +134,7 @@ class LossLog(Callback):
         return heading + "".join(whole)
 
 
-def save_checkpoint(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) -> Path:
+def save_checkpoint(path: Path | str, trainer: "Trainer", **parts: Mapping[str, Any]) -> Path:
     """Save all that a resumed run needs to `path`: model, optimizer, and every one of `parts`; return the path.
 
     `parts`: mappings of name -> anything with a state_dict, such as averages=..., recorders=..., remedies=....
@@ -138,7 +146,7 @@ def save_checkpoint(path: Path | str, trainer: Trainer, **parts: Mapping[str, An
     return Path(path)
 
 
-def resume_from(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) -> int:
+def resume_from(path: Path | str, trainer: "Trainer", **parts: Mapping[str, Any]) -> int:
     """Set everything as it was when `save_checkpoint` wrote `path`; return the step that the run goes on from.
 
     Raises ValueError, before anything is changed, where the run is not the one that the checkpoint is of.
@@ -158,7 +166,7 @@ def resume_from(path: Path | str, trainer: Trainer, **parts: Mapping[str, Any]) 
     return trainer.step
 
 
-def context_of(trainer: Trainer) -> dict[str, Any]:
+def context_of(trainer: "Trainer") -> dict[str, Any]:
     """Return what the result of a run depends on beside its state, in plain values by name."""
     spec, batches, layers = asdict(trainer.spec), trainer.batches, quant_layers(trainer.model).values()
     without = {"compile", "sync_bn", "check_every"} | ({"epochs"} if trainer.spec.schedule == "constant" else set())
@@ -189,3 +197,22 @@ def _check_network(path: Path | str, given: dict[str, Any], wanted: dict[str, An
         raise ValueError(
             f"{path} is of another network: it {found}; resume with the options of its run, or start without"
         )
+
+
+@contextmanager
+def stop_on_interrupt(trainer: "Trainer") -> Iterator[None]:
+    """Let Ctrl-C end the step that is under way and then the run; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        log.warning("stopping after this step; press Ctrl-C again to stop at once")
+        signal.signal(signal.SIGINT, previous)
+        trainer.stop()
+
+    previous = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -4,11 +4,8 @@ Forward, loss, backward, clip, step, then the callbacks (the EMA, a checkpoint, 
 which parameters the optimizer owns and whether BN statistics move.
 """
 
-import logging
 import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,11 +19,12 @@ from tqdm.auto import tqdm
 from oscillab.data.batches import to_pixels
 from oscillab.quant import held_step_sizes
 from oscillab.quant import step_sizes as step_sizes_of
+from oscillab.quant.hooks import is_hooked
+from oscillab.train.callbacks import stop_on_interrupt
 from oscillab.train.config import TrainSpec
 from oscillab.train.ddp import World, data_parallel
 from oscillab.train.micro_batches import micro_batches
-
-log = logging.getLogger(__name__)
+from oscillab.train.remedies import warn_untrained
 
 
 def seed_everything(seed: int) -> None:
@@ -102,6 +100,7 @@ class Trainer:
         """Train and return the model, in eval mode; `interrupted` is True when `stop` or Ctrl-C ended it early."""
         self._stop_asked = False
         started = time.perf_counter()
+        warn_untrained(self.model, self.optimizer)
         self._call("start")
         bar = tqdm(total=self.total_steps, initial=self.step, desc=self.title, disable=not self.progress, mininterval=1)
         try:
@@ -184,7 +183,15 @@ class Trainer:
         # compiled code does not see hooks that come and go
         network = self._network if self._compiled is None or is_hooked(self.model) else self._compiled
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.autocast):
-            outputs = network(images)
+            try:
+                outputs = network(images)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValueError(
+                    f"batch norm needs more than one value per channel, which a batch of {len(images)} image(s) of "
+                    f"{images.shape[-1]} pixels does not give: leave it out with drop_last, or choose another batch_size or size"
+                ) from error
         return self.loss(outputs, batch.targets.to(self.device), max(images.shape[-2:]), masks=batch.masks, **options)
 
     def _stops(self) -> bool:
@@ -222,29 +229,3 @@ def train_mode(model: nn.Module, *, bn_fixed: bool = False) -> None:
     for module in model.modules() if bn_fixed else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def is_hooked(model: nn.Module) -> bool:
-    """Return whether a hook looks at the forward pass of a module, of all modules or of one of the model's."""
-    if torch.nn.modules.module._has_any_global_hook():
-        return True
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-@contextmanager
-def stop_on_interrupt(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C end the step that is under way and then the run; a second Ctrl-C ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: Any) -> None:
-        log.warning("stopping after this step; press Ctrl-C again to stop at once")
-        signal.signal(signal.SIGINT, previous)
-        trainer.stop()
-
-    previous = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from oscillab.quant.hooks import is_hooked
 from oscillab.recording.recorder import record
 from oscillab.train.config import TrainSpec
-from oscillab.train.trainer import Trainer, is_hooked
+from oscillab.train.trainer import Trainer
 
 SPEC = {"epochs": 1, "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0}
 

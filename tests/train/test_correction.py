@@ -152,6 +152,22 @@ def test_bad_input(quantized):
     assert len(corrections(quantized)) == 60
 
 
+@pytest.mark.parametrize("what", ["no loss of its own", "an error in training", "a second Ctrl-C"])
+def test_an_error_leaves_the_model_as_it_was(tiny, quantized, batches, what):
+    """Oracle: modules, tensors and flags before; the next try is not told that the model already holds corrections."""
+
+    def fail(*arguments, **options):
+        raise KeyboardInterrupt if "Ctrl-C" in what else ZeroDivisionError
+
+    model, loss = (tiny(), None) if what == "no loss of its own" else (quantized, fail)
+    state, modules = copy.deepcopy(model.state_dict()), list(model.named_modules())
+    with pytest.raises((AttributeError, ValueError, ZeroDivisionError, KeyboardInterrupt)):
+        correct(model, batches, loss=loss, progress=False)
+    assert list(model.named_modules()) == modules and all(p.requires_grad for p in model.parameters())
+    fixed = {name: t for name, t in state.items() if "num_batches" not in name}
+    assert all(torch.equal(model.state_dict()[name], t) for name, t in fixed.items())
+
+
 def test_what_the_paper_leaves_open(quantized, batches):
     """Oracle: counts by hand of 4 batches and of 60 convolutions, 3 without BN; folding stays exact in what it reaches."""
     spec, seen = TrainSpec(learning_rate=1e-3, warmup_steps=0), []

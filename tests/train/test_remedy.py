@@ -58,6 +58,42 @@ def test_the_baseline_changes_nothing(tiny, train_tiny):
     assert remedy.finalize(treated) is treated
 
 
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another, as accelerate makes it: of torch's kind, but without what torch's own hooks live in."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.param_groups = optimizer, optimizer.param_groups
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+    def zero_grad(self):
+        self.optimizer.zero_grad()
+
+
+def test_acts_on_the_optimizer_inside_a_wrapper(tiny, train_tiny):
+    """Oracle: the count of steps."""
+    model = tiny()
+    wrapper = Wrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    with Remedy(model, wrapper, 4) as remedy:
+        train_tiny(model, wrapper, 2)
+    assert remedy.step_count == 2
+
+
+def test_a_step_that_a_scaler_skipped_is_none(tiny):
+    """Oracle: by hand: of 4 steps 2 have an infinite loss, and a fused optimizer is called, but moves nothing."""
+    model, notes = tiny().train(), []
+    optimizer, scaler = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True), torch.amp.GradScaler("cpu")
+    with Noting(model, optimizer, 4, notes=notes) as remedy:
+        for step in range(4):
+            optimizer.zero_grad()
+            factor = float("inf") if step % 2 else 1.0
+            scaler.scale(model(torch.rand(2, 3, 10, 10)).square().mean() * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert remedy.step_count == 2 and [note for note in notes if note != "before"] == ["after 1", "after 2"]
+
+
 def test_nothing_hangs_on_the_model(tiny):
     """Oracle: an invariant; a copy of the model, as an average makes it, knows nothing of remedy and optimizer."""
     model = tiny()

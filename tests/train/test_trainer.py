@@ -264,3 +264,26 @@ def test_a_longer_run_may_be_resumed_at_a_constant_rate(tiny, batches, tmp_path)
     trainer.spec = replace(cosine, epochs=9)
     with pytest.raises(ValueError, match="epochs is 2 there, 9 here"):
         resume_from(tmp_path / "last.pt", trainer)
+
+
+def test_a_batch_without_statistics_says_so(detector):
+    """Oracle: the sentence; the last batch of 5 images holds one, whose coarsest feature map is 1 x 1."""
+    batches = Batches(Scenes(5, split="train", size=64), size=32, batch_size=4)
+    trainer = Trainer(detector, DetectionLoss(detector), batches, replace(SPEC, epochs=1), progress=False)
+    words = "batch norm needs more than one value .* a batch of 1 image.* of 32 pixels .* drop_last"
+    with pytest.raises(ValueError, match=words):
+        trainer.fit()
+    assert trainer.step == len(batches) - 1
+
+
+def test_an_optimizer_from_before_quantizing_is_warned_of(tiny, batches, caplog):
+    """Oracle: by hand: 3 layers with 2 step sizes each are not in an optimizer made before them; no word of one made after."""
+    model = tiny()
+    late = Trainer(model, None, batches, SPEC, progress=False)
+    early = Trainer(model, None, batches, SPEC, progress=False)
+    early.optimizer = torch.optim.SGD([p for n, p in model.named_parameters() if "quantizer" not in n], lr=0.1)
+    for trainer in (late, early):
+        trainer.callbacks.append(SimpleNamespace(start=lambda trainer: trainer.stop()))
+        trainer.fit()
+    warnings = [record.message for record in caplog.records]
+    assert [w.partition(" parameters")[0] for w in warnings] == ["6 of 16"] and "build it after quantize" in warnings[0]

@@ -4,6 +4,7 @@ A remedy is built from (model, optimizer, total_steps) and needs no other place 
 block, or between `attach` and `remove`, it counts the optimizer's steps itself and acts right before and after them.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, Self
@@ -12,22 +13,26 @@ import torch
 from torch import nn
 
 from oscillab.quant import quant_layers
+from oscillab.recording.training import hooked, skipped
+
+log = logging.getLogger(__name__)
 
 
 class Remedy:
     """Training without a remedy; subclasses say what happens before and after a step, and to the loss.
 
     Attach it after the optimizer was built, and before an `Ema`. It acts ahead of other hooks of the optimizer (a recorder
-    sees what the next forward pass sees). A context manager: leaving the block takes the hooks off.
+    sees what the next forward pass sees), whose wrappers it looks through, and leaves out steps that a gradient scaler
+    skipped. A context manager: leaving the block takes the hooks off.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int):
+    def __init__(self, model: nn.Module, optimizer: Any, total_steps: int):
         if total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {total_steps}")
         self.layers = list(quant_layers(model).values())
         if not self.layers:
             raise ValueError(f"a remedy needs a quantized model, this {type(model).__name__} has no quantized layer")
-        self.model, self.optimizer, self.total_steps, self.step_count = model, optimizer, total_steps, 0
+        self.model, self.optimizer, self.total_steps, self.step_count = model, hooked(optimizer), total_steps, 0
         self._handles: list[Any] = []
 
     @property
@@ -51,6 +56,7 @@ class Remedy:
 
     def attach(self) -> Self:
         """Switch the remedy on."""
+        warn_untrained(self.model, self.optimizer)
         before = self.optimizer.register_step_pre_hook(self._before)
         after = self.optimizer.register_step_post_hook(self._after)
         hooks: Any = self.optimizer._optimizer_step_post_hooks
@@ -82,9 +88,20 @@ class Remedy:
             self.before_step()
 
     def _after(self, *_: Any) -> None:
+        if skipped(self.optimizer):
+            return
         self.step_count += 1
         with torch.no_grad():
             self.after_step()
+
+
+def warn_untrained(model: nn.Module, optimizer: Any) -> None:
+    """Log a warning where parameters that need gradients are not the optimizer's, such as step sizes made after it."""
+    owned = {id(parameter) for group in getattr(optimizer, "param_groups", ()) for parameter in group["params"]}
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if missing := [name for name, parameter in trained if id(parameter) not in owned]:
+        text = "%d of %d parameters are not in the optimizer and stay as they are (%s): build it after quantize"
+        log.warning(text, len(missing), len(trained), missing[-1])
 
 
 def cosine_between(start: float, end: float, share: float, *, begin: float = 0.25) -> float:
