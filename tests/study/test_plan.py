@@ -1,7 +1,11 @@
 """What a plan says before anything runs, and what it finds missing."""
 
+import io
 import json
 import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +14,10 @@ import oscillab
 from oscillab.data.options import DataOptions, DataSource
 from oscillab.study import job as state
 from oscillab.study import plan
+from oscillab.study.config import PAPER
 from oscillab.study.grid import jobs_of
 from oscillab.study.run import run_study
-from oscillab.train.config import TrainSpec
+from oscillab.train.config import RunOptions, TrainSpec
 
 
 def test_a_dry_run_runs_nothing(tiny):
@@ -48,9 +53,8 @@ def coco_like(tmp_path):
         ]
         for image in images:
             (folder / image["file_name"]).touch()
-        objects = [
-            {"image_id": number, "category_id": 1 + number % 80, "bbox": [8, 8, 90, 60]} for number in range(count)
-        ]
+        shape = {"bbox": [8, 8, 90, 60], "segmentation": [[8, 8, 98, 8, 98, 68, 8, 68]]}
+        objects = [{"image_id": number, "category_id": 1 + number % 80} | shape for number in range(count)]
         content = {"images": images, "annotations": objects, "categories": categories}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return root
@@ -64,6 +68,35 @@ def test_a_coco_study_is_planned_without_a_look_at_its_pictures(tiny, tmp_path, 
     shown = run_study(options)
     assert shown["text"].count("1 runs (1 planned) of 3200 steps") == 3
     assert "CPU-hours" in shown["text"] or " min in all" in shown["text"]
+
+
+def test_a_dry_run_of_the_paper_opens_each_file_once(tmp_path, coco_like, monkeypatch):
+    """Oracle: counted calls of `open`: 108 jobs of 9 networks, two annotation files, 9 checkpoints that are stand-ins."""
+    weights, opened, read = tmp_path / "weights", Counter(), Counter()
+    weights.mkdir()
+    for name in PAPER.model:
+        (weights / f"{name}.pt").write_bytes(name.encode())
+
+    def inspect(path):
+        read[path.name] += 1
+        return SimpleNamespace(name=path.stem, classes=80, state={})
+
+    def counted(file, *arguments, **options):
+        opened[Path(file).name if isinstance(file, (str, Path)) else file] += 1
+        return io_open(file, *arguments, **options)
+
+    io_open = io.open
+    monkeypatch.setattr("oscillab.yolo.checkpoint.inspect", inspect)
+    monkeypatch.setattr(plan, "seconds_per_image", lambda job: 1.0)  # it needs the networks themselves
+    monkeypatch.setattr("builtins.open", counted)
+    monkeypatch.setattr("io.open", counted)
+    data = replace(PAPER.data, data=str(coco_like), size=64)
+    study = replace(PAPER, weights=weights, out=tmp_path / "out", data=data, run=RunOptions(), dry_run=True)
+    shown = run_study(study)
+    assert shown["jobs"] == 108 and shown["text"].count("4 runs (4 planned) of 3200 steps") == 27
+    annotations = {name: count for name, count in opened.items() if str(name).endswith(".json")}
+    assert annotations == {"instances_train2017.json": 1, "instances_val2017.json": 1}
+    assert read == {f"{name}.pt": 1 for name in PAPER.model}
 
 
 def test_too_little_disk(tiny, monkeypatch):
