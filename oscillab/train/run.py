@@ -4,9 +4,10 @@ The command line and the study call these; options, data sets and measuring are 
 them, each with the same arguments: all train, rank 0 calibrates, records and writes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,8 +21,8 @@ from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import CountFlips, LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
-from oscillab.train.config import RunOptions, TrainSpec
-from oscillab.train.correction import Choices, correct
+from oscillab.train.config import Choices, RunOptions, TrainSpec
+from oscillab.train.correction import correct
 from oscillab.train.ddp import current_world
 from oscillab.train.ema import Ema
 from oscillab.train.remedies import Remedy
@@ -107,47 +108,52 @@ def run_qat(
     progress: bool = True,
     resume: bool = False,
     callbacks: Iterable[Any] = (),
-    about: dict[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train what `prepare_qat` made, with averages beside it and every flip recorded; return what was measured.
 
-    `out` gets lsq.pt (the live network), a file for each average, lsq.npz and ema.npz (recordings), log.csv and run.json,
-    which holds `about` and what was measured; last.pt while the run goes on, which `resume` continues to the same result.
-    `callbacks`: more of them, in every process.
+    `out` gets lsq.pt (the live network), a file for each average, lsq.npz and ema.npz (recordings), log.csv and run.json
+    with `about`; last.pt while the run goes on, which `resume` continues. `callbacks`: more of them, in every process.
     """
     world, last = current_world(), out / "last.pt"
-    title, progress = f"QAT {config.quant.bits} bit", progress and world.is_main
-    trainer = Trainer(model, build_loss(model), batches, config.train, title=title, progress=progress, world=world)
+    trainer = Trainer(model, build_loss(model), batches, config.train, world=world, progress=progress and world.is_main)
+    trainer.title = f"QAT {config.quant.bits} bit"
     with ExitStack() as stack:
         remedy = stack.enter_context(apply_remedy(trainer, config.remedy))
         averages = averages_of(model, config, trainer.total_steps)
-        recorders = {"lsq": stack.enter_context(record(model, trainer.optimizer, seed=seed))}
-        if "ema" in averages:
-            recorders["ema"] = stack.enter_context(record(averages["ema"].model, averages["ema"], seed=seed))
+        recorders = _recorders(stack, trainer, averages.get("ema"), seed)
         parts: dict[str, Any] = {"averages": averages, "recorders": recorders, "remedies": {config.remedy: remedy}}
         if resume:
             resume_from(last, trainer, **parts)
         trainer.callbacks += [*map(MoveEma, averages.values()), *callbacks]
         if world.is_main:
-            save = SaveCheckpoint(
-                lambda trainer: save_checkpoint(last, trainer, **parts), every=config.checkpoint_every
-            )
-            trainer.callbacks += [CountFlips(recorders["lsq"]), LossLog(out / "log.csv", append=resume), save]
+            saves = SaveCheckpoint(partial(save_checkpoint, last, **parts), every=config.checkpoint_every)
+            trainer.callbacks += [CountFlips(recorders["lsq"]), LossLog(out / "log.csv", append=resume), saves]
         trainer.fit()
-        for name, recorder in recorders.items() if world.is_main else ():
-            recorder.recording().save(out / f"{name}.npz")
+    for name, recorder in recorders.items() if world.is_main else ():
+        recorder.recording().save(out / f"{name}.npz")
     if trainer.interrupted:
         return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
-    measured: dict[str, Any] = {"steps": trainer.step, "seconds": trainer.seconds, "processes": world.size}
-    measured["ema_decay"] = next((average.decay for average in averages.values()), None)
-    if world.is_main:
-        networks: dict[str, Any] = {"lsq": model} | {name: average.model for name, average in averages.items()}
-        for name, network in networks.items():
-            checkpoint.save(remedy.finalize(network), out / f"{name}.pt")
-        write_json(out / "run.json", (about or {}) | measured)
-        last.unlink(missing_ok=True)
-    world.barrier()  # for the files, which another command may read next
+    decay = next((average.decay for average in averages.values()), None)
+    measured = {"steps": trainer.step, "seconds": trainer.seconds, "ema_decay": decay, "processes": world.size}
+    _finish(out, model, averages, remedy, {**(about or {}), **measured})
     return measured
+
+
+def _recorders(stack: ExitStack, trainer: Trainer, ema: Ema | None, seed: int) -> dict[str, Any]:
+    """Record the live network, and the whole average where there is one, until the stack ends."""
+    watched: dict[str, Any] = {"lsq": (trainer.model, trainer.optimizer)} | ({"ema": (ema.model, ema)} if ema else {})
+    return {name: stack.enter_context(record(*pair, seed=seed)) for name, pair in watched.items()}
+
+
+def _finish(out: Path, model: Any, averages: dict[str, Ema], remedy: Remedy, about: dict[str, Any]) -> None:
+    """Write the networks and run.json in the main process; the checkpoint goes last, for a crash in between."""
+    if current_world().is_main:
+        for name, network in {"lsq": model, **{name: average.model for name, average in averages.items()}}.items():
+            checkpoint.save(remedy.finalize(network), out / f"{name}.pt")
+        write_json(out / "run.json", about)
+        (out / "last.pt").unlink(missing_ok=True)
+    current_world().barrier()  # another command may read the files next
 
 
 def apply_remedy(trainer: Trainer, name: str, **options: Any) -> Remedy:
