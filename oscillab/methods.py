@@ -29,8 +29,8 @@ class Method:
     main: bool = False
     """whether it stands in the figures and tables of mAP by method"""
     applied: str | None = None
-    """the callable that applies it, "module:name": for a way to train a `Remedy`, called with (model, optimizer, total steps); for
-    an average an `Ema`, called with (model, total steps, decay=, ramp=); for a control a function of (model, batches, spec=, choices=, progress=)"""
+    """what applies it, "module:name": a `Remedy`, called with (model, optimizer, total steps); for an average an `Ema`, called
+    with (model, total steps, decay=, ramp=); for a control a function of (model, batches, spec=, choices=, progress=)"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """keyword arguments of `applied`"""
     quant: Mapping[str, Any] = field(default_factory=dict)
@@ -45,9 +45,7 @@ class Method:
     def apply(self, *arguments: Any, **options: Any) -> Any:
         """Call what `applied` names; raises ValueError for a method that is not applied by a call."""
         if not self.applied:
-            raise ValueError(
-                f"{self.name} is not applied by a call; it changes fields of QuantSpec or TrainSpec, or nothing"
-            )
+            raise ValueError(f"{self.name} is not applied by a call: it changes fields of QuantSpec or TrainSpec")
         module, _, name = self.applied.partition(":")
         return attrgetter(name)(import_module(module))(*arguments, **{**self.options, **options})
 
@@ -68,9 +66,8 @@ def register(*methods: Method) -> None:
     """Add methods to the table; raises ValueError for a name that is taken or a kind that is not one of `KINDS`."""
     for one in methods:
         if one.name in METHODS or one.kind not in KINDS:
-            raise ValueError(
-                f"a method needs a new name and a kind of {', '.join(KINDS)}, got {one.name!r}, {one.kind!r}"
-            )
+            kinds = ", ".join(KINDS)
+            raise ValueError(f"a method needs a new name and a kind of {kinds}, got {one.name!r}, {one.kind!r}")
         METHODS[one.name] = one
 
 
@@ -99,38 +96,25 @@ def method(name: str) -> Method:
     return _UNKNOWN.setdefault(name, own)
 
 
-TRAIN = "oscillab.train"
+EMA, ACT, LATE = "oscillab.train.ema:Ema.for_steps", "oscillab.train.remedies", "oscillab.study.ablation"
 register(  # in the order of every figure, table and option
     Method("fp32", "FP32", "untrained", "#7f7f7f", marker="", main=True),
     Method("ptq", "PTQ", "untrained", "#949494", (0, (1, 1)), "x", True),
-    Method("lsq", "LSQ", "training", "#0173b2", "solid", "o", True, f"{TRAIN}.remedies:Remedy"),
-    Method(
-        "dampening", "Dampening", "training", "#cc78bc", (0, (5, 1)), "v", True, f"{TRAIN}.remedies.dampening:Dampening"
-    ),
-    Method(
-        "freezing",
-        "Freezing",
-        "training",
-        "#8c5a2b",
-        (0, (3, 1, 1, 1)),
-        "P",
-        True,
-        f"{TRAIN}.remedies.freezing:Freezing",
-    ),
-    Method(
-        "scale_freezing", "Scale freezing", "training", applied="oscillab.study.ablation.scale_freezing:ScaleFreezing"
-    ),
-    Method("q_ema", "Q-EMA", "training", applied="oscillab.study.ablation.q_ema:QEma"),
+    Method("lsq", "LSQ", "training", "#0173b2", "solid", "o", True, f"{ACT}:Remedy"),
+    Method("dampening", "Dampening", "training", "#cc78bc", (0, (5, 1)), "v", True, f"{ACT}.dampening:Dampening"),
+    Method("freezing", "Freezing", "training", "#8c5a2b", (0, (3, 1, 1, 1)), "P", True, f"{ACT}.freezing:Freezing"),
+    Method("scale_freezing", "Scale freezing", "training", applied=f"{LATE}.scale_freezing:ScaleFreezing"),
+    Method("q_ema", "Q-EMA", "training", applied=f"{LATE}.q_ema:QEma"),
     Method("per_channel", "Per-channel LSQ", "training", quant={"weight_granularity": "per_channel"}),
     Method("lsq_plus", "LSQ+ offset", "training", quant={"activation": "affine"}),
     Method("rounded_mask", "Rounded mask", "training", quant={"gradient_mask": "rounded"}),
     Method("slow_step_sizes", "Slow step sizes", "training", train={"step_size_rate": 0.1}),
-    Method("ema", "EMA", "average", "#de8f05", "dashed", "s", True, f"{TRAIN}.ema:Ema.for_steps"),
+    Method("ema", "EMA", "average", "#de8f05", "dashed", "s", True, EMA),
+    Method("ema_weights", "EMA of weights", "average", applied=EMA, options={"parts": ("weights",)}),
+    Method("ema_step_sizes", "EMA of step sizes", "average", applied=EMA, options={"parts": ("step_sizes",)}),
+    Method("ema_buffers", "EMA of BN statistics", "average", applied=EMA, options={"parts": ("buffers",)}),
 )
-for _part, _words in (("weights", "weights"), ("step_sizes", "step sizes"), ("buffers", "BN statistics")):
-    _options: dict[str, Any] = {"applied": f"{TRAIN}.ema:Ema.for_steps", "options": {"parts": (_part,)}}
-    register(Method(f"ema_{_part}", f"EMA of {_words}", "average", **_options))
-for _name, _label, _function, _options in (  # functions of train.remedies.controls
+for _name, _label, _function, _options in (
     ("qc", "QC", "qc", {}),
     ("qc_scale", "QC scale only", "qc", {"parts": ("scale",)}),
     ("qc_shift", "QC shift only", "qc", {"parts": ("shift",)}),
@@ -140,14 +124,11 @@ for _name, _label, _function, _options in (  # functions of train.remedies.contr
     ("bn_reestimation", "BN re-estimation", "bn_reestimation", {}),
     ("bias_correction", "bias correction", "bias_correction", {}),
 ):
-    _starts = ("ema",) if _options else ("lsq", "ema")  # variants on EMA alone, as in the paper
-    register(
-        Method(
-            _name, _label, "control", applied=f"{TRAIN}.remedies.controls:{_function}", options=_options, starts=_starts
-        )
-    )
+    _how: dict[str, Any] = {"applied": f"{ACT}.controls:{_function}", "options": _options}
+    _how["starts"] = ("ema",) if _options else ("lsq", "ema")  # variants on EMA alone, as in the paper
+    register(Method(_name, _label, "control", **_how))
 register(
-    Method("soft_rounding", "soft rounding", "control", applied=f"{TRAIN}.remedies.soft_rounding:soften", exact=False),
+    Method("soft_rounding", "soft rounding", "control", applied=f"{ACT}.soft_rounding:soften", exact=False),
     Method("lsq+qc", "LSQ+QC", "combination", "#029e73", "dotted", "^", main=True),
     Method("ema+qc", "EMA+QC", "combination", "#d55e00", "dashdot", "D", main=True),
 )

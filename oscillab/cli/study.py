@@ -21,10 +21,10 @@ def study(options: Study) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Report:
-    """Draw the figures and the self-contained report.html again from a folder of results."""
+    """Draw the figures and the self-contained report.html from a folder of results, a run or a recording."""
 
     folder: Path = Path("results/quick")
-    """a folder that `study` wrote"""
+    """a folder that `study` or `qat` wrote, or a recording (.npz)"""
     readme: Path | None = None
     """instead: fill the marked tables of this Markdown file from the folders that it names"""
     json: Path | None = None
@@ -40,6 +40,6 @@ def report(options: Report) -> dict[str, Any]:
         with atomic_write(options.readme) as temporary:
             temporary.write_text(fill(options.readme.read_text(), options.readme.resolve().parent))
         return {"readme": str(options.readme)}
-    if not (options.folder / "table.csv").is_file():
-        raise ValueError(f"no table.csv in {options.folder}: run `oscillab study` first, or name its folder")
+    if not options.folder.exists():
+        raise ValueError(f"there is no {options.folder}: run `oscillab study` first, or name its folder")
     return {"report": str(write(options.folder))}

@@ -34,6 +34,11 @@ pre { overflow-x: auto; font-size: .85rem; color: var(--quiet) }
 """
 
 
+CAVEAT = (
+    "<p>The same seed on two machines, or with two versions of a library, ends as far apart as two seeds on one: "
+    "sums end in other digits, and a weight at an edge takes them further. Compare means over seeds, and differences "
+    "within this study.</p>"
+)
 TRAINED = [name for name in MAIN if "+" not in name]
 PLACE = re.compile(r"(<!-- (results|oscillation): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PLACES = {  # kind of a marked place: its methods, from left to right, and its scores with what a row's name says of them
@@ -45,26 +50,32 @@ PLACES = {  # kind of a marked place: its methods, from left to right, and its s
 }
 
 
-def write(folder: Path | str) -> Path:
-    """Write report.html, and figures/*.png next to it, of the results in `folder`; returns its path.
+def write(source: Path | str) -> Path:
+    """Write report.html, and figures/*.png next to it, and return its path.
 
-    Raises ValueError when there is no table.csv, or when it lacks a column.
+    `source`: the folder of a study or of one run, or a recording, whose report goes into a folder of its name. Raises
+    ValueError when it is none of them, or when the table lacks a column.
     """
-    from oscillab.study.figures.report_figures import (
-        report_figures,
-    )  # here, since matplotlib and seaborn load for seconds
+    from oscillab.study.figures import report_figures as figures  # here, since matplotlib and seaborn load for seconds
 
-    folder = Path(folder)
-    if not (folder / "table.csv").is_file():
-        raise ValueError(f"{folder} holds no table.csv; give the folder that a study has written")
-    table = pd.read_csv(folder / "table.csv")
-    found = report_figures(table, recordings(folder))
+    source, table, notes = Path(source), None, {}
+    folder = source.with_suffix("") if source.suffix == ".npz" else source
+    if (source / "table.csv").is_file():
+        table, notes = pd.read_csv(source / "table.csv"), provenance_of(source)
+        found = figures.report_figures(table, recordings(source))
+    else:
+        files = [source] if source.suffix == ".npz" else [source / f"{name}.npz" for name in ("lsq", "ema")]
+        if not (files := [path for path in files if path.is_file()]):
+            raise ValueError(f"{source} holds no table.csv of a study and no recording (lsq.npz) of a run")
+        found = figures.run_figures({path.stem: Recording.open(path) for path in files})
+        about = files[0].with_name("run.json")
+        notes = {source.name: json.loads(about.read_text())} if about.is_file() else {}
     drawn = {name: (figure.png(), caption) for name, (figure, caption) in found.items()}
     for name, (image, _) in drawn.items():
         with atomic_write(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(image)
     with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(page(folder.name, table, drawn, provenance_of(folder)), encoding="utf-8")
+        temporary.write_text(page(folder.name, table, drawn, notes), encoding="utf-8")
     return folder / "report.html"
 
 
@@ -82,7 +93,9 @@ def provenance_of(folder: Path | str) -> dict[str, Any]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*/run.json"))}
 
 
-def page(name: str, table: pd.DataFrame, drawn: Mapping[str, tuple[bytes, str]], notes: Mapping[str, Any]) -> str:
+def page(
+    name: str, table: pd.DataFrame | None, drawn: Mapping[str, tuple[bytes, str]], notes: Mapping[str, Any]
+) -> str:
     """Return the HTML of a report: headline table, figures (PNG bytes, caption) by name, and how each run was made."""
     parts = [
         f"<h1>oscillab: {escape(name)}</h1>",
@@ -91,9 +104,7 @@ def page(name: str, table: pd.DataFrame, drawn: Mapping[str, tuple[bytes, str]],
         "<em>Flips/step</em>: share of weights that change their integer state in one step. QC leaves the integer "
         "states alone, so its rows repeat them. <em>Ends</em>: the bits of the first and the last layers. mAP is COCO's measure, "
         "0.50 to 0.95, on the images that the study was given.</p>",
-        _html_table(table),
-        *_claims_section(table),
-        *_paper_section(table),
+        *([] if table is None else [CAVEAT, _html_table(table), *_claims_section(table), *_paper_section(table)]),
         *(_html_figure(*entry) for entry in drawn.values()),
         "<h2>How it was made</h2>",
         *(f"<h3>{escape(run)}</h3><pre>{escape(json.dumps(note, indent=1))}</pre>" for run, note in notes.items()),

@@ -137,18 +137,11 @@ def claims(table: pd.DataFrame, *, score: str = "map", pairs: Pairs = "all") -> 
         for name, reference in pairs_of(pairs):
             gains = differences(table, group, name, reference, score=score)
             if len(gains):
-                rows.append(about | {"method": name, "reference": reference} | _claim(gains))
+                row = about | {"method": name, "reference": reference, "seeds": len(gains)}
+                row |= {"difference": gains.mean(), "spread": gains.std(ddof=1) if len(gains) > 1 else float("nan")}
+                holds = "yes" if (gains > 0).all() else "no" if (gains < 0).all() else "unclear"
+                rows.append(row | {"p": paired_p(gains), "holds": holds})
     return pd.DataFrame(rows)
-
-
-def _claim(gains: np.ndarray) -> dict[str, Any]:
-    return {
-        "seeds": len(gains),
-        "difference": float(gains.mean()),
-        "spread": float(gains.std(ddof=1)) if len(gains) > 1 else float("nan"),
-        "p": paired_p(gains),
-        "holds": "yes" if (gains > 0).all() else "no" if (gains < 0).all() else "unclear",
-    }
 
 
 def paired_p(gains: np.ndarray) -> float:
@@ -233,8 +226,7 @@ def compare_with_paper(table: pd.DataFrame, *, cells: pd.DataFrame | None = None
 
 
 def _percent(cells: pd.DataFrame, method: str) -> Any:
-    found = cells.loc[cells["method"] == method, "map_percent"]
-    return None if found.empty else found.iloc[0]
+    return next(iter(cells.loc[cells["method"] == method, "map_percent"]), None)
 
 
 def _compared(method: str, ours: pd.DataFrame, cells: pd.DataFrame, floats: tuple[Any, Any]) -> dict[str, Any]:

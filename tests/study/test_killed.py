@@ -72,11 +72,11 @@ def test_a_failed_run_takes_no_other_along(tiny, monkeypatch):
     """Oracle: the run of seed 1 fails; the other is in the table, the error names the one, a second call mends it."""
     run_job = pool.run_job
 
-    def fail_for_one(job):
+    def fail_for_one(job, source):
         if job.seed == 1:
             state.set_status(job, "failed", error="FloatingPointError: the loss became nan")
             raise FloatingPointError("the loss became nan")
-        return run_job(job)
+        return run_job(job, source)
 
     options = tiny(seeds=(1, 0), averages=(), controls=("none",))
     monkeypatch.setattr(pool, "run_job", fail_for_one)

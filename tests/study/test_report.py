@@ -85,6 +85,20 @@ def test_writing_twice_gives_the_same_page(page, folder):
     assert report.write(folder).read_text(encoding="utf-8") == page
 
 
+def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording):
+    """Oracle: the figures of its recordings without mAP, next to the run, or in a folder of the recording's name."""
+    run = folder / "yolov5n-3bit-seed0"
+    page = report.write(run).read_text(encoding="utf-8")
+    assert page.count("<img") == len(list((run / "figures").glob("*.png"))) == 7 and "a &lt;processor&gt;" in page
+    alone = report.write(make_recording().save(tmp_path / "mine.npz"))
+    assert alone == tmp_path / "mine" / "report.html" and alone.read_text(encoding="utf-8").count("<img") == 7
+
+
+def test_the_page_says_how_far_machines_lie_apart(page):
+    """Oracle: what was measured: one seed on two machines differed by as much as two seeds."""
+    assert "The same seed on two machines" in page
+
+
 def test_a_folder_without_a_table_is_refused(tmp_path):
     """Oracle: the documented error."""
     with pytest.raises(ValueError, match="holds no table.csv"):

@@ -34,20 +34,18 @@ def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recordin
         name = run_name(group.network, group.bits, group.ends_bits, "lsq", rows["seed"].min())
         if name in runs:
             floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]
-            drawn = _figures_of_run(pd.concat([floats, rows]), runs[name])
+            caption = "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP."
+            headline = draw_before_after(pd.concat([floats, rows]), runs[name]["lsq"], runs[name]["ema"]), caption
+            drawn = {"before-after": headline, **run_figures(runs[name])}
             found |= {f"{name}-{kind}": (figure, f"{name}. {caption}") for kind, (figure, caption) in drawn.items()}
     return found
 
 
-def _figures_of_run(table: pd.DataFrame, recordings: Mapping[str, Recording]) -> Figures:
-    """Return kind -> (Figure, caption) of one run, with one layer in detail: the one that oscillates most."""
-    live, average = recordings["lsq"], recordings["ema"]
+def run_figures(recordings: Mapping[str, Recording]) -> Figures:
+    """Return kind -> (Figure, caption) of the recordings of one run, with the layer of the first that oscillates most."""
+    live = next(iter(recordings.values()))
     layer = busiest_layer(live)
     return {
-        "before-after": (
-            draw_before_after(table, live, average),
-            "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP.",
-        ),
         "layers": (draw(recordings, "layers"), "Oscillating weights of each convolution, in the network's order."),
         "edges": (
             draw(live, "latent weights"),
