@@ -13,7 +13,7 @@ from oscillab import __version__
 from oscillab.extras import named, nearest
 
 COMMANDS = {  # word -> (module, its dataclass of options, its function), and what it does
-    "pretrain": (("train", "Pretrain", "pretrain"), "train a float detector"),
+    "pretrain": (("pretrain", "Pretrain", "pretrain"), "train a float detector"),
     "qat": (("train", "Qat", "qat"), "quantize a detector and train it, its flips recorded"),
     "correct": (("train", "Correct", "correct"), "train quantization correction (QC) and fold it away"),
     "evaluate": (("evaluate", "Evaluate", "evaluate"), "measure COCO mAP of a checkpoint or an exported file"),

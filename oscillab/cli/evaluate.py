@@ -44,7 +44,8 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
     from oscillab.train.run import placed, prepare
 
     prepare(RunOptions(device=options.device, threads=options.threads))
-    model, world = open_detector(options.weights), current_world()
+    model: Any = open_detector(options.weights)
+    world = current_world()
     size = chosen_size(options.size or 0, options.data, model)
     source = DataSource(DataOptions(options.data, size, held_out=options.held_out))
     dataset = source.held_out(masks=model.task == "segment", model=model, source=options.weights)

@@ -53,7 +53,8 @@ def predict(options: Predict) -> dict[str, Any]:
 
     prepare(RunOptions(device=options.device, threads=options.threads))
     paths = image_paths(options.images, options.out)
-    model: Any = exact_or_float(placed(open_detector(options.model), options.device))
+    detector: Any = open_detector(options.model)
+    model: Any = exact_or_float(placed(detector, options.device))
     size = options.size or known_size(model) or 640
     rows = []
     for path in paths:

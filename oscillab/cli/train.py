@@ -1,4 +1,4 @@
-"""The commands `pretrain`, `qat` and `correct`: open a data set and a checkpoint, train, and say what came of it."""
+"""The commands `qat` and `correct`: open a data set and a checkpoint, train, and say what came of it."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from oscillab import methods
 from oscillab.data.options import DataOptions, DataSource, chosen_size
-from oscillab.io import shipped, write_json
+from oscillab.io import shipped
 from oscillab.train.config import Choices, RunOptions, TrainSpec
 
 if TYPE_CHECKING:
@@ -27,64 +27,7 @@ RUN_FILES = (
     "ema*.pt",
 )  # of a QAT run, and what is derived from it
 ANY_SIZE = DataOptions(size=0)
-
-
-@dataclass(frozen=True)
-class Pretrain:
-    """Train a float detector, from scratch or from what another one has learned."""
-
-    model: str = "yolov5n"
-    """a name of the zoo, see `oscillab models`"""
-    out: Path = Path("runs/yolov5n.pt")
-    """the checkpoint to write; <out>.json beside it says how it was made"""
-    train: TrainSpec = field(
-        default_factory=lambda: TrainSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200)
-    )
-    data: DataOptions = field(default_factory=lambda: DataOptions(size=0, count=2048, batch_size=32))
-    run: RunOptions = field(default_factory=RunOptions)
-    start: Path | None = None
-    """a float checkpoint: every tensor whose name and shape match is taken from it; None: all start at random"""
-    anchors: Literal["keep", "auto"] = "keep"
-    """'auto' fits other anchors to the data where the present ones can answer for at most 98 % of its boxes"""
-    ema_decay: float = 0.999
-    """of the average that is written; its horizon 1 / (1 - decay) suits a run of at least three times as many steps"""
-    resume: bool = False
-    """continue from <out>.last"""
-    overwrite: bool = False
-    """write over a checkpoint that is there"""
-    json: Path | None = None
-    """also write what was measured to this file"""
-
-
-def pretrain(options: Pretrain) -> dict[str, Any]:
-    """Train a detector, write it to `options.out` and return its measured mAP."""
-    from oscillab.provenance import provenance
-    from oscillab.train.run import placed, prepare, run_pretraining
-    from oscillab.yolo import checkpoint, zoo
-    from oscillab.yolo.anchors import auto_anchor
-
-    run, last = options.run, options.out.with_suffix(".last")
-    check_free([options.out], options)
-    prepare(run)
-    data = replace(options.data, size=chosen_size(options.data.size, options.data.data))
-    source, masks = DataSource(data), options.model.endswith("-seg")
-    batches = source.training_batches(run.seed, masks=masks)
-    names = batches.dataset.names
-    model = zoo.build(options.model, classes=len(names), names=names)
-    placed(model, run.device)
-    model.size = data.size
-    taken = checkpoint.load_matching_weights(model, options.start) if options.start else 0
-    recall = auto_anchor(model, batches.dataset, data.size, choice=options.anchors, seed=run.seed)
-    how: dict[str, Any] = {"ema_decay": options.ema_decay, "progress": run.progress, "resume": options.resume}
-    trained = run_pretraining(model, batches, options.train, options.out, **how)
-    if trained.get("interrupted"):
-        return trained
-    average = placed(checkpoint.load(options.out), run.device)
-    measured = measure(average, source.held_out(masks=masks), data.size, progress=run.progress)
-    measured |= {"tensors_taken": taken, "anchor_recall": recall, "seconds": trained["seconds"]}
-    write_json(options.out.with_suffix(".json"), provenance(options, device=run.device, **measured))
-    last.unlink(missing_ok=True)
-    return measured | {"out": str(options.out), "next": f"oscillab qat --weights {options.out}{data_words(data)}"}
+SAME = ("train", "ema_decay", "ema_ramp", "remedy", "averages", "checkpoint_every")  # fields of a `QatConfig`
 
 
 @dataclass(frozen=True)
@@ -148,15 +91,8 @@ def qat(options: Qat) -> dict[str, Any]:
     from oscillab.train.run import QatConfig, placed, prepare, prepare_qat, run_qat
     from oscillab.yolo import checkpoint
 
-    config = QatConfig(
-        quant=QuantSpec(**asdict(options.quant)),
-        train=options.train,
-        ema_decay=options.ema_decay,
-        ema_ramp=options.ema_ramp,
-        remedy=options.remedy,
-        averages=options.averages,
-        checkpoint_every=options.checkpoint_every,
-    )
+    same = {name: getattr(options, name) for name in SAME}
+    config = QatConfig(quant=QuantSpec(**asdict(options.quant)), **same)
     run, out = options.run, options.out
     check_free([path for pattern in RUN_FILES for path in sorted(out.glob(pattern))], options)
     prepare(run)
@@ -170,10 +106,8 @@ def qat(options: Qat) -> dict[str, Any]:
         before = {"map_float": measure(placed(model, run.device), held_out, data.size, progress=run.progress)["map"]}
         prepare(run)
     network, batches = prepare_qat(model, batches, config.quant, device=run.device)
-    about = provenance(options, device=run.device)
-    measured = run_qat(
-        network, batches, config, out, seed=run.seed, progress=run.progress, resume=options.resume, about=about
-    )
+    how: dict[str, Any] = {"seed": run.seed, "progress": run.progress, "resume": options.resume}
+    measured = run_qat(network, batches, config, out, about=provenance(options, device=run.device), **how)
     if measured.get("interrupted"):
         return measured
     for name in ("lsq", *options.averages) if options.measure else ():
@@ -255,7 +189,7 @@ def measure(model: Any, dataset: Any, size: int, *, progress: bool) -> dict[str,
     return evaluate(exact_or_float(model), dataset, size=size, world=world, progress=shown).summary()
 
 
-def check_free(paths: list[Path], options: Pretrain | Qat | Correct) -> None:
+def check_free(paths: list[Path], options: Any) -> None:
     """Remove files of an earlier run where the options say so; raise ValueError where they are in the way."""
     there = [path for path in paths if path.exists()]
     if getattr(options, "resume", False) or not there:

@@ -8,6 +8,7 @@ pycocotools; and the same of the masks of a network that segments. This file is 
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -20,10 +21,12 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from oscillab.data.images import Place, evaluation_batches, letterbox_batch
+from oscillab.data.images import evaluation_batches, in_order, letterbox_batch
 from oscillab.data.nms import detections, mask_runs
 from oscillab.data.sample import Dataset
 from oscillab.quant.calibrate import eval_mode
+
+log = logging.getLogger(__name__)
 
 BOXES_COUNTED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
 IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
@@ -72,30 +75,36 @@ def evaluate(
 
     A quantized network's figure depends in its last digits on batch size, threads and program; `exact(model)` gives the one
     that an exported file has too. `size` is the side in pixels of the square that images are fitted into; without it, the
-    data set's own `size`, else 640. `rectangular`: images of like shape are batched in rectangles, as in the official
-    validation, whose published figures are so measured. `world`: the processes that share the work and all call this; each
-    takes every n-th batch, and all get the same result. The model is left in the modes that it came in.
+    data set's own `size`, else the model's, else 640. `rectangular`: images of like shape are batched in rectangles, as in
+    the official validation, whose published figures are so measured. `world`: the processes that share the work and all
+    call this; each takes every n-th batch, and all get the same result. The model is left in the modes that it came in.
 
     Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
     multiple of the model's coarsest stride, and outputs that are not finite.
     """
     begin = time.perf_counter()
-    size = getattr(dataset, "size", 640) if size is None else size
+    size = size or getattr(dataset, "size", None) or getattr(model, "size", None) or 640
     stride = _check(model, dataset, size, batch_size)
     truth = dataset.ground_truth()
     images = truth["images"][: len(dataset)]
     parts = evaluation_batches(images, size, batch_size, stride=stride, rectangular=rectangular)
-    mine = tqdm(
-        parts if world is None else parts[world.rank :: world.size],
-        desc="evaluate", unit="batch", disable=not progress,
-    )  # fmt: skip
-    with_masks = all(entry.get("segmentation") for entry in truth["annotations"])
+    mine = parts if world is None else parts[world.rank :: world.size]
+    mine = tqdm(mine, desc="evaluate", unit="batch", disable=not progress)
+    with_masks = _have_masks(truth)
     suppress = partial(detections, classes=len(dataset.names), conf=conf, iou=iou, max_boxes=max_boxes)
     found = _detect(model, dataset, size, mine, suppress, with_masks)
     if world is None:
         return _summary([found], truth, dataset, begin)
     every = world.gather(found)
     return world.broadcast(_summary(every, truth, dataset, begin) if world.is_main else None)
+
+
+def _have_masks(truth: dict[str, Any]) -> bool:
+    """Tell whether every object has a mask; where some have none, say that masks are not measured."""
+    lacking = sum(not entry.get("segmentation") for entry in truth["annotations"])
+    if 0 < lacking < len(truth["annotations"]):
+        log.warning("%d of %d objects have no mask: masks are not measured", lacking, len(truth["annotations"]))
+    return not lacking
 
 
 @torch.no_grad()
@@ -108,22 +117,11 @@ def _detect(model: nn.Module, dataset: Dataset, size: int, parts: Iterable, supp
             decoded, prototypes, seconds = _forward(model, images, len(dataset.names))
             rows = suppress(decoded)
             planes = [None] * len(rows) if prototypes is None or not with_masks else prototypes.float().cpu().numpy()
-            for index, *report in zip(indices, rows, places, planes, strict=True):
-                reports[int(index)] = _Report.of(*report)
+            for index, found, place, plane in zip(indices, rows, places, planes, strict=True):
+                runs = None if plane is None else mask_runs(found, plane, place)
+                reports[int(index)] = _Report(place.image_id, place.boxes(found), runs)
             network_seconds += seconds
     return reports, network_seconds
-
-
-def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
-    """Return a list of `count` reports out of several processes' mappings from index to report, each image's once.
-
-    >>> in_order([{0: "a", 2: "c"}, {1: "b"}], 3)
-    ['a', 'b', 'c']
-    """
-    pairs = sorted((index, report) for each in reports for index, report in each.items())
-    if [index for index, _ in pairs] != list(range(count)):
-        raise ValueError(f"each of {count} images must be reported once, got {len(pairs)} reports")
-    return [report for _, report in pairs]
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,6 @@ class _Report:
     image_id: int
     rows: np.ndarray  # (k, 6)
     runs: list | None  # k masks as COCO's run lengths; None without masks
-
-    @classmethod
-    def of(cls, rows: np.ndarray, place: Place, prototypes: np.ndarray | None) -> _Report:
-        """Return the report of rows (k, 6 + M) in a letterbox."""
-        runs = None if prototypes is None else mask_runs(rows, prototypes, place)
-        return cls(place.image_id, place.boxes(rows), runs)
 
 
 Found = tuple[dict[int, _Report], float]  # of a process: the report of each index, the network's seconds
@@ -150,10 +142,8 @@ def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> in
         raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
     classes = getattr(model, "classes", len(dataset.names))
     if classes != len(dataset.names):
-        raise ValueError(
-            f"the model knows {classes} classes, the data set {dataset.name!r} has {len(dataset.names)}; "
-            "they must be the same"
-        )
+        count = f"{len(dataset.names)}; they must be the same"
+        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {count}")
     stride = max(getattr(model, "strides", (32,)))
     if size < stride or size % stride:
         raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
@@ -166,21 +156,17 @@ def _forward(model: nn.Module, images: torch.Tensor, classes: int) -> tuple[torc
     """Return decoded output (N, boxes, 5 + classes [+ 32]) of uint8 images, prototypes or None, the network's seconds."""
     parameter = next(model.parameters())
     images = images.to(parameter.device).to(parameter.dtype).div_(255)
-    _wait(parameter.device)
+    # Wait for the work queued on a GPU, so that the clock tells the truth.
+    wait = torch.cuda.synchronize if parameter.is_cuda else lambda: None
+    wait()
     begin = time.perf_counter()
     outputs = model(images)
-    _wait(parameter.device)
+    wait()
     seconds = time.perf_counter() - begin
     decoded, prototypes = outputs if isinstance(outputs, tuple) else (outputs, None)
     if prototypes is None and decoded.shape[-1] != 5 + classes:
         raise ValueError(f"{classes} classes need rows of {5 + classes}, the model gave {decoded.shape[-1]}")
     return decoded, prototypes, seconds
-
-
-def _wait(device: torch.device) -> None:
-    """Wait for the work queued on a GPU, so that a clock beside it tells the truth."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _results(reports: list[_Report], dataset: Dataset) -> list[dict[str, Any]]:
@@ -239,8 +225,7 @@ def _index(ground_truth: dict[str, Any], entries: list[dict[str, Any]]) -> Any:
 def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin: float) -> Evaluation:
     """Return the `Evaluation` of what each process found."""
     reports = in_order([reports for reports, _ in found], len(dataset))
-    image_ids = [report.image_id for report in reports]
-    results = _results(reports, dataset)
+    image_ids, results = [report.image_id for report in reports], _results(reports, dataset)
     measured = _averages(average_precision(truth, results, image_ids), dataset)
     if all(report.runs is not None for report in reports):
         masks = _averages(average_precision(truth, results, image_ids, iou_type="segm"), dataset)

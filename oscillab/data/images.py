@@ -157,6 +157,18 @@ def evaluation_batches(
     return [(part, rectangle(ratios[part], size, stride)) for part in parts]
 
 
+def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
+    """Return a list of `count` reports out of several processes' mappings from index to report, each image's once.
+
+    >>> in_order([{0: "a", 2: "c"}, {1: "b"}], 3)
+    ['a', 'b', 'c']
+    """
+    pairs = sorted((index, report) for each in reports for index, report in each.items())
+    if [index for index, _ in pairs] != list(range(count)):
+        raise ValueError(f"each of {count} images must be reported once, got {len(pairs)} reports")
+    return [report for _, report in pairs]
+
+
 def rectangle(ratios: np.ndarray, size: int, stride: int) -> tuple[int, int]:
     """Return height and width of the letterbox of images with those ratios of height to width.
 

@@ -1,4 +1,4 @@
-"""Draw the parts of a scene: outlines of its shapes, background, fills, clutter, noise.
+"""Draw the parts of a scene: outlines of its shapes, background, fills, noise.
 
 Ten classes of shapes, most in pairs that only a fine detail tells apart (a thin gap, a small notch, a sixth point, an arm
 that is too long), because such details are what a network of 3 or 4 bits loses first. Everything is drawn by OpenCV on
@@ -130,21 +130,6 @@ def colour(hue: float, saturation: float, value: float) -> Colour:
     return 255 * red, 255 * green, 255 * blue
 
 
-def clutter(random: Random, size: int) -> tuple[np.ndarray, ...]:
-    """Return the contours (pixels) of a thing that is no class: a bar, a splinter or a blob with a wavy edge."""
-    centre = random.uniform(0, size), random.uniform(0, size)
-    kind, angle = random.choice(("bar", "bar", "splinter", "blob")), random.uniform(0, 2 * math.pi)
-    reach = size * random.uniform(0.08, 0.28)
-    if kind == "blob":
-        return (_blob(random, reach * 0.4) + centre,)
-    half = size * random.uniform(0.003, 0.009)
-    ends = [(-reach, -half), (reach, -half), (reach, half), (-reach, half)]
-    if kind == "splinter":
-        ends = [(-reach, 0), (reach * 0.6, -4 * half), (reach * 0.8, 2 * half)]
-    cosine, sine = math.cos(angle), math.sin(angle)
-    return (np.array([(x * cosine - y * sine, x * sine + y * cosine) for x, y in ends]) + centre,)
-
-
 def develop(random: Random, fields: Bank, image: np.ndarray) -> np.ndarray:
     """Return the image as a camera gives it: sometimes blurred, always with grain."""
     size = image.shape[0]
@@ -182,14 +167,6 @@ def _pattern(random: Random, fields: Bank, shape: tuple[int, int], cycles: float
 def _wrap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return the outer sum of two lists of 256ths of a step, wrapped to a byte: (h, w)."""
     return (np.add.outer(rows.astype(np.int32), columns.astype(np.int32)) >> 8).astype(np.uint8)
-
-
-def _blob(random: Random, reach: float) -> np.ndarray:
-    angles = np.linspace(0, 2 * math.pi, 28, endpoint=False)
-    radii = np.ones(28)
-    for wave in (2, 3, 5):
-        radii += random.uniform(0.1, 0.35) * np.cos(wave * angles + random.uniform(0, 2 * math.pi))
-    return reach * np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
 def _crop(random: Random, field: np.ndarray, size: int) -> np.ndarray:

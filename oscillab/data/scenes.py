@@ -102,7 +102,7 @@ def _layout(random: Random, size: int) -> list[Piece]:
             circles.append(circle)
             pieces.append(_shape(random, circle, size))
     for _ in range(random.randint(0, 5)):
-        contours = paint.clutter(random, size)
+        contours = clutter(random, size)
         covered = coverage(contours, size, size)
         if covered is not None:
             pieces.insert(random.randrange(len(pieces)), Piece(-1, 0.0, *covered))
@@ -173,3 +173,26 @@ def _paint(random: Random, fields: paint.Bank, pieces: list[Piece], size: int) -
         fill = paint.texture(random, fields, piece.alpha.shape, size, colours)
         paint.blend(image, fill, piece.alpha, piece.x, piece.y)
     return paint.develop(random, fields, image)
+
+
+def clutter(random: Random, size: int) -> tuple[np.ndarray, ...]:
+    """Return the contours (pixels) of a thing that is no class: a bar, a splinter or a blob with a wavy edge."""
+    centre = random.uniform(0, size), random.uniform(0, size)
+    kind, angle = random.choice(("bar", "bar", "splinter", "blob")), random.uniform(0, 2 * math.pi)
+    reach = size * random.uniform(0.08, 0.28)
+    if kind == "blob":
+        return (_blob(random, reach * 0.4) + centre,)
+    half = size * random.uniform(0.003, 0.009)
+    ends = [(-reach, -half), (reach, -half), (reach, half), (-reach, half)]
+    if kind == "splinter":
+        ends = [(-reach, 0), (reach * 0.6, -4 * half), (reach * 0.8, 2 * half)]
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return (np.array([(x * cosine - y * sine, x * sine + y * cosine) for x, y in ends]) + centre,)
+
+
+def _blob(random: Random, reach: float) -> np.ndarray:
+    angles = np.linspace(0, 2 * math.pi, 28, endpoint=False)
+    radii = np.ones(28)
+    for wave in (2, 3, 5):
+        radii += random.uniform(0.1, 0.35) * np.cos(wave * angles + random.uniform(0, 2 * math.pi))
+    return reach * np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)

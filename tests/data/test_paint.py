@@ -9,6 +9,7 @@ import pytest
 from oscillab.data import paint
 from oscillab.data.paint import LEVELS, NAMES, area, outline
 from oscillab.data.sample import coverage
+from oscillab.data.scenes import clutter
 
 
 def test_blend_by_hand():
@@ -50,7 +51,7 @@ def test_clutter_stays_slender_or_small():
     """Invariant: no clutter covers more than a twentieth of the picture, so that it cannot hide the shapes."""
     random = Random(0)
     for _ in range(200):
-        covered = coverage(paint.clutter(random, 160), 160, 160)
+        covered = coverage(clutter(random, 160), 160, 160)
         assert covered is None or covered[0].sum() / 255 < 0.05 * 160 * 160
 
 
