@@ -1,11 +1,11 @@
-"""What does it cost to watch a training run?
+"""Measure what it costs to watch a training run.
 
     python -m benchmarks.live --steps 60 --rounds 4
 
 Two runs of the same steps from the same state, both recorded, one of them watched, take turns step by step in one kernel,
 as a notebook has it, so that a busy moment meets both alike. What is counted are processor seconds. Those of all other
 threads (the kernel's loop, its messages) belong to the watched run, as do making the widget, its first picture and its
-last. The widget's clock counts processor seconds too, so that it draws as often as on a machine that nobody else uses.
+last.
 
 The same is done with nobody watching: that ratio is the measurement's own error, and what the idle threads take in a second
 is subtracted above, as a machine that others use makes them wait long.
@@ -71,16 +71,15 @@ class Runs:
         return time.thread_time() - begin[0], time.perf_counter() - begin[1]
 
 
-class TimedLive(Live):
-    """A Live that counts the figures that it draws, and the processor seconds that they take."""
+class CountedLive(Live):
+    """A Live that counts the figures that it draws."""
 
-    count, seconds = 0, 0.0
+    count = 0
 
     def draw(self, headline=""):
         """Draw, and count it."""
-        begin = time.thread_time()
         super().draw(headline)
-        self.count, self.seconds = self.count + 1, self.seconds + time.thread_time() - begin
+        self.count += 1
 
 
 async def measured(runs, *, watched):
@@ -90,8 +89,7 @@ async def measured(runs, *, watched):
     with oscillab.record(first.model, first.optimizer), oscillab.record(second.model, second.optimizer) as recorder:
         begin = time.process_time()
         if watched:
-            live = TimedLive(recorder)
-            live.clock = lambda: time.thread_time() - runs.taken[0].sum()  # the other run's turns do not count
+            live = CountedLive(recorder)
             second.callbacks.append(live)
 
         def drive():
@@ -112,7 +110,7 @@ async def round_of(options, model, batches):
     return {
         "nobody watching": second / first,
         "watched / not": (watched + around) / bare,
-        "the widget's own seconds / the run's": (live.seconds + around) / bare,
+        "the widget's own seconds / the run's": around / bare,
         "seconds": bare,
         "figures": live.count,
     }

@@ -162,8 +162,9 @@ def draw_layer_map(recording: Recording, layer: str) -> InlineFigure:
     """Return a figure of how often each weight of the layer flips, a row per output channel."""
     rates = flip_map(recording, layer)
     figure, axes = new_figure(8.0, 4.0)
-    bar = {"label": "flips (% of steps)"}
-    panel = sns.heatmap(rates, ax=axes[0, 0], cmap=MAP, vmin=0, cbar_kws=bar)
+    every = {f"{axis}ticklabels": -(-count // 16) for axis, count in zip("yx", rates.shape, strict=True)}
+    panel = sns.heatmap(rates, ax=axes[0, 0], cmap=MAP, vmin=0, cbar_kws={"label": "flips (% of steps)"}, **every)
+    panel.tick_params(rotation=0)
     set_labels(panel, x="input channel and kernel place", y="output channel")
     text = f"{100 * (rates == 0).mean():.0f} % of its weights never flip, one flips in {rates.max():.0f} % of the steps"
     return set_headline(figure, f"{layer}: {text}")

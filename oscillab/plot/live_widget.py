@@ -27,7 +27,7 @@ from .style import INK, QUIET, new_figure, set_labels
 from .widgets import ImageBox
 
 PAUSE = 2.0  # seconds between two figures, at least
-SHARE = 0.04  # of the time, at most, that drawing takes
+SHARE = 0.1  # of the time, at most, that drawing takes, in another thread than training
 LISTENING = 1.0  # seconds after which an interrupted kernel is noticed, at the latest
 SPREAD = (0.1, 0.5, 0.9)  # quantiles over layers
 LABELS = ("training loss", "weights that flip in a step (%)", "step size / first step size")
@@ -55,7 +55,7 @@ class Live(ImageBox):
         runs = recorders if isinstance(recorders, Mapping) else {"lsq": recorders}
         self.curves = {name: FlipCurves(recorder) for name, recorder in runs.items()}
         self.losses: list[tuple[int, float]] = []
-        self.stopping = False
+        self.stopping = self._fresh = False
         self.button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.button.tooltip = "Stop after the step that is under way; what was trained so far stays"
         self.status = ipywidgets.HTML("not started")
@@ -86,6 +86,8 @@ class Live(ImageBox):
         work = asyncio.create_task(asyncio.to_thread(train))
         try:
             while not work.done():
+                self._draw_if_due()
+                self.status.value = self.sentence()
                 try:
                     await asyncio.wait({work}, timeout=LISTENING)
                 except asyncio.CancelledError:  # the kernel was interrupted
@@ -120,10 +122,10 @@ class Live(ImageBox):
     def note(self, step: int, loss: float) -> None:
         """Note the loss of a step; the figure follows where one is due."""
         self.losses.append((step, loss))
-        begin = self.clock()
-        if begin >= self._due:
-            self.draw()
-            self._due = begin + max(PAUSE, (self.clock() - begin) / SHARE)
+        if not self._fresh and self.clock() >= self._due:
+            self._read()  # here, in the thread that records
+            if _in_main_thread():  # a run that nobody awaits
+                self._draw_if_due()
 
     def sentence(self, *, clock: bool = True) -> str:
         """Return where the run is, in one line; without the clock it is the same in every such run."""
@@ -139,13 +141,13 @@ class Live(ImageBox):
         """Draw loss, flips and step sizes so far into the image."""
         figure, axes = new_figure(9.6, 2.9, columns=len(LABELS))
         figure.set_layout_engine(None)  # places that are fixed are drawn three times as fast
-        figure.subplots_adjust(left=0.065, right=0.98, bottom=0.17, top=0.87, wspace=0.34)
+        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.17, top=0.87, wspace=0.38)
         figure.text(0.01, 0.98, f"{headline} {EXPLAINED}".strip(), ha="left", va="top", color=INK, fontsize=10)
         loss, flips, sizes = axes[0]
-        rows = thinned(pd.DataFrame(self.losses, columns=["step", "loss"], dtype=float))
+        rows = thinned(pd.DataFrame(self.losses[:], columns=["step", "loss"], dtype=float))
         loss.plot(rows["step"], rows["loss"], color=INK, linewidth=1.2)
         for name, curves in self.curves.items():
-            rows, style = thinned(curves.read()), method(name)
+            rows, style = thinned(curves.table), method(name)
             flips.plot(rows["step"], 100 * rows["share"], **style.line(linewidth=1.4))
             lines = sizes.plot(rows["step"], rows[[*SPREAD]], **style.line(linewidth=0.7, alpha=0.6))
             lines[1].set(linewidth=1.4, alpha=1)
@@ -157,8 +159,21 @@ class Live(ImageBox):
             panel.set_ylim(bottom=None if panel is sizes else 0)
         self.image.value, self.status.value = figure.png(), self.sentence()
 
+    def _read(self) -> None:
+        for curves in self.curves.values():
+            curves.read()
+        self._fresh = True
+
+    def _draw_if_due(self) -> None:
+        begin = self.clock()
+        if self._fresh and begin >= self._due:
+            self.draw()
+            self._due = begin + max(PAUSE, (self.clock() - begin) / SHARE)
+            self._fresh = False
+
     def _finish(self) -> None:
         self.button.disabled = True
+        self._read()
         self.draw(f"{'Stopped after' if self.stopping else 'After'} {len(self.losses)} steps.")
         self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence(clock=False)}"
         if self._display_handle:
@@ -192,8 +207,8 @@ class FlipCurves:
         self.table, self._first = pd.DataFrame(), np.zeros(0)
         self.read()
 
-    def read(self) -> pd.DataFrame:
-        """Add the rows that the recorder has made since the last call; return all."""
+    def read(self) -> None:
+        """Add the rows that the recorder has made since the last call."""
         seen, self._seen = self._seen, self.recorder.rows.counts()
         rows = self.recorder.rows.arrays(seen)
         sizes = np.abs(rows["step_size"][:, self.chosen])
@@ -202,7 +217,6 @@ class FlipCurves:
         spread = dict(zip(SPREAD, np.quantile(sizes / self._first, SPREAD, axis=1), strict=True))
         new = pd.DataFrame({"step": rows["step"], "share": np.where(rows["step"] > 0, shares, np.nan)} | spread)
         self.table = pd.concat([self.table, new], ignore_index=True) if len(self.table) else new
-        return self.table
 
 
 def thinned(table: pd.DataFrame, most: int = 300) -> pd.DataFrame:

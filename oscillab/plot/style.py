@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -23,12 +24,12 @@ ABOVE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 2, "borderaxes
 class InlineFigure(Figure):
     """A matplotlib Figure that shows itself in a notebook, whether or not pyplot was ever imported."""
 
-    def png(self, *, dpi: float = DPI) -> bytes:
+    def png(self) -> bytes:
         """Return PNG bytes of 256 colours, a third of the size; the same drawing gives the same bytes."""
-        whole, small = BytesIO(), BytesIO()
-        self.savefig(whole, format="png", dpi=dpi)
-        with_256_colors(Image.open(whole).convert("RGB")).save(small, format="png", optimize=True)
-        return small.getvalue()
+        canvas, file = FigureCanvasAgg(self), BytesIO()
+        canvas.draw()
+        with_256_colors(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])).save(file, format="png")
+        return file.getvalue()
 
     def _repr_png_(self) -> bytes:
         return self.png()

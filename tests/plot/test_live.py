@@ -188,8 +188,8 @@ def test_a_trainer_is_stopped_at_its_start_where_the_button_came_before(live):
 
 
 @pytest.mark.parametrize("cost", [0.001, 0.1, 0.6])
-def test_figures_come_as_seldom_as_they_are_dear(live, monkeypatch, cost):
-    """Oracle: the rule by hand: from one figure to the next max(2, cost / 0.04) s, seen only at the end of a step of 0.1 s."""
+def test_figures_of_a_run_come_as_seldom_as_they_are_dear(live, monkeypatch, cost):
+    """Oracle: the rule by hand: from one figure to the next max(2, cost / 0.1) s, seen only at the end of a step of 0.1 s."""
     now, drawn = [1000.0], []
 
     def draw(headline=""):
