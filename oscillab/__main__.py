@@ -19,7 +19,7 @@ COMMANDS = {  # word -> (module, its dataclass of options, its function), and wh
     "evaluate": (("evaluate", "Evaluate", "evaluate"), "measure COCO mAP of a checkpoint or an exported file"),
     "export": (("export", "Export", "export"), "write a quantized detector as an ONNX file"),
     "predict": (("predict", "Predict", "predict"), "draw what a detector finds into images"),
-    "study": (("study", "Study", "study"), "run the paper's ladder over networks, widths and seeds, and report it"),
+    "study": (("study", "Study", "study"), "run the paper's methods over networks, widths and seeds, and report them"),
     "report": (("study", "Report", "report"), "draw the report of a folder of results again"),
     "models": (("inspect", "Models", "models"), "list the detectors"),
     "inspect": (

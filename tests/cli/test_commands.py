@@ -158,7 +158,7 @@ WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a G
     (["correct", "--weights", "{shipped}"], "is a float network: QC corrects a quantized one"),
     (["evaluate", "--weights", "{folder}"], "is a folder; give a checkpoint in it"),
     pytest.param(["evaluate", "--device", "cuda"], "needs a GPU that this torch can use", marks=WITHOUT_GPU),
-    (["report", "--folder", "nowhere"], "no table.csv in nowhere"),
+    (["report", "--folder", "nowhere"], "there is no nowhere"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(arguments, sentence, trained, tmp_path, capsys):
     """Oracle: exit status 2 and one line that names what was wrong, for each bad input a user can give."""
