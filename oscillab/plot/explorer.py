@@ -29,14 +29,14 @@ METHOD = {(False, False): "lsq", (True, False): "ema", (False, True): "lsq+qc", 
 class RecordingExplorer(ImageBox):
     """Runs, layers, weights, steps and detections, to be explored.
 
-    `runs`: name -> Recording, or name -> {"lsq": Recording of the live network, "ema": of its average}.
+    `runs`: a Recording, name -> Recording, or name -> {"lsq": Recording of the live network, "ema": of its average}.
     `detections`: `RecordedDetections` of the runs' network, and `image_of(number)` -> uint8 (H, W, 3).
     `layer`: the one that is picked first; None: the low-bit one that flips most at the end.
     """
 
     def __init__(
         self,
-        runs: Mapping[str, Recording | Mapping[str, Recording]],
+        runs: Recording | Mapping[str, Recording | Mapping[str, Recording]],
         *,
         detections: RecordedDetections | None = None,
         image_of: Callable[[int], np.ndarray] | None = None,
@@ -46,7 +46,7 @@ class RecordingExplorer(ImageBox):
         self.runs: dict[str, dict[str, Recording]] = {}
         self.detections, self.image_of, self._quiet = detections, image_of, True
         self._make_controls()
-        for name, run in runs.items():
+        for name, run in {"recording": runs}.items() if isinstance(runs, Recording) else runs.items():
             self._add(name, run)
         self.children = [
             ipywidgets.HBox([self.run, self.beside, self.path]),

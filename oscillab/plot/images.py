@@ -130,9 +130,7 @@ class RecordedDetections:
 
     def __init__(self, content: Any):
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(
-                "not a file of recorded detections; `python -m oscillab.study.fixtures` writes one"
-            )
+            raise ValueError("not a file of recorded detections; `python -m oscillab.study.fixtures` writes one")
         self.content, self.names, self.layers = content, content["names"], content["layers"]
         self.methods = [name for name in METHODS if name in content["methods"]]
         self.images = list(content["truth"])

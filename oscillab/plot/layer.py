@@ -15,8 +15,8 @@ from oscillab.methods import Method, method
 from oscillab.recording import tables
 from oscillab.recording.recording import Recording
 
-from .network import Runs, by_name
-from .style import INK, MAP, QUIET, InlineFigure, new_figure, set_headline, set_labels
+from .network import Runs, by_name, set_headline_of
+from .style import INK, MAP, QUIET, InlineFigure, new_figure, set_labels
 
 NEUTRAL = method("lsq")
 BEFORE = {"color": QUIET, "linewidth": 1.0, "label": "before the first step"}
@@ -42,7 +42,8 @@ def draw_trajectories(recordings: Recording | Runs, layer: str, *, last: int = 1
         set_labels(axes[0, column], x="", y=axes[0, column].get_ylabel(), title=style.label if named else None)
         axes[-1, column].set_xlabel("optimizer step", color=INK)
     figure.align_ylabels(axes[:, 0])
-    return set_headline(figure, f"{layer}: latent weights (bold), their states (grey), bin edges (dotted)")
+    text = f"{layer}: latent weights (bold), their states (grey), bin edges (dotted)"
+    return set_headline_of(figure, text, runs)
 
 
 def last_steps(recording: Recording, layer: str, last: int) -> pd.DataFrame:
@@ -96,7 +97,7 @@ def draw_boundary_distance(recording: Recording, layer: str | None = None) -> In
     panel.legend(framealpha=0.9, edgecolor="none", fontsize=9, ncols=3, loc="upper left")
     start, end = (near_edge(recording, layer, first=first) for first in (True, False))
     text = f"within s/20 of a bin edge: {100 * start:.0f} % of weights before, {100 * end:.0f} % at the end"
-    return set_headline(figure, f"{layer or 'All layers'}, {text}")
+    return set_headline_of(figure, f"{layer or 'All layers'}, {text}", {"": recording})
 
 
 def add_positions(axes: Axes, recording: Recording, layer: str, style: Method = NEUTRAL) -> Axes:
@@ -167,7 +168,7 @@ def draw_layer_map(recording: Recording, layer: str) -> InlineFigure:
     panel.tick_params(rotation=0)
     set_labels(panel, x="input channel and kernel place", y="output channel")
     text = f"{100 * (rates == 0).mean():.0f} % of its weights never flip, one flips in {rates.max():.0f} % of the steps"
-    return set_headline(figure, f"{layer}: {text}")
+    return set_headline_of(figure, f"{layer}: {text}", {"": recording})
 
 
 def draw_states(recordings: Runs, layer: str) -> InlineFigure:
@@ -189,13 +190,13 @@ def draw_states(recordings: Runs, layer: str) -> InlineFigure:
         panel.set_xticks(table["state"])
     panel.legend(frameon=False, fontsize=9)
     set_labels(panel, x="integer state", y="weights (%)")
-    return set_headline(figure, f"{layer}. {'; '.join(notes)}")
+    return set_headline_of(figure, f"{layer}. {'; '.join(notes)}", runs)
 
 
 def still_and_moved(recording: Recording, layer: str) -> pd.DataFrame:
     """Return the shares of a layer's weights in each state (`state`) that never flipped (`still`), and that did (`moved`)."""
     table, weights = tables.occupancy(recording, layer), tables.weights(recording, layer)
-    never = weights.loc[weights["flip_count"] == 0, "integer_state"] - table["state"].min()
+    never = weights.loc[weights["flip_count"] == 0, "integer_state"].astype(int) - table["state"].min()
     still = np.bincount(never, minlength=len(table)) / len(weights)
     return table[["state"]].assign(still=still, moved=table["share"] - still)
 

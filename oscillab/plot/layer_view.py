@@ -15,9 +15,9 @@ from oscillab.recording import tables
 from oscillab.recording.recording import Recording
 
 from .layer import add_positions, add_trajectory, flip_map
-from .network import same_layers
+from .network import same_layers, set_headline_of
 from .ranges import add_range, observed
-from .style import ABOVE, MAP, QUIET, InlineFigure, new_mosaic, set_headline, set_labels
+from .style import ABOVE, MAP, QUIET, InlineFigure, new_mosaic, set_labels
 
 AROUND = 75  # steps before and after the marked one that a trajectory shows
 PANELS = ("map", "trajectory", "positions", "sizes", "range")
@@ -33,7 +33,8 @@ def draw_layer_view(runs: NamedRuns, layer: str, *, weight: int | None = None, s
     `step`: None is the last one. Raises ValueError for an unknown layer, a weight without a recorded trajectory, a layer
     whose latent weights were not recorded, or two recordings of unlike layers.
     """
-    same_layers({name: recording for name, (_, recording) in runs.items()})
+    recordings = {name: recording for name, (_, recording) in runs.items()}
+    same_layers(recordings)
     first = next(iter(runs.values()))[1]
     weight = sampled_weights(first, layer)[0] if weight is None else weight
     step = int(first.steps[-1]) if step is None else step
@@ -42,7 +43,23 @@ def draw_layer_view(runs: NamedRuns, layer: str, *, weight: int | None = None, s
         own, style = {panel: panels[f"{panel}{column}"] for panel in PANELS}, method(kind)
         _fill(own, recording, style, layer, weight, min(step, int(recording.steps[-1])))
         own["map"].set_title(f"{name}, {style.label}" if len(runs) > 1 else style.label, loc="left", fontsize=10)
-    return set_headline(figure, f"{layer}, weight {weight}, step {step}: {weight_sentence(runs, layer, weight)}")
+    _share_scales([[panels[f"{panel}{column}"] for column in range(len(runs))] for panel in PANELS])
+    text = f"{layer}, weight {weight}, step {step}: {weight_sentence(runs, layer, weight)}"
+    return set_headline_of(figure, text, recordings)
+
+
+def _share_scales(rows: list[list[Axes]]) -> None:
+    """Give panels of one kind the same colours and axes, so that a calm run looks calm beside a restless one."""
+    maps = [axes.images[0] for axes in rows[0]]
+    top = max(image.get_clim()[1] or 0 for image in maps)
+    for image in maps:
+        image.set_clim(0, top)
+    for row in rows[1:]:
+        drawn = [axes for axes in row if axes.axison]
+        for axes in drawn[1:]:
+            drawn[0].sharex(axes)
+            drawn[0].sharey(axes)
+            drawn[0].autoscale_view()
 
 
 def _new_view(count: int) -> tuple[InlineFigure, dict[str, Axes]]:

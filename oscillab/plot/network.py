@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from oscillab.methods import method
 from oscillab.recording import tables
-from oscillab.recording.recording import Recording
+from oscillab.recording.recording import Recording, gaps
 
 from .style import InlineFigure, new_figure, set_headline, set_labels
 
@@ -25,7 +25,7 @@ def draw_flips(recordings: Runs) -> InlineFigure:
     recordings = by_name(recordings)
     figure, axes = new_figure(7.6, 3.6)
     add_flips(axes[0, 0], recordings)
-    return set_headline(figure, flips_sentence(recordings))
+    return set_headline_of(figure, flips_sentence(recordings), recordings)
 
 
 def draw_layers(recordings: Runs) -> InlineFigure:
@@ -43,7 +43,8 @@ def draw_layers(recordings: Runs) -> InlineFigure:
     axes[0, 0].set_xticks(range(len(names)), ticks, rotation=90, fontsize=7)
     shares = {method(name).label: 100 * tables.oscillating_share(one) for name, one in recordings.items()}
     text = ", ".join(f"{label} {share:.1f} %" for label, share in shares.items())
-    return set_headline(figure, f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {text}")
+    text = f"Share of weights that oscillate at the end (layers of 4 bits and fewer): {text}"
+    return set_headline_of(figure, text, recordings)
 
 
 def by_name(recordings: Runs) -> dict[str, Recording]:
@@ -53,6 +54,15 @@ def by_name(recordings: Runs) -> dict[str, Recording]:
     if not recordings:
         raise ValueError('nothing to draw: recordings must map names to recordings, as {"lsq": recording}, got none')
     return dict(recordings)
+
+
+def set_headline_of(figure: InlineFigure, text: str, recordings: Runs) -> InlineFigure:
+    """Put a headline above the figure, and below it what its recordings say that they did not see; return it."""
+    named = len(recordings) > 1
+    notes = [
+        (f"{method(name).label}: " if named else "") + gap for name, one in recordings.items() for gap in gaps(one.meta)
+    ]
+    return set_headline(figure, ". Not seen: ".join([text, "; ".join(notes)]) if notes else text)
 
 
 def same_layers(recordings: Runs) -> list[str]:

@@ -12,8 +12,8 @@ from oscillab.recording.recording import Recording
 from oscillab.recording.tables import autocorrelation, cycle_lengths
 
 from .layer import last_steps, most_flipping
-from .network import Runs, by_name
-from .style import ABOVE, INK, QUIET, InlineFigure, new_figure, set_headline, set_labels
+from .network import Runs, by_name, set_headline_of
+from .style import ABOVE, INK, QUIET, InlineFigure, new_figure, set_labels
 
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
@@ -25,7 +25,8 @@ def draw_step_sizes(recordings: Runs, layer: str, *, last: int | None = None) ->
     """
     figure, axes = new_figure(7.6, 3.4)
     panel, spreads = axes[0, 0], []
-    for name, recording in by_name(recordings).items():
+    runs = by_name(recordings)
+    for name, recording in runs.items():
         style, at, rows = method(name), recording.index(layer), slice(-last if last else None, None)
         steps, sizes = recording.steps[rows], recording["step_size"][rows, at]
         panel.plot(steps, sizes, **style.line())
@@ -36,7 +37,8 @@ def draw_step_sizes(recordings: Runs, layer: str, *, last: int | None = None) ->
         spreads.append(f"{style.label} {100 * spread:.2g} %")
     panel.legend(frameon=False, fontsize=9)
     set_labels(panel, x="optimizer step", y="weight step size s")
-    return set_headline(figure, f"{layer}: spread of s over the last quarter, {', '.join(spreads)} of its mean")
+    text = f"{layer}: spread of s over the last quarter, {', '.join(spreads)} of its mean"
+    return set_headline_of(figure, text, runs)
 
 
 def draw_ranges(recording: Recording, layer: str) -> InlineFigure:
@@ -58,7 +60,8 @@ def draw_ranges(recording: Recording, layer: str) -> InlineFigure:
     below.set_ylim(bottom=0)
     set_labels(below, x="optimizer step", y="clipped (%)")
     late = 100 * np.mean(table["clipped_share"].tail(max(1, len(table) // 4)))
-    return set_headline(figure, f"{layer}: {late:.2g} % of the inputs are clipped (last quarter)")
+    text = f"{layer}: {late:.2g} % of the inputs are clipped (last quarter)"
+    return set_headline_of(figure, text, {"": recording})
 
 
 def observed(recording: Recording, layer: str) -> pd.DataFrame:
@@ -108,4 +111,5 @@ def draw_autocorrelation(
     panel.axhline(0, color=INK, linewidth=0.8)
     panel.legend(frameon=False, fontsize=9)
     set_labels(panel, x="lag (steps)", y="autocorrelation of the state")
-    return set_headline(figure, f"{layer}: how much a state says about the state some steps later (grey: nothing)")
+    text = f"{layer}: how much a state says about the state some steps later (grey: nothing)"
+    return set_headline_of(figure, text, {"": recording})

@@ -148,3 +148,9 @@ def test_it_says_which_weights_can_be_picked(explorer, drawn, live):
     assert f"Of {total:,} weights these {sampled} have a recorded trajectory" in explorer.weights.legend.value
     bare = RecordingExplorer({"bare": live.thinned(trajectories=False)})
     assert "can be picked: none has a recorded trajectory" in bare.weights.legend.value and not bare.weights.buttons
+
+
+def test_one_recording_alone_is_explored(live):
+    """Oracle: its layers in the map, under a name of its own."""
+    explorer = RecordingExplorer(live)
+    assert repr(explorer) == "RecordingExplorer(recording)" and "middle" in explorer.network.buttons

@@ -160,3 +160,15 @@ def test_weights_that_rest_are_refused(live, make_recording):
         draw_autocorrelation(still, "middle")
     with pytest.raises(ValueError, match="no weight of layer 'middle' has a recorded trajectory"):
         draw_autocorrelation(make_recording(sampled=0), "middle")
+
+
+def test_states_of_8_bits_are_counted(live):
+    """Oracle: numpy's bincount in whole numbers; the layer `first` has weights at its lowest state, -128."""
+    place = live.weights_of("first")
+    states = live["integer_state"].copy()
+    states[place.start] = -128
+    recording = Recording(live.meta, live.arrays | {"integer_state": states})
+    assert live["flip_count"].dtype == np.uint32 and draw_states({"lsq": recording}, "first")
+    table = still_and_moved(recording, "first")
+    never = states[place][live["flip_count"][place] == 0].astype(int) + 128
+    np.testing.assert_allclose(table["still"], np.bincount(never, minlength=256) / (place.stop - place.start))

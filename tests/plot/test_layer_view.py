@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from oscillab.plot.layer import flip_map
 from oscillab.plot.layer_view import coarse, draw_layer_view, flip_rates_at, sampled_weights
 
 
@@ -63,3 +64,12 @@ def test_a_coarse_map_keeps_the_mean():
     small = coarse(values)
     assert small.shape == (48, 4) and small.mean() == values.mean()
     assert (coarse(values[:10]) == values[:10]).all()
+
+
+def test_two_runs_share_colours_and_axes(live, average):
+    """Oracle: the flip map of the restless run: its largest cell is the top of both scales; equal limits side by side."""
+    figure = draw_layer_view({"a": ("lsq", live), "b": ("ema", average)}, "middle")
+    clims = {axes.images[0].get_clim() for axes in figure.axes if axes.images}
+    assert clims == {(0, coarse(flip_map(live, "middle")).max())}
+    panels = [axes for axes in figure.axes if axes.get_ylabel() == "step size s"]
+    assert panels[0].get_ylim() == panels[1].get_ylim() and panels[0].get_xlim() == panels[1].get_xlim()

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from oscillab.plot import draw
 from oscillab.plot.network import draw_flips, draw_layers
 from oscillab.recording import tables
+from oscillab.recording.recording import Recording
 
 
 def pixels(figure):
@@ -99,3 +100,20 @@ def test_every_figure_is_pure(live, average):
         assert isinstance(once, Figure)
         assert pixels(once) == pixels(again), what[1]
     assert all(np.array_equal(before[name], array) for name, array in live.arrays.items())
+
+
+def test_what_a_recording_did_not_see_stands_in_the_headline(live, average):
+    """Oracle: the number in its `meta`, word for word; of several runs, whose it is; nothing where all was seen."""
+    partial = Recording(live.meta | {"unseen_flip_count": 340}, live.arrays)
+    for what in ((partial, "flips"), (partial, "states", "middle"), (partial, "layer map", "middle")):
+        title = " ".join(draw(*what).get_suptitle().split())
+        assert "Not seen: 340 flips were made outside of the optimizer's steps" in title, what
+    both = " ".join(draw_layers({"lsq": average, "mine": partial}).get_suptitle().split())
+    assert "Not seen: mine: 340 flips" in both and "Not seen" not in draw(live, "flips").get_suptitle()
+
+
+def test_names_of_ones_own_are_labels_with_colours_of_their_own(live, average):
+    """Oracle: the labels given, two colours; the ratio says which way it goes."""
+    figure = draw_flips({"slow": average, "fast": live})
+    assert len({line(figure, name).get_color() for name in ("slow", "fast")}) == 2
+    assert "times more)" in figure.get_suptitle()
