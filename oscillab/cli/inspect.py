@@ -79,7 +79,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
     quant = asdict(QuantSpec.from_dict(found.quant)) if found.quant else {}
     return {
         "file": path.name,
-        "model": found.name or f"none of the zoo's: {zoo.foreign(found) or 'a network that nothing here names'}",
+        "model": found.name or f"none of the zoo's: it {zoo.misfit(found)}",
         "classes": found.classes,
         "names": ", ".join(found.names or []),
         "image size": found.size,
@@ -90,6 +90,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         ),
         "parameters": parameters,
         "epoch": found.epoch,
+        "notes": "; ".join(found.notes),
         "quantized": found.quant is not None,
         **{name.replace("_", " "): value for name, value in quant.items() if name in SHOWN},
     }

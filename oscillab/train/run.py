@@ -81,7 +81,7 @@ def run_pretraining(
     if trainer.interrupted:
         return {"interrupted": True, "step": trainer.step, "checkpoint": str(last)}
     averaged: Any = ema.model
-    checkpoint.save(averaged, out, half=True)
+    checkpoint.save(averaged, out, half=True, size=getattr(batches, "size", None))
     return {"steps": trainer.step, "seconds": trainer.seconds}
 
 
@@ -118,6 +118,7 @@ def run_qat(
     world, last = current_world(), out / "last.pt"
     trainer = Trainer(model, build_loss(model), batches, config.train, world=world, progress=progress and world.is_main)
     trainer.title = f"QAT {config.quant.bits} bit"
+    model.size = getattr(batches, "size", None) or getattr(model, "size", None)  # the averages copy it
     with ExitStack() as stack:
         remedy = stack.enter_context(apply_remedy(trainer, config.remedy))
         averages = averages_of(model, config, trainer.total_steps)
@@ -186,7 +187,7 @@ def run_correction(
     batches, progress = world.shard(batches), progress and world.is_main
     fold(correct(model, batches, spec=spec, choices=choices, progress=progress, world=world))
     if world.is_main:
-        checkpoint.save(model, out)
+        checkpoint.save(model, out, size=getattr(batches, "size", None))
     world.barrier()
     return {"steps": spec.epochs * len(batches), "out": str(out)}
 

@@ -19,6 +19,7 @@ from torch import nn
 
 import oscillab
 from oscillab.provenance import SHIPPED
+from oscillab.quant import integer_state, quant_layers
 from oscillab.yolo import blocks, checkpoint, graph, heads, zoo
 from oscillab.yolo.checkpoint import load_matching_weights
 from oscillab.yolo.fuse import fuse
@@ -451,3 +452,100 @@ def test_what_cannot_be_a_start_is_refused(tmp_path):
         other = torch.nn.Linear(2, 2)
         other.name = "Linear"
         load_matching_weights(other, SHIPPED)
+
+
+def test_names_with_text_keys_are_ordered_by_number(official, tmp_path):
+    """Oracle: by hand: eleven classes whose keys are texts; sorted as texts, 10 would stand before 2."""
+    model = official(zoo.build("yolov5n", 11), names={str(number): f"class {number}" for number in range(11)})
+    torch.save({"model": model}, tmp_path / "text.pt")
+    assert oscillab.load(tmp_path / "text.pt").names == [f"class {number}" for number in range(11)]
+
+
+@pytest.mark.parametrize("names", [{"cat": 0, "dog": 1}, {0: "cat", "x": "dog"}, [b"cat", b"dog"], {0: 1, 1: 2}])
+def test_names_that_are_given_up_are_said(names, official, tmp_path, caplog):
+    """Oracle: numbers in their place, and the log."""
+    torch.save({"model": official(zoo.build("yolov5n", 2), names=names)}, tmp_path / "names.pt")
+    assert oscillab.load(tmp_path / "names.pt").names == ["0", "1"]
+    assert "its class names" in caplog.text and "numbers are used" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["", "model", "state_dict", "ema", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["module.", "module.module."])
+def test_what_parallel_training_and_thop_add_is_left_out_with_a_word(prefix, place, saved, caplog):
+    """Oracle: the network before its keys were changed."""
+    model = zoo.build("yolov5n", 2)
+    state = {prefix + key: tensor for key, tensor in model.state_dict().items()}
+    state |= {prefix + "total_ops": torch.zeros(1), prefix + "model.0.conv.total_params": torch.zeros(1)}
+    loaded = oscillab.load(saved({place: state, "epoch": 3} if place else state))
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert "2 counters of operations" in caplog.text and "'module.' before its keys" in caplog.text
+
+
+def test_a_checkpoint_carries_its_training_size(tmp_path):
+    """Oracle: the number given, kept by a second saving; a file of before has none."""
+    model = zoo.build("yolov5n", 2)
+    first = oscillab.load(oscillab.save(model, tmp_path / "first.pt", size=160))
+    assert (first.size, oscillab.load(oscillab.save(first, tmp_path / "second.pt")).size) == (160, 160)
+    assert oscillab.load(oscillab.save(model, tmp_path / "none.pt")).size is None
+
+
+@pytest.mark.parametrize("spec", [{"bits": 4}, {"bits": 3, "weight_granularity": "per_channel"}, {"bits": 8}])
+def test_half_precision_keeps_every_integer_state(spec, tmp_path):
+    """Oracle: the states before saving, of weights of which many lie at an edge; plain rounding would move some of them."""
+    model = oscillab.quantize(oscillab.load(SHIPPED), oscillab.QuantSpec(**spec), [torch.rand(1, 3, 64, 64)])
+    layers = quant_layers(model)
+    for layer in layers.values():
+        edges = (layer.integer_state() + 0.4999) * layer.weight_step_size().view(-1, 1, 1, 1)
+        layer.weight.data.flatten()[::3] = edges.flatten()[::3]
+        assert (layer.weight.half().float() != layer.weight).any()
+    plain = sum(
+        int((integer_state(one.weight.half().float(), one.weight_step_size(), one.weight_quantizer.low,
+                           one.weight_quantizer.high) != one.integer_state()).sum()) for one in layers.values()
+    )  # fmt: skip
+    loaded = quant_layers(oscillab.load(oscillab.save(model, tmp_path / "half.pt", half=True)))
+    assert plain > 100
+    for name, layer in layers.items():
+        assert torch.equal(loaded[name].integer_state(), layer.integer_state())
+        assert torch.equal(loaded[name].weight_step_size(), layer.weight_step_size())
+    assert (tmp_path / "half.pt").stat().st_size < 0.6 * oscillab.save(model, tmp_path / "full.pt").stat().st_size
+
+
+def test_half_precision_refuses_what_it_cannot_hold(tmp_path):
+    """Oracle: 65504 is the largest half; steps of 1e-9 lie below the smallest. No file is left."""
+    model = zoo.build("yolov5n", 2)
+    model.model[0].bn.running_var.fill_(1e6)
+    with pytest.raises(
+        ValueError, match="half precision cannot hold the numbers of 'model.0.bn.running_var', up to 1e"
+    ):
+        oscillab.save(model, tmp_path / "large.pt", half=True)
+    model = oscillab.quantize(oscillab.load(SHIPPED), oscillab.QuantSpec(bits=4), [torch.rand(1, 3, 64, 64)])
+    layer = model.model[3].conv
+    for tensor in (layer.weight.data, layer.weight_quantizer.step_size.data, layer.weight_quantizer.floor):
+        tensor.mul_(1e-8)
+    with pytest.raises(ValueError, match="too coarse for the integer states of layer 'model.3.conv'"):
+        oscillab.save(model, tmp_path / "small.pt", half=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("model.22.dfl.conv.weight", "the ultralytics package"),
+        ("module_list.0.Conv2d.weight", "Darknet-style"),
+        ("head.cls_preds.0.weight", "a YOLOX network"),
+        ("bbox_head.conv.weight", "MMDetection"),
+        ("transformer.encoder.layers.0.weight", "DETR"),
+        ("backbone.body.conv1.weight", "torchvision"),
+        ("layer1.0.conv1.weight", "a ResNet"),
+    ],
+)
+def test_state_dicts_of_other_networks_are_named(key, words, saved):
+    """Oracle: how their authors name their layers."""
+    with pytest.raises(ValueError, match=f"given.pt: holds .*{words}.* Give a checkpoint of one of yolov5n"):
+        oscillab.load(saved({key: torch.ones(1)}))
+
+
+def test_the_state_of_an_interrupted_run_is_named(saved):
+    """Oracle: the message."""
+    with pytest.raises(ValueError, match="is the state of an interrupted run; go on with it by --resume"):
+        oscillab.load(saved({"model": {}, "trainer": {}}))
