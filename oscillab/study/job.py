@@ -112,7 +112,8 @@ def measured_row(
     exported file has the same; where hooks are the method (not `is_exact`), as it is.
     """
     dataset = source.held_out(masks=model.task == "segment", model=model, source=name)
-    found = evaluate(exact_or_float(model) if is_exact else model, dataset, size=job.data.size)
+    options: dict[str, Any] = {"size": job.data.size, "progress": job.run.progress}
+    found = evaluate(exact_or_float(model) if is_exact else model, dataset, **options)
     bits, first_last_bits = (32, 32) if name == "fp32" else job.bits
     row: dict[str, Any] = {
         "network": job.weights.network,

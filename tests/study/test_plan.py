@@ -79,7 +79,7 @@ def test_a_dry_run_of_the_paper_opens_each_file_once(tmp_path, coco_like, monkey
 
     def inspect(path):
         read[path.name] += 1
-        return SimpleNamespace(name=path.stem, classes=80, state={})
+        return SimpleNamespace(name=path.stem, classes=80, names=None, state={})
 
     def counted(file, *arguments, **options):
         opened[Path(file).name if isinstance(file, (str, Path)) else file] += 1

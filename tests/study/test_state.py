@@ -1,11 +1,14 @@
 """A job's folder: whose it is, how far it came, and who works in it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from oscillab.data.options import DataSource
 from oscillab.study import job as state
 from oscillab.study.grid import jobs_of
+from oscillab.yolo import checkpoint
 
 ROW = {"network": "yolov5n", "task": "detect", "bits": 3, "ends_bits": 8, "seed": 0, "map": 0.25}
 
@@ -43,6 +46,15 @@ def test_status_follows_what_is_measured(tiny):
     assert state.status(job) == "done" and state.missing(job) == []
     more = jobs_of(tiny(controls=("none", "qc", "qc_scale")))[0]
     assert [method for method, _, _ in state.missing(more)] == ["ema+qc_scale"] and state.status(more) == "running"
+
+
+def test_measuring_has_a_progress_bar(tiny, capsys):
+    """Oracle: users.md 26: a study was silent for a minute; the bar of evaluation, and none where none is wanted."""
+    for progress in (False, True):
+        options = tiny(run=replace(tiny().run, progress=progress))
+        job, source = jobs_of(options)[0], DataSource(options.data)
+        row = state.measured_row(job, source, "fp32", checkpoint.load(job.weights.path), 0.0)
+        assert ("evaluate: 100%" in capsys.readouterr().err) is progress and row["bits"] == 32
 
 
 def test_one_process_works_in_a_folder(tmp_path):
