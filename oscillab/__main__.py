@@ -26,6 +26,7 @@ COMMANDS = {  # word -> (module, its dataclass of options, its function), and wh
         ("inspect", "Inspect", "inspect"),
         "say what a checkpoint, an exported file, a recording or a run's folder is",
     ),
+    "check": (("check", "Check", "check"), "say what a data set holds, and what is wrong with it"),
     "download": (("download", "Download", "download"), "fetch COCO 2017"),
 }
 SHARED = ("qat", "correct", "evaluate")  # among the processes of torchrun

@@ -113,6 +113,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
 
+def _is_path(value: Any) -> bool:
+    return _is_text(value) and all(len(part.encode("utf-8", "surrogatepass")) <= 255 for part in value.split("/"))
+
+
 def _is_side(value: Any) -> bool:
     return type(value) is int and 1 <= value < LARGEST_SIDE
 
@@ -134,7 +138,12 @@ ID: Check = (_is_id, "a whole number or text")
 NAME: Check = (_is_text, "text")
 SIDE: Check = (_is_side, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
 FIELDS: dict[str, dict[str, Check]] = {
-    "images": {"id": ID, "file_name": NAME, "height": SIDE, "width": SIDE},
+    "images": {
+        "id": ID,
+        "file_name": (_is_path, "text, a path of names of 255 bytes at most"),
+        "height": SIDE,
+        "width": SIDE,
+    },
     "annotations": {
         "id": ID,
         "image_id": ID,

@@ -69,6 +69,10 @@ class CocoFolder:
         other._check_masks()
         return other
 
+    def image_paths(self) -> list[Path]:
+        """Return the files of the images, in their order."""
+        return [self._folder / image["file_name"] for image in self._images]
+
     def sample(self, index: int) -> Sample:
         """Return the Sample number `index`, with boxes cut to the image; raise ValueError when its file cannot be read.
 
@@ -172,15 +176,31 @@ def open_dataset(
         short = split.removesuffix("2017")
         return Scenes(count, split=short if short in SPLITS else split, seed=seed, size=size, masks=masks)
     root = Path(text)
-    if not root.is_dir():
-        raise ValueError(f"no data set {text!r}: give 'scenes' or the path of a COCO-format folder")
-    found = sorted((root / "annotations").glob("instances_*.json"))
-    splits = [path.stem.removeprefix("instances_") for path in found]
+    splits = splits_of(root)
     if split not in splits and f"{split}2017" in splits:
         split = f"{split}2017"
     if split not in splits:
-        raise ValueError(f"the data set {text!r} has no split {split!r}; it has {', '.join(splits) or 'none'}")
+        raise ValueError(f"the data set {text!r} has no split {split!r}; it has {', '.join(splits)}")
     return CocoFolder(root, split, masks=masks)
+
+
+def splits_of(root: Path) -> list[str]:
+    """Return the splits of a COCO-format folder; raise ValueError, with the layout that it has instead, for another one."""
+    if not root.is_dir():
+        raise ValueError(f"no data set {str(root)!r}: give 'scenes' or the path of a COCO-format folder")
+    wanted = "COCO's has annotations/instances_<split>.json and images/<split>/"
+    found = sorted((root / "annotations").glob("instances_*.json"))
+    if not found and any(root.glob("*/_annotations.coco.json")):
+        raise ValueError(
+            f"{root} is in Roboflow's layout (<split>/_annotations.coco.json): {wanted}; move each file and its images there"
+        )
+    if not found and ((root / "labels").is_dir() or any(root.glob("*/labels")) or any(root.glob("*.yaml"))):
+        raise ValueError(
+            f"{root} is in YOLO's layout (labels/*.txt): {wanted}; export it as COCO from the tool that wrote it"
+        )
+    if not found:
+        raise ValueError(f"{root} holds no data set: {wanted}")
+    return [path.stem.removeprefix("instances_") for path in found]
 
 
 def _fit_runs(runs: dict[str, Any], image: dict[str, Any]) -> np.ndarray:

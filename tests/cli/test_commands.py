@@ -131,6 +131,28 @@ def test_inspect_says_how_a_network_is_quantized(trained, capsys):
     assert "quantized True bits 3 first last bits 8 weight granularity per_tensor" in shown
 
 
+def test_inspect_takes_a_recording_and_a_folder(trained, capsys):
+    """Oracle: the run's 4 steps, and each of its files in a line."""
+    assert main(["inspect", str(trained / "lsq.npz")]) == 0
+    assert " steps 4 " in " ".join(capsys.readouterr().out.split())
+    assert main(["inspect", str(trained)]) == 0
+    shown = capsys.readouterr().out
+    assert "ema.npz" in shown and "yolov5n, 10 classes, 3 bit" in shown
+
+
+def test_a_finished_run_is_not_written_into_unasked(trained, tmp_path, capsys):
+    """Oracle: the folder's bytes; with --overwrite what was derived from the older run goes, too."""
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    arguments = ["qat", "--weights", str(SHIPPED), "--out", str(trained), "--bits", "3", *SMALL]
+    assert main(arguments) == 2 and "of an earlier run: give another --out, or --overwrite" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "ema+qc.pt").write_bytes(before["ema.pt"])
+    assert main([*arguments[:4], str(tmp_path), "--bits", "4", *SMALL, "--overwrite", "--no-measure"]) == 0
+    assert not (tmp_path / "ema+qc.pt").exists() and (tmp_path / "lsq.pt").read_bytes() != before["lsq.pt"]
+
+
 def foreign(path):
     class Evil:
         def __reduce__(self):

@@ -86,7 +86,7 @@ def segmentation(given):
     (changed("annotations", 0, area=-1), "area of .* must be a number of 0 or more, got -1"),
     (changed("images", 0, width=None), r"width of entry 0 of 'images' \(file 'a.png', id 5\) must be a whole number of pixels"),
     (changed("images", 0, height=40.5), "height of .* must be a whole number of pixels"),
-    (changed("images", 0, file_name=7), "file_name of .* must be text, got 7"),
+    (changed("images", 0, file_name=7), "file_name of .* must be text, a path of names of 255 bytes at most, got 7"),
     (changed("images", 1, id=5), "1 ids of 'images' occur twice, the first is 5"),
     (changed("images", 1, id="8"), "the ids of 'images' must be all numbers or all text"),
     (content() | {"categories": [{"id": 9, "name": "kite"}, {"id": 9, "name": "cup"}]}, "1 ids of 'categories' occur twice"),

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
+import oscillab
 from oscillab.data.dataset import CocoFolder, open_dataset, write_folder
+from oscillab.data.options import chosen_size, joined_classes
 from oscillab.data.sample import encode_runs
 from oscillab.data.scenes import Scenes
+from oscillab.provenance import SHIPPED
 
 TRIANGLE = [[10, 5, 30, 5, 10, 25]]
 
@@ -187,3 +190,48 @@ def test_two_splits_share_a_folder_and_boxes_may_come_without_masks(tmp_path):
     assert [len(CocoFolder(tmp_path, split)) for split in ("train2017", "val2017")] == [3, 2]
     with pytest.raises(ValueError, match="have no 'segmentation'"):
         CocoFolder(tmp_path, "train2017", masks=True)
+
+
+def test_classes_are_joined_by_name(tmp_path, caplog):
+    """Oracle: the same scenes with the same names under ids in alphabetical order: every label and the mAP are the same."""
+    scenes, weights = Scenes(6, split="val", size=96), SHIPPED
+    path = CocoFolder.write(scenes, tmp_path / "data", "val2017")
+    content = json.loads(path.read_text())
+    old = {category["id"]: category["name"] for category in content["categories"]}
+    new = {name: number for number, name in enumerate(sorted(old.values()), start=1)}
+    content["categories"] = [{"id": number, "name": name} for name, number in new.items()]
+    for entry in content["annotations"]:
+        entry["category_id"] = new[old[entry["category_id"]]]
+    path.write_text(json.dumps(content))
+    model = oscillab.load(weights)
+    found = joined_classes(model, CocoFolder(tmp_path / "data"), weights)
+    assert found.names == list(model.names) and found.sample(0).labels.tolist() == scenes.sample(0).labels.tolist()
+    assert oscillab.evaluate(model, found, size=96).per_class == oscillab.evaluate(model, scenes, size=96).per_class
+    content["categories"][3]["name"] = "kite"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="class 0 is 'disc' in .* and 'arrow' in data: take a checkpoint"):
+        joined_classes(model, CocoFolder(tmp_path / "data"), weights)
+
+
+def test_sizes_are_the_checkpoints_own(caplog):
+    """Oracle: by hand: what is asked for, else the detector's own, else 160 for scenes and 640 for a folder."""
+    model = oscillab.build("yolov5n", classes=3)
+    assert [chosen_size(0, data, model) for data in ("scenes", "folder")] == [160, 640]
+    model.size = 320
+    assert chosen_size(0, "folder", model) == 320 and not caplog.records
+    assert chosen_size(96, "folder", model) == 96
+    assert "was trained with images of 320 pixels and is given images of 96" in caplog.text
+
+
+@pytest.mark.parametrize("files, words", [
+    ({"train/_annotations.coco.json": "{}"}, "is in Roboflow's layout"),
+    ({"labels/train/1.txt": "0 0 0 1 1", "data.yaml": ""}, "is in YOLO's layout"),
+    ({"notes.txt": ""}, "holds no data set: COCO's has annotations/instances_<split>.json"),
+])  # fmt: skip
+def test_other_layouts_are_called_by_their_names(tmp_path, files, words):
+    """Oracle: the sentence that names the layout and COCO's."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        open_dataset(str(tmp_path))

@@ -1,10 +1,21 @@
 """Letterboxes, against hand-worked geometry, OpenCV's own resize, and a square that the official code made."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 
-from oscillab.data.images import Place, evaluation_batches, letterbox, letterbox_batch, letterbox_sample, rectangle
+from oscillab.data.images import (
+    Place,
+    evaluation_batches,
+    letterbox,
+    letterbox_batch,
+    letterbox_sample,
+    read_image,
+    rectangle,
+)
 from oscillab.data.sample import Sample
 
 
@@ -135,3 +146,42 @@ def test_boxes_come_back_clipped():
     expected = [[20, 10, 60, 50, 0.9, 2], [0, 0, 128, 64, 0.8, 1]]
     np.testing.assert_allclose(place.boxes(rows), expected, rtol=1e-6)
     assert rows[0, 0] == 10
+
+
+def exif(turn):
+    """The bytes of a JPEG of 20 rows and 30 columns whose EXIF tag says how it is turned."""
+    data = cv2.imencode(".jpg", picture(20, 30))[1].tobytes()
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, turn, 0)
+    body = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+def test_an_image_is_read_as_it_is_shown(tmp_path):
+    """Oracle: EXIF's table: 1 is upright, 6 and 8 turn by a quarter, 3 by a half."""
+    for turn, shape in ((1, (20, 30)), (3, (20, 30)), (6, (30, 20)), (8, (30, 20))):
+        (tmp_path / "a.jpg").write_bytes(exif(turn))
+        assert read_image(tmp_path / "a.jpg").shape[:2] == shape
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
+HUGE = b"\x89PNG\r\n\x1a\n" + HEADER + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name, data, words", [
+    ("a.jpg", exif(1)[:-40], "the file is cut short"),
+    ("a.jpg", exif(1)[:150], "the file is cut short"),
+    ("a.png", cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()[:-20], "the file is cut short"),
+    ("a.png", HUGE, "it is too large"),
+    ("a.png", b"", "it is no JPEG, PNG or other image"),
+    ("a.txt", b"hello", "it is no JPEG, PNG or other image"),
+])  # fmt: skip
+def test_what_cannot_be_read_is_one_line(tmp_path, name, data, words):
+    """Oracle: the cause, whatever the version of OpenCV makes of it."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as an image: {words}") as caught:
+        read_image(tmp_path / name)
+    assert "\n" not in str(caught.value)

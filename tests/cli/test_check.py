@@ -1,0 +1,64 @@
+"""The command `check`, and what the command line says without a command."""
+
+import json
+
+import pytest
+
+from oscillab import __version__
+from oscillab.__main__ import COMMANDS, main
+from oscillab.cli.train import QuantOptions
+from oscillab.data.dataset import CocoFolder
+from oscillab.data.scenes import Scenes
+from oscillab.quant import QuantSpec
+
+
+def test_a_sound_folder_is_described(tmp_path, capsys):
+    """Oracle: the scenes that were written: their number, classes and sizes; exit status 0."""
+    CocoFolder.write(Scenes(3, split="val", size=64), tmp_path / "data", "val2017")
+    assert main(["check", str(tmp_path / "data"), "--json", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["val2017"]
+    assert found["images"] == 3 and found["sizes"] == "64x64 to 64x64 pixels" and found["same images"] == "none"
+    assert "disc, ring, open ring" in capsys.readouterr().out
+
+
+def test_faults_are_listed_and_end_with_status_1(tmp_path, capsys):
+    """Oracle: an image overwritten by another's bytes, one by text, then a box of text; each is named."""
+    path = CocoFolder.write(Scenes(3, split="val", size=64), tmp_path, "val2017")
+    images = tmp_path / "images" / "val2017"
+    (images / "000001.png").write_bytes((images / "000000.png").read_bytes())
+    (images / "000002.png").write_text("no image")
+    assert main(["check", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "000001.png = 000000.png" in shown and "error: " in shown and "000002.png cannot be read" in shown
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = "box"
+    path.write_text(json.dumps(content))
+    assert main(["check", str(tmp_path)]) == 1
+    assert "error: bbox of entry 0 of 'annotations'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_without_a_command_all_are_listed(words, capsys):
+    """Oracle: a line for each."""
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {word} " in shown for word in COMMANDS)
+
+
+def test_version_and_an_unknown_command(capsys):
+    """Oracle: the package's version; the nearest command."""
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"oscillab {__version__}\n"
+    assert main(["evalute"]) == 2 and "no command 'evalute'; did you mean 'evaluate'?" in capsys.readouterr().err
+
+
+def test_help_lists_what_is_allowed(capsys):
+    """Oracle: QuantSpec's own values; no option of a command that does not use it."""
+    with pytest.raises(SystemExit):
+        main(["qat", "--help"])
+    shown = capsys.readouterr().out
+    for values in ("{symmetric,unsigned,affine}", "{mse,lsq}", "{per_tensor,per_channel}"):
+        assert values in shown
+    assert "dummy" not in shown and QuantSpec(**vars(QuantOptions())) == QuantSpec()
+    with pytest.raises(SystemExit):
+        main(["models", "--help"])
+    assert "--seed" not in capsys.readouterr().out
