@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from oscillab.recording.adapters import adapt
-from oscillab.recording.recorder import record
+import oscillab
 
 
 class Rounding(nn.Module):
@@ -67,7 +66,7 @@ def train(model, path, *, steps=200):
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
-    with record(adapt(model), optimizer) as recorder:  # 3 of 4
+    with oscillab.record(oscillab.adapt(model), optimizer) as recorder:  # 3 of 4
         for _ in range(steps):
             images, labels = noisy_patterns(64, generator)
             loss = nn.functional.cross_entropy(model(images), labels)
@@ -80,10 +79,8 @@ def train(model, path, *, steps=200):
 
 def report(recording):
     """The text of a report: one line per layer."""
-    from oscillab.recording.tables import layers
-
     columns = ["layer", "bits", "weight_count", "flip_rate", "oscillating_share", "near_edge_share", "saturated_share"]
-    return layers(recording)[columns].to_string(index=False, float_format="{:.3f}".format)
+    return oscillab.tables.layers(recording)[columns].to_string(index=False, float_format="{:.3f}".format)
 
 
 def main(arguments=None):

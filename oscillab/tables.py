@@ -37,6 +37,6 @@ def layer_errors(float_model: "nn.Module | None", model: "nn.Module", images: "I
     Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
     what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
     """
-    from oscillab.train import errors
+    from oscillab.train.layer_errors import layer_errors, output_errors
 
-    return pd.DataFrame(errors.layer_errors(errors.output_errors(float_model, model, images)))
+    return pd.DataFrame(layer_errors(output_errors(float_model, model, images)))

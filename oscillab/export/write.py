@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -20,9 +21,10 @@ from oscillab.quant.exact import exact
 from oscillab.quant.fold import corrections, fold
 from oscillab.yolo.graph import Detector
 
+from .cost import Cost, cost
 from .graph import Graph
 from .layers import emit_head, emit_layer
-from .reader import FORMS, OPSETS, Facts, storage_in_words
+from .reader import FORMS, OPSETS, Facts, integer_states, storage_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,14 @@ class Exported:
     folded_corrections: int  # QC layers that were still unfolded
     rounded: list[str]  # layers of an exact file without exact form, whose sums each program rounds in its own order
     form: str  # exact; qdq, whose sums each program rounds in its own order; float
+
+    def cost(self, *, size: int | None = None) -> Cost:
+        """Return what the file holds and what an image of its own size, or of `size` (640) pixels, takes to run."""
+        return cost(self.path, size=size)
+
+    def integer_states(self) -> dict[str, np.ndarray]:
+        """Return the stored integer states of every quantized layer, by name."""
+        return integer_states(self.path)
 
 
 def export_onnx(
