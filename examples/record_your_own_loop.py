@@ -1,4 +1,4 @@
-"""Your own network, quantizer and training loop, recorded: the four lines that are marked are all that is added.
+"""Your own network, quantizer and training loop, recorded: the three lines that are marked are all that is added.
 
     python examples/record_your_own_loop.py                        # a quantizer written here
     python examples/record_your_own_loop.py --library brevitas     # pip install brevitas
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-import oscillab
+import oscillab  # 1 of 3
 
 
 class Rounding(nn.Module):
@@ -26,12 +26,13 @@ class Rounding(nn.Module):
         self.scale = nn.Parameter(2 * weight.detach().abs().mean() / 3**0.5)
 
     def forward(self, weight):
+        """Return the weight rounded to its grid."""
         position = (weight / self.scale).clamp(-4, 3)
         return self.scale * (position + (position.round() - position).detach())
 
 
 def own_network():
-    """A small convolutional network with parametrized weights."""
+    """Return a small convolutional network with parametrized weights."""
     model = nn.Sequential(
         nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16), nn.ReLU(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4),
@@ -42,7 +43,7 @@ def own_network():
 
 
 def brevitas_network():
-    """The same network in Brevitas, inputs of the inner layers quantized to 4 bits."""
+    """Return the same network in Brevitas, inputs of the inner layers quantized to 4 bits."""
     from brevitas import nn as quantized
     from brevitas.quant import Int8ActPerTensorFloat as Activation
 
@@ -55,30 +56,30 @@ def brevitas_network():
 
 
 def noisy_patterns(count, generator):
-    """Pictures (count, 1, 12, 12) of four fixed patterns under noise, and which pattern each is."""
+    """Return pictures (count, 1, 12, 12) of four fixed patterns under noise, and which pattern each is."""
     patterns = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(4, (count,), generator=generator)
     return patterns[labels] + 1.5 * torch.randn(count, 1, 12, 12, generator=generator), labels
 
 
 def train(model, path, *, steps=200):
-    """The recording of `steps` steps of training, also written to `path`."""
+    """Return the recording of `steps` steps of training, also written to `path`."""
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     model.train()
-    with oscillab.record(oscillab.adapt(model), optimizer) as recorder:  # 3 of 4
+    with oscillab.record(oscillab.adapt(model), optimizer) as recorder:  # 2 of 3
         for _ in range(steps):
             images, labels = noisy_patterns(64, generator)
             loss = nn.functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    recorder.recording().save(path)  # 4 of 4
+    recorder.recording().save(path)  # 3 of 3
     return recorder.recording()
 
 
 def report(recording):
-    """The text of a report: one line per layer."""
+    """Return the text of a report, one line per layer."""
     columns = ["layer", "bits", "weight_count", "flip_rate", "oscillating_share", "near_edge_share", "saturated_share"]
     return oscillab.tables.layers(recording)[columns].to_string(index=False, float_format="{:.3f}".format)
 
