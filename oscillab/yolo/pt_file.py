@@ -52,8 +52,8 @@ KINDS: dict[str, bytes | tuple[bytes, ...]] = {  # of files that are no archive,
     "is a Git LFS pointer in place of the file; `git lfs pull` fetches it": b"version https://git-lfs",
     "is a web page, no checkpoint: the download gave a login or an error page": (b"<!doctype", b"<html", b"<?xml"),
     "was cut short on its way, not a complete zip archive; fetch it again": b"pk",
-    "was written by torch before 1.6, or by pickle; where you trust it, load it and torch.save it again": (
-        *(b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+    "was written by torch before 1.6, or by pickle; where you trust it, load it and torch.save it again": tuple(
+        b"\x80%c" % n for n in range(2, 6)
     ),
     "is an ONNX file; oscillab.load_onnx opens those that oscillab wrote": tuple(
         b"\x08%c\x12" % n for n in range(3, 16)
@@ -77,7 +77,7 @@ def read(path: Path | str) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             storages = Storages(archive, Path(path).stat().st_size)
-            return Reader(storages.pickle(), storages.tensor).load()
+            return Reader(storages.entry("data.pkl", MAX_PICKLE_BYTES), storages.tensor).load()
     except FileNotFoundError:
         reason = "no such file"
     except IsADirectoryError:
@@ -113,10 +113,7 @@ class Inert:
 
 
 def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    """Return the view of the flat tensor `storage` with that offset, size and stride.
-
-    Raises ValueError where it reaches out of the storage or holds more numbers than it.
-    """
+    """Return a view of the flat tensor `storage`; ValueError where it reaches out of it or is larger than it."""
     if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= 8):
         raise ValueError("a tensor's size and stride must be tuples of one length of at most 8")
     if not all(isinstance(n, int) and n >= 0 for n in (offset, *size, *stride)):
@@ -129,10 +126,7 @@ def rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_:
 
 
 def plain_dict(pairs: Iterable[tuple] = ()) -> dict:
-    """Return a dict of `pairs`; raises ValueError unless its keys are plain values.
-
-    Hashing a nest of tuples can take for ever, or end the process.
-    """
+    """Return a dict of `pairs`, whose keys must be plain: hashing a nest of tuples can take for ever."""
     made = {}
     for key, value in pairs:
         if not isinstance(key, str | int | float | bytes | None):
@@ -205,13 +199,9 @@ class Reader(pickle._Unpickler):
             raise ValueError(f"a {type(self.stack[-1]).__name__} cannot take items")
         self.stack[-1].update(plain_dict(zip(items[::2], items[1::2], strict=True)))
 
-    def set_item(self) -> None:
-        """Put one item into the dict below it."""
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_items([key, value])
-
     dispatch |= {pickle.REDUCE[0]: call, pickle.NEWOBJ[0]: call, pickle.BUILD[0]: set_state}
-    dispatch |= {pickle.SETITEM[0]: set_item, pickle.SETITEMS[0]: set_items}
+    dispatch |= {pickle.SETITEMS[0]: set_items}
+    dispatch |= {pickle.SETITEM[0]: lambda self: self.set_items([self.stack.pop(), self.stack.pop()][::-1])}
 
 
 class Storages:
@@ -235,16 +225,12 @@ class Storages:
         if f"{self.root}byteorder" in names and self.entry("byteorder") != b"little":
             raise ValueError("its numbers are not little-endian; save it again on a machine that is")
 
-    def entry(self, name: str) -> bytes:
-        """Return the bytes of the entry `name` below the archive's root folder, whatever that is called."""
+    def entry(self, name: str, most: int | None = None) -> bytes:
+        """Return the bytes of an entry, `most` of them, below the archive's root folder, whatever that is called."""
+        size = self.archive.getinfo(self.root + name).file_size
+        if most is not None and size > most:
+            raise ValueError(f"its pickle must have at most {most} bytes, got {size}")
         return self.archive.read(self.root + name)
-
-    def pickle(self) -> bytes:
-        """Return the bytes of the pickle; raises ValueError for more than any checkpoint needs."""
-        size = self.archive.getinfo(f"{self.root}data.pkl").file_size
-        if size > MAX_PICKLE_BYTES:
-            raise ValueError(f"its pickle must have at most {MAX_PICKLE_BYTES} bytes, got {size}")
-        return self.entry("data.pkl")
 
     def tensor(self, identity: tuple) -> Tensor:
         """Return the flat tensor that a persistent id ('storage', type, key, device, count) stands for."""
