@@ -224,7 +224,7 @@ def detect(model: Any, image: np.ndarray, *, size: int = 640, conf: float = 0.25
     `size` is the side of the square letterbox in pixels, a multiple of the detector's largest stride.
     """
     square, ratio, pad = letterbox(image, size)
-    pixels = to_pixels(torch.from_numpy(square).permute(2, 0, 1)[None], next(model.parameters()).device)
+    pixels = to_pixels(torch.tensor(square).permute(2, 0, 1)[None], next(model.parameters()).device)
     output = model(pixels)
     decoded, prototypes = output if isinstance(output, tuple) else (output, None)
     rows = detections(decoded, conf=conf, iou=iou, classes=model.classes)[0]
