@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .initial import sample
 from .quantizer import Quantizer
+from .step_size_init import sample
 
 BATCH_SAMPLE_COUNT = 2**14  # values kept of one layer's input in one batch
 

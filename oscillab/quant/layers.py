@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .calibrate import calibrate, quantizers
-from .fused import recomputed
-from .initial import INITS
-from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state
+from .lsq import GRADIENT_MASKS, along_channels, check_bits, check_choice, integer_state, recomputed
 from .quantizer import Quantizer
+from .step_size_init import INITS
 
 GRANULARITIES = ("per_tensor", "per_channel")
 ACTIVATIONS = ("symmetric", "unsigned", "affine")

@@ -1,40 +1,40 @@
-"""Which integer does a value get, and how does the rounded value pass its gradient on?
+"""Quantize values to integer states (LSQ, Eq. 1 of 2311.05109) and pass gradients on (1902.08153; offset: 2004.09576).
 
-LSQ (Eq. 1 of 2311.05109; gradients of 1902.08153; the offset of LSQ+, 2004.09576). The integer state stands apart from
-de-quantizing: forward, recorder, dampening and export call the one expression here, so that none of them can disagree
-about a bin edge. Forward and backward stand together in one autograd.Function without host synchronisation. They are
-written in torch's operations here, for every device; on the CPU `fused.py` has them in one pass over memory each.
+The integer state stands apart from de-quantizing: forward, recorder, dampening and export call the one expression here,
+so that none of them can disagree about a bin edge. Forward and backward are the operators `oscillab::lsq` and
+`oscillab::lsq_backward`: on the CPU in one pass over memory each where `kernel.c` takes the tensors, elsewhere (and under
+torch.compile, which takes them apart and fuses them with what stands around) in torch's operations.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from oscillab.quant.kernel import kernel_for
-
-from .fused import FusedLsq
+from .kernel import kernel_for
 
 BITS = range(2, 9)
 GRADIENT_MASKS = ("unrounded", "rounded")
 
 
 def check_bits(bits: int, name: str = "bits") -> int:
-    """`bits` itself where it is an integer in 2..8; raises ValueError otherwise."""
+    """Return `bits` where it is an integer in 2..8; raise ValueError otherwise."""
     if isinstance(bits, bool) or not isinstance(bits, int) or bits not in BITS:
         raise ValueError(f"{name} must be {BITS[0]}..{BITS[-1]}, got {bits!r}")
     return bits
 
 
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """`value` itself where it is one of `allowed`; raises ValueError otherwise."""
+    """Return `value` where it is one of `allowed`; raise ValueError otherwise."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     return value
 
 
 def bin_limits(bits: int, signed: bool = True) -> tuple[int, int]:
-    """The lowest and the highest integer state (u, v in Eq. 1 of 2311.05109) of a grid of 2**bits levels.
+    """Return the lowest and the highest integer state (u, v in Eq. 1 of 2311.05109) of a grid of 2**bits levels.
 
     >>> bin_limits(4), bin_limits(3), bin_limits(4, signed=False)
     ((-8, 7), (-4, 3), (0, 15))
@@ -46,15 +46,20 @@ def bin_limits(bits: int, signed: bool = True) -> tuple[int, int]:
 
 
 def along_channels(step_size: Tensor, x: Tensor) -> Tensor:
-    """`step_size` (0-d, or (C,) for one per slice x[c]) in a shape that broadcasts over `x` (C, ...)."""
+    """Return `step_size`, 0-d or (C,) for one per slice x[c], in a shape that broadcasts over `x` (C, ...)."""
     if step_size.ndim != 1:
         return step_size
     return step_size.view(-1, *[1] * (x.ndim - 1))  # (C, 1, ..., 1)
 
 
+def effective_step_size(step_size: Tensor, floor: Tensor) -> Tensor:
+    """Return the step size in use: `step_size`, or `floor` where it fell below."""
+    return torch.maximum(step_size, floor)
+
+
 @torch.no_grad()
 def integer_state(x: Tensor, step_size: Tensor, low: int, high: int) -> Tensor:
-    """The integer states clip(round(x / s), u, v) of `x`, as floats without gradient (Eq. 1 of 2311.05109).
+    """Return the integer states clip(round(x / s), u, v) of `x`, as floats without gradient (Eq. 1 of 2311.05109).
 
     `step_size` is 0-d or (C,) for one per slice x[c]; ties round to the even integer, as torch.round does.
 
@@ -66,7 +71,7 @@ def integer_state(x: Tensor, step_size: Tensor, low: int, high: int) -> Tensor:
 
 @lru_cache
 def _mask_limits(low: int, high: int, rounded: bool, dtype: torch.dtype) -> tuple[float, float]:
-    """Two numbers a, b such that a < v < b says whether v = x / s lies inside the grid.
+    """Return two numbers a, b such that a < v < b says whether v = x / s lies inside the grid.
 
     Unrounded: low <= v <= high. Rounded: low <= round(v) <= high, whose edges are half a bin further out and belong to
     the grid where the limit is even (ties go to the even integer). A closed edge moves out by one representable number.
@@ -78,11 +83,11 @@ def _mask_limits(low: int, high: int, rounded: bool, dtype: torch.dtype) -> tupl
         edge = torch.nextafter(edge, edge + side) if closed else edge
         subnormal = 0 < edge.abs() < torch.finfo(dtype).tiny  # would count as 0 where subnormal numbers are flushed
         edges.append(side * torch.finfo(dtype).tiny if subnormal else edge.item())
-    return tuple(edges)
+    return edges[0], edges[1]
 
 
 def _total(grad: Tensor, factor: Tensor, like: Tensor) -> Tensor:
-    """The sum of grad * factor in the shape of `like`, 0-d or (C, 1, ...); `factor` is dense in any memory format."""
+    """Return the sum of grad * factor in the shape of `like`, 0-d or (C, 1, ...); `factor` is dense in any memory format."""
     if like.ndim == 0 and grad.stride() == factor.stride():
         flat = (factor.numel(),), (1,)  # one pass over the memory as it lies
         return torch.dot(grad.as_strided(*flat), factor.as_strided(*flat))
@@ -93,62 +98,122 @@ def _total(grad: Tensor, factor: Tensor, like: Tensor) -> Tensor:
 _where_inside = torch.ops.aten.hardtanh_backward.default
 
 
-class _Lsq(torch.autograd.Function):
-    """s * clip(round((x - offset) / s), low, high) + offset, and its gradients.
+def _forward_by_torch(
+    x: Tensor,
+    step_size: Tensor,
+    offset: Tensor | None,
+    floor: Tensor | None,
+    held: Tensor | None,
+    low: int,
+    high: int,
+) -> tuple[Tensor, Tensor]:
+    """Return s * clip(round((x - offset) / s), low, high) + offset, and the step sizes in use."""
+    used = step_size
+    if floor is not None:
+        used = effective_step_size(step_size, floor)
+        if held is not None:
+            held.add_(step_size < floor)
+    work = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    step = along_channels(used, x).to(work.dtype)
+    if offset is None:
+        y = integer_state(work, step, low, high).mul_(step)
+    else:
+        shift = offset.to(work.dtype)
+        y = integer_state(work - shift, step, low, high).mul_(step).add_(shift)
+    return y.to(x.dtype), used
 
-    Saves its input and its output; the output is kept by the convolution behind it anyway. Saving x / s or the slope
-    in place of x was no faster, and <grad, y> - <grad_x, x> for the step's gradient cancels digits.
+
+def _backward_by_torch(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    step_size: Tensor,
+    offset: Tensor | None,
+    low: int,
+    high: int,
+    lower: float,
+    upper: float,
+    scale: float,
+) -> list[Tensor]:
+    """Return the gradients to x, to the step size and, where there is one, to the offset; see the schema below."""
+    work = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    grad, step = grad.to(work.dtype), along_channels(step_size, x).to(work.dtype)
+    shift = None if offset is None else offset.to(work.dtype)
+    if shift is not None:
+        work = work - shift
+    quotient = work / step
+    # to x: straight through inside the grid, nothing outside
+    grad_x = _where_inside(grad, quotient, lower, upper)
+    # to s: round(x / s) - x / s inside, the limit outside; here both times s, which the sum is divided by
+    inside = _where_inside(work, quotient, lower, upper)
+    if y is None:
+        y = quotient.round_().clamp_(low, high).mul_(step)
+    elif shift is not None:
+        y = y - shift
+    grad_step = _total(grad, torch.sub(y, inside, out=inside), step).div_(step).mul_(scale)
+    found = [grad_x.to(x.dtype), grad_step.view(step_size.shape).to(step_size.dtype)]
+    if shift is not None:  # to the offset: 0 inside, 1 outside
+        found.append((grad.sum() - grad_x.sum()).mul_(scale).to(step_size.dtype))
+    return found
+
+
+class _Lsq(torch.autograd.Function):
+    """The quantized values and LSQ's gradients, in one pass over memory each where the kernel takes the tensors.
+
+    Keeps its input, which is kept for other reasons too. Its output is kept by the convolution behind it; only where the
+    kernel makes it again in one pass (`recomputed`) nobody keeps it. Saving x / s or the slope in place of x was no
+    faster, and <grad, y> - <grad_x, x> for the step's gradient cancels digits.
     """
 
     @staticmethod
-    def forward(ctx, x, step_size, offset, floor, held, low, high, rounded, gradient_scale):
-        work = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        step = step_size if floor is None else torch.maximum(step_size, floor)
-        if held is not None:
-            held.add_(step_size < floor)
-        step = along_channels(step, x)
-        if step.dtype != work.dtype:
-            step = step.to(work.dtype)
-        if offset is None:
-            shift, y = None, integer_state(work, step, low, high).mul_(step)
-        else:
-            shift = offset.to(work.dtype)
-            y = integer_state(work - shift, step, low, high).mul_(step).add_(shift)
-        output = y if work is x else y.to(x.dtype)
-        ctx.save_for_backward(x, step, shift, output if work is x else None)
-        ctx.low, ctx.high, ctx.gradient_scale = low, high, gradient_scale
-        ctx.limits = _mask_limits(low, high, rounded, work.dtype)
-        ctx.step_shape, ctx.step_dtype = step_size.shape, step_size.dtype
-        return output
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        step_size: Tensor,
+        offset: Tensor | None,
+        floor: Tensor | None,
+        held: Tensor | None,
+        low: int,
+        high: int,
+        rounded: bool,
+        gradient_scale: float,
+    ) -> Tensor:
+        ctx.kernel = kernel_for(x, step_size, offset, floor)
+        forward = ctx.kernel.forward if ctx.kernel else _forward_by_torch
+        y, step = forward(x, step_size, offset, floor, held, low, high)
+        single = x.dtype in (torch.float32, torch.float64)  # an output rounded to half precision is of no use
+        ctx.save_for_backward(x, step, offset, y if single and not ctx.kernel else None)
+        limits = _mask_limits(low, high, rounded, torch.float64 if x.dtype == torch.float64 else torch.float32)
+        ctx.grid, ctx.rest, ctx.shape = (low, high), (*limits, gradient_scale), x.shape
+        return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         if torch.is_grad_enabled():
             raise RuntimeError("the gradient of a rounding has no second derivative: use create_graph=False")
-        x, step, shift, y = ctx.saved_tensors
-        work = x
-        if work.dtype != step.dtype:
-            work, grad = x.to(step.dtype), grad.to(step.dtype)
-        if shift is not None:
-            work = work - shift
-        quotient = work / step
-        # to x: straight through inside the grid, nothing outside
-        grad_x = _where_inside(grad, quotient, *ctx.limits)
-        # to s: round(x / s) - x / s inside, the limit outside; here both times s, which the sum is divided by
-        inside = _where_inside(work, quotient, *ctx.limits)
-        if y is None:  # the output was rounded to half precision
-            y = quotient.round_().clamp_(ctx.low, ctx.high).mul_(step)
-        elif shift is not None:
-            y = y - shift
-        grad_step = _total(grad, torch.sub(y, inside, out=inside), step).div_(step).mul_(ctx.gradient_scale)
-        if grad_step.shape != ctx.step_shape or grad_step.dtype != ctx.step_dtype:
-            grad_step = grad_step.view(ctx.step_shape).to(ctx.step_dtype)
-        grad_offset = None
-        if shift is not None:  # to the offset: 0 inside, 1 outside
-            grad_offset = (grad.sum() - grad_x.sum()).mul_(ctx.gradient_scale).to(ctx.step_dtype)
-        if grad_x.dtype != x.dtype:
-            grad_x = grad_x.to(x.dtype)
-        return grad_x, grad_step, grad_offset, None, None, None, None, None, None
+        x, step, offset, y = ctx.saved_tensors
+        if ctx.kernel:
+            found = ctx.kernel.backward(x, grad, step, offset, *ctx.grid, *ctx.rest)
+        else:
+            found = _backward_by_torch(grad, x, y, step, offset, *ctx.grid, *ctx.rest)
+        return (*found, *[None] * (9 - len(found)))
+
+    @staticmethod
+    def output(ctx: Any) -> Tensor:
+        """Return the output once more, to the same bits."""
+        x, step, offset, _ = ctx.saved_tensors
+        y: Tensor = ctx.kernel.forward(x, step, offset, None, None, *ctx.grid)[0]
+        return y
+
+
+_library = torch.library.Library("oscillab", "FRAGMENT")  # `custom_op` adds 60 µs a call, this 10
+_library.define(
+    "lsq(Tensor x, Tensor step_size, Tensor? offset, Tensor? floor, Tensor(a!)? held, int low, int high, bool rounded, "
+    "float gradient_scale) -> Tensor"
+)
+for _key in ("Autograd", "CompositeExplicitAutograd"):  # the second where no gradients are: torch.inference_mode
+    _library.impl("lsq", _Lsq.apply, _key)
+_operator = torch.ops.oscillab.lsq.default
 
 
 def lsq(
@@ -163,7 +228,7 @@ def lsq(
     floor: Tensor | None = None,
     held: Tensor | None = None,
 ) -> Tensor:
-    """The values of `x` on the grid s * (low..high) + offset, with LSQ's gradients (Eq. 1 of 2311.05109; 1902.08153).
+    """Return the values of `x` on the grid s * (low..high) + offset, with LSQ's gradients (Eq. 1 of 2311.05109; 1902.08153).
 
     `step_size` is 0-d, or (C,) for one per slice x[c]. To `x` the gradient passes unchanged inside the grid and not at
     all outside; `gradient_mask` says whether x / s is compared with the limits before it is rounded ("unrounded", as in
@@ -175,8 +240,28 @@ def lsq(
     if step_size.ndim > 1 or (step_size.ndim == 1 and step_size.numel() not in (1, x.shape[0])):
         raise ValueError(f"step_size must be 0-d or ({x.shape[0]},) for this x, got shape {tuple(step_size.shape)}")
     rounded = gradient_mask == "rounded"
-    kernel = kernel_for(x, step_size, offset, floor)
-    if kernel:
-        limits = _mask_limits(low, high, rounded, torch.float32)
-        return FusedLsq.apply(kernel, x, step_size, offset, floor, held, low, high, limits, gradient_scale)
-    return _Lsq.apply(x, step_size, offset, floor, held, low, high, rounded, gradient_scale)
+    y: Tensor = _operator(x, step_size, offset, floor, held, low, high, rounded, gradient_scale)
+    return y
+
+
+def recomputed(*outputs: Tensor) -> AbstractContextManager[Any]:
+    """Let the operation in the block keep none of `outputs` for its backward pass, and make them again there.
+
+    This goes for what `lsq` made on the kernel; other tensors are kept as they always are. A quantized network then
+    stores little more than the float one, where half as much again went to the quantizers' outputs.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return nullcontext()
+    graph = ((y.data_ptr(), y.grad_fn) for y in outputs)
+    makers = {at: maker for at, maker in graph if isinstance(maker, _Lsq._backward_cls) and maker.kernel}
+    if not makers:
+        return nullcontext()
+
+    def pack(kept: Tensor) -> Any:
+        maker = makers.get(kept.data_ptr())
+        return kept if maker is None or kept.shape != maker.shape else maker  # a view of it is kept
+
+    def unpack(kept: Any) -> Tensor:
+        return kept if isinstance(kept, Tensor) else _Lsq.output(kept)
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)

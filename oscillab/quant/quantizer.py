@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .initial import INITS, lsq_step_size, mse_range, mse_step_size, sample
 from .lsq import GRADIENT_MASKS, bin_limits, check_bits, check_choice, lsq
+from .step_size_init import INITS, lsq_step_size, mse_range, mse_step_size, sample
 
 # A step size is held at this share of its first value: low enough to leave per-tensor training alone, yet high enough for the layer
 # to live on until its gradient brings it back. Adam moves every step size by about its rate, whatever the step size is.

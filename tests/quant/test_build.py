@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from oscillab.quant.kernel import build, kernel_off, loaded
+from oscillab.quant import kernel as build
+from oscillab.quant.kernel import kernel_off, loaded
 from oscillab.quant.lsq import lsq
 
 BUILD = Path(build.__file__)

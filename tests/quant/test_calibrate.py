@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from oscillab.quant import QuantSpec, calibrate, quant_layers, quantize, quantizers, quantizers_off
-from oscillab.quant.initial import mse_step_size, squared_error
+from oscillab.quant.step_size_init import mse_step_size, squared_error
 
 
 def inputs_of(model, name, batches):

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from oscillab.quant import QuantConv2d, QuantSpec, quant_layers, quantize
-from oscillab.quant.fused import recomputed
 from oscillab.quant.kernel import kernel_off, loaded
-from oscillab.quant.lsq import lsq
+from oscillab.quant.lsq import lsq, recomputed
 
 pytestmark = pytest.mark.skipif(loaded() is None, reason="no kernel: there is no C compiler, or OSCILLAB_KERNEL is 0")
 

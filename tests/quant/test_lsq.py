@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from oscillab.quant.initial import mse_step_size
 from oscillab.quant.lsq import bin_limits, integer_state, lsq
+from oscillab.quant.step_size_init import mse_step_size
 
 MASKS = ("unrounded", "rounded")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oscillab.quant import Quantizer
-from oscillab.quant.initial import lsq_step_size, mse_step_size
+from oscillab.quant.step_size_init import lsq_step_size, mse_step_size
 
 
 def values(*shape):

@@ -5,8 +5,8 @@
    bit. Only sums over many values are added in another order: within a block in single precision, over the blocks in
    double, the same for any number of threads.
 
-   x lies in `rows` runs of `length` values, each run with a step size of its own and cut into blocks. build.py compiles
-   this file, which includes itself once for each type of x; calls.py calls it. */
+   x lies in `rows` runs of `length` values, each run with a step size of its own and cut into blocks. kernel.py
+   compiles and calls this file, which includes itself once for each type of x. */
 
 #ifndef TYPE
 
@@ -120,19 +120,19 @@ static void NAME(differentiate)(const TYPE *restrict x, const TYPE *restrict ups
 }
 
 /* The gradients to x, to the step size of each run and, where there is one, to the shift; `sums` holds two for each block. */
-void NAME(backward)(const TYPE *x, const TYPE *upstream, TYPE *to_x, const float *used, const float *shift,
+void NAME(backward)(const TYPE *x, const TYPE *upstream, TYPE *to_x, const float *step, const float *shift,
                     float *to_step, float *to_shift, double *sums, const grid *g) {
     const int64_t blocks = blocks_of(g);
 #pragma omp parallel for num_threads(threads_for(g))
     for (int64_t i = 0; i < g->rows * blocks; i++) {
         int64_t at, length, row = place_of(i, g, &at, &length);
-        NAME(differentiate)(x + at, upstream + at, to_x + at, length, used[row], shift ? *shift : 0, g, sums + 2 * i);
+        NAME(differentiate)(x + at, upstream + at, to_x + at, length, step[row], shift ? *shift : 0, g, sums + 2 * i);
     }
     double shift_sum = 0;
     for (int64_t row = 0; row < g->rows; row++) {
         double step_sum = 0;
         for (int64_t i = row * blocks; i < (row + 1) * blocks; i++) step_sum += sums[2 * i], shift_sum += sums[2 * i + 1];
-        to_step[row] = (float)(step_sum / used[row] * g->gradient_scale);
+        to_step[row] = (float)(step_sum / step[row] * g->gradient_scale);
     }
     if (shift) *to_shift = (float)(shift_sum * g->gradient_scale);
 }

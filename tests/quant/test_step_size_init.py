@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from oscillab.quant.initial import lsq_step_size, mse_range, mse_step_size, sample, squared_error
 from oscillab.quant.lsq import bin_limits
+from oscillab.quant.step_size_init import lsq_step_size, mse_range, mse_step_size, sample, squared_error
 
 
 def gaussian(*shape, seed=0):
