@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 LOWEST := tests/quant tests/recording tests/plot tests/test_face.py tests/test_toy.py oscillab/quant oscillab/recording oscillab/plot
+NOTEBOOKS ?= notebooks
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
 .PHONY: study test unit nbval browser-test wheel-test test-lowest lab notebooks student html lint bench pretrain clean
@@ -24,7 +25,7 @@ unit: $(STAMP)
 	$(BIN)/python -m pytest --mpl
 
 nbval: $(STAMP)
-	$(BIN)/python -m pytest $(NBVAL) notebooks
+	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
 # apart from `test`: it needs Debian's chromium, which it installs when it may
 browser-test: $(STAMP)
