@@ -137,7 +137,7 @@ def quantized_input(graph: Graph, layer: str, grid: Any, x: str) -> str:
     if grid.offset is not None:
         offset = graph.constant(f"{layer}.input_offset", grid.offset.detach().cpu().numpy())
         x = graph.add("Sub", [x, offset])
-    states, zero = integer_input(graph, layer, grid, grid.bits, x, grid.positive_step_size().cpu().numpy())
+    states, zero = integer_input(graph, layer, grid, grid.bits, x, grid.effective_step_size().cpu().numpy())
     inputs = [states, f"{layer}.input_scale", zero]
     values = graph.add("DequantizeLinear", inputs, output=None if offset else output)
     return graph.add("Add", [values, offset], output=output) if offset else values

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .channels import channel_map, double
 from .fold import fold, following_bn
-from .layers import QuantConv2d, is_quantized
+from .layers import QuantConv2d, check_finite, is_quantized
 from .lsq import integer_state
 
 WHOLE = {torch.float32: 2**24, torch.float64: 2**53}  # up to here a type holds every whole number
@@ -26,7 +26,7 @@ class States(nn.Module):
     def __init__(self, grid):
         super().__init__()
         self.low, self.high = grid.low, grid.high
-        self.register_buffer("step_size", grid.positive_step_size().clone())
+        self.register_buffer("step_size", grid.effective_step_size().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         return integer_state(x, self.step_size, self.low, self.high)
@@ -81,12 +81,13 @@ def exact(model: nn.Module) -> nn.Module:
     QC is folded where it can be. Every `QuantConv2d`, and the BatchNorm behind it, becomes an `ExactConv2d`, every SiLU an
     `ExactSiLU`; what has no exact form (`has_exact_form`) and what is not quantized stays. Outputs are those of `model` but
     for rounding, which next to a bin edge can be a step. Holds on the CPU; on a GPU a library may choose transforms
-    (Winograd) that round. Raises ValueError for a float network.
+    (Winograd) that round. Raises ValueError for a float network, a value that is not finite, and hooks that would be lost.
     """
     if not is_quantized(model):
         raise ValueError(
             f"only a quantized network has an exact form, got a float {type(model).__name__}: quantize it first"
         )
+    check_finite(model)
     network = copy.deepcopy(model).eval()
     with suppress(ValueError):  # a factor that has no BatchNorm to go to is not positive: QC stays where it is
         network = fold(network)
@@ -99,7 +100,15 @@ def exact(model: nn.Module) -> nn.Module:
                 setattr(parent, key, nn.Identity())
         elif type(child) is nn.SiLU:
             setattr(parent, name, ExactSiLU().eval())
+    kept = {name for name, module in network.named_modules() if _has_hooks(module)}
+    lost = [name for name, module in model.named_modules() if _has_hooks(module) and name not in kept]
+    if lost:
+        raise ValueError(f"the exact form would lose the forward hook of module {lost[0]!r}: remove it first")
     return network
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def exact_or_float(model: nn.Module) -> nn.Module:

@@ -7,9 +7,10 @@ correction both go where they cost nothing. `oscillab.train.correction` trains t
 from collections.abc import Collection
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
-from .layers import QuantConv2d
+from .layers import QuantConv2d, check_finite
 
 PARTS = ("scale", "shift")
 GRANULARITIES = ("per_channel", "per_tensor")
@@ -77,13 +78,16 @@ def fold(model: nn.Module) -> nn.Module:
     places = [
         (parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)
     ]
-    for _, name, corrected in places:
-        if following_bn(model, corrected) is None and not (corrected.correction_scale > 0).all():
+    check_finite(model)
+    following = [following_bn(model, corrected) for _, _, corrected in places]
+    for (_, name, corrected), bn in zip(places, following, strict=True):
+        if not all(torch.isfinite(p).all() for p in (corrected.correction_scale, corrected.correction_shift)):
+            raise ValueError(f"cannot fold {name}: its scale or shift holds nan or inf")
+        if bn is None and not (corrected.correction_scale > 0).all():
             raise ValueError(
                 f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate"
             )
-    for parent, name, corrected in places:
-        bn = following_bn(model, corrected)
+    for (parent, name, corrected), bn in zip(places, following, strict=True):
         if bn is None:
             _fold_into_conv(corrected)
         else:
@@ -117,13 +121,38 @@ def _fold_into_conv(corrected: CorrectedConv2d) -> None:
 
 
 def following_bn(model: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
-    """Return the BN that stands right after `conv` among its parent's children, or None."""
-    for parent in model.modules():
-        children = list(parent.children())
-        if conv in children:
-            after = children[children.index(conv) + 1 :][:1]
-            return after[0] if after and isinstance(after[0], nn.BatchNorm2d) else None
-    return None
+    """Return the BN of fixed statistics that takes every output of `conv`, and no other module's; None where there is none.
+
+    Read off the calls in the parents' forward methods (torch.fx), not off the order of registration. None as well where a
+    parent cannot be traced: folding into the convolution is exact too.
+    """
+    found = {_bn_in(parent, conv) for parent in model.modules() if any(child is conv for child in parent.children())}
+    bn = found.pop() if len(found) == 1 else None
+    return bn if bn is not None and bn.running_var is not None and bn.weight is not None else None
+
+
+def _bn_in(parent: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
+    """Return the BN that the calls of `conv` in the forward method of `parent` lead to, or None."""
+    try:
+        graph = _Calls().trace(parent)
+    except Exception:  # whatever a forward method does with a stand-in for its input
+        return None
+    calls = [(node, parent.get_submodule(str(node.target))) for node in graph.nodes if node.op == "call_module"]
+    module_of = dict(calls)
+    own = [node for node, module in calls if module is conv]
+    users = [user for node in own for user in node.users]
+    bns = {module_of.get(user) for user in users}
+    bn = bns.pop() if len(bns) == 1 else None
+    if not isinstance(bn, nn.BatchNorm2d) or any(node.args[0] not in own for node, module in calls if module is bn):
+        return None
+    return bn
+
+
+class _Calls(torch.fx.Tracer):
+    """Traces one forward method and enters none of the modules that it calls."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
 
 
 def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:

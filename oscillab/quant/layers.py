@@ -96,11 +96,11 @@ class QuantConv2d(nn.Conv2d):
     def integer_state(self) -> Tensor:
         """The integer state of every weight, int8, of the weight's shape."""
         grid = self.weight_quantizer
-        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high).to(torch.int8)
+        return integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high).to(torch.int8)
 
     def weight_step_size(self) -> Tensor:
         """The step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
-        return self.weight_quantizer.positive_step_size()
+        return self.weight_quantizer.effective_step_size()
 
     def activation_range(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest value of the input's grid, 0-d, in the units of the input."""
@@ -114,9 +114,9 @@ class QuantConv2d(nn.Conv2d):
         factors by converting per-tensor quantization to per-channel quantization", 2311.05109). The bias is left alone.
         """
         grid = self.weight_quantizer
-        states = integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high)
+        states = integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high)
         grid.scale_steps(scale)
-        step_size = grid.positive_step_size()
+        step_size = grid.effective_step_size()
         self.weight.mul_(along_channels(scale, self.weight))
         moved = integer_state(self.weight, step_size, grid.low, grid.high) != states  # by rounding, at a bin edge
         self.weight.copy_(torch.where(moved, states * along_channels(step_size, states), self.weight))
@@ -180,6 +180,15 @@ def quant_layers(model: nn.Module) -> dict[str, QuantConv2d]:
 def is_quantized(model: nn.Module) -> bool:
     """Whether `model` holds a QuantConv2d."""
     return any(isinstance(module, QuantConv2d) for module in model.modules())
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise ValueError, naming the layer, where a weight, bias or step size has no integer state: NaN or infinite."""
+    for name, layer in quant_layers(model).items():
+        values = {"weight": layer.weight, "bias": layer.bias, "step size": layer.weight_quantizer.step_size}
+        for what, tensor in (values | {"input's step size": layer.input_quantizer.step_size}).items():
+            if tensor is not None and not torch.isfinite(tensor).all():
+                raise ValueError(f"layer {name!r}: its {what} holds nan or inf, which has no integer state")
 
 
 def step_sizes(model: nn.Module) -> dict[str, nn.Parameter]:

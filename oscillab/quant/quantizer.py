@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .lsq import GRADIENT_MASKS, bin_limits, check_bits, check_choice, lsq
+from .lsq import GRADIENT_MASKS, bin_limits, check_bits, check_choice, effective_step_size, lsq
 from .step_size_init import INITS, lsq_step_size, mse_range, mse_step_size, sample
 
 # A step size is held at this share of its first value: low enough to leave per-tensor training alone, yet high enough for the layer
@@ -85,14 +85,16 @@ class Quantizer(nn.Module):
         groups = x.shape[0] if self.per_sample else self.step_size.numel()
         return 1 / math.sqrt(max(1, x.numel() // max(1, groups)) * self.high) if self.gradient_scale else 1.0
 
-    def positive_step_size(self) -> Tensor:
+    def effective_step_size(self) -> Tensor:
         """The step size that the forward pass uses, without gradient: `step_size`, or `floor` where it fell below."""
         self._require_calibrated()
-        return torch.maximum(self.step_size.detach(), self.floor)  # a recorder asks at every step: no_grad takes longer
+        return effective_step_size(
+            self.step_size.detach(), self.floor
+        )  # a recorder asks at every step: no_grad takes longer
 
     def clipping_range(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest value that the grid holds, in the units of the input: 0-d or (channels,)."""
-        step_size = self.positive_step_size()
+        step_size = self.effective_step_size()
         low, high = step_size * self.low, step_size * self.high
         if self.offset is None:
             return low, high
@@ -140,7 +142,7 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def scale_steps(self, scale: Tensor) -> None:
         """Nothing; multiplies the step size by the positive `scale` (channels,), which makes it per-channel."""
-        step_size, floor = self.positive_step_size() * scale, self.floor * scale
+        step_size, floor = self.effective_step_size() * scale, self.floor * scale
         self._reshape(step_size.shape)
         self.step_size.copy_(step_size)
         self.floor.copy_(floor)

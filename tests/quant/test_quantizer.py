@@ -96,7 +96,7 @@ def test_a_step_size_that_fell_is_held_counted_and_comes_back(channels):
     first, floor = quantizer.step_size.detach().clone(), quantizer.floor.clone()
     with torch.no_grad():
         quantizer.step_size.view(-1)[0] = -0.05
-    assert torch.equal(quantizer.positive_step_size().view(-1)[0], floor.view(-1)[0])
+    assert torch.equal(quantizer.effective_step_size().view(-1)[0], floor.view(-1)[0])
     optimizer = torch.optim.Adam([quantizer.step_size], 0.01)
     for _ in range(200):
         optimizer.zero_grad()
@@ -156,7 +156,7 @@ def test_errors_say_what_is_allowed():
     ):
         with pytest.raises(ValueError, match=message):
             Quantizer(**options)
-    for use in (lambda q: q(values(3)), Quantizer.clipping_range, Quantizer.positive_step_size):
+    for use in (lambda q: q(values(3)), Quantizer.clipping_range, Quantizer.effective_step_size):
         with pytest.raises(ValueError, match="not calibrated: call calibrate"):
             use(Quantizer(4))
     for bad in (torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("inf")]), torch.zeros(0)):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from oscillab.quant import QuantConv2d
-from oscillab.quant.lsq import along_channels, integer_state
+from oscillab.quant.lsq import along_channels, effective_step_size, integer_state
 from oscillab.train.ema import decay_for
 from oscillab.train.remedies import Remedy
 
@@ -54,24 +54,24 @@ class QEmaConv2d(QuantConv2d):
         grid = self.weight_quantizer
         if not grid.enabled:
             return self.weight
-        decided, step_size = self._decided(), torch.maximum(grid.step_size, grid.floor)
+        decided, step_size = self._decided(), effective_step_size(grid.step_size, grid.floor)
         slow = step_size * grid._gradient_scale(self.weight)
         step = along_channels(slow + (step_size - slow).detach(), self.weight)  # the step size, LSQ's scaled gradient
         straight = grid(self.weight) + step * (decided - self._plain())
-        return _Instead.apply(straight, decided * along_channels(grid.positive_step_size(), self.weight))
+        return _Instead.apply(straight, decided * along_channels(grid.effective_step_size(), self.weight))
 
     @torch.no_grad()
     def _decided(self) -> Tensor:
         """Return clip(round(average / s), floor(w / s), ceil(w / s)), within the grid: the neighbour nearer to the average."""
         grid = self.weight_quantizer
-        position = self.weight / along_channels(grid.positive_step_size(), self.weight)
-        average = integer_state(self.weight_average, grid.positive_step_size(), grid.low, grid.high)
+        position = self.weight / along_channels(grid.effective_step_size(), self.weight)
+        average = integer_state(self.weight_average, grid.effective_step_size(), grid.low, grid.high)
         return average.clamp_(position.floor(), position.ceil()).clamp_(grid.low, grid.high)
 
     def _plain(self) -> Tensor:
         """Return the states of the latent weights themselves."""
         grid = self.weight_quantizer
-        return integer_state(self.weight, grid.positive_step_size(), grid.low, grid.high)
+        return integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high)
 
 
 class _Instead(torch.autograd.Function):

@@ -71,7 +71,7 @@ def squared_distance(layer: QuantConv2d) -> Tensor:
     w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
     """
     grid = layer.weight_quantizer
-    return _SquaredDistance.apply(layer.weight, grid.positive_step_size(), grid.low, grid.high)
+    return _SquaredDistance.apply(layer.weight, grid.effective_step_size(), grid.low, grid.high)
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def soft_rounded(x: Tensor, quantizer: Quantizer, k: float = 0.45) -> Tensor:
     """Return s * clip(sr(x / s), u, v) with sr(x) = round(x) where |x - round(x)| <= k, else x (2311.05109)."""
     work = x if x.dtype == torch.float64 else x.float()
     offset: Any = 0.0 if quantizer.offset is None else quantizer.offset
-    step = along_channels(quantizer.positive_step_size(), work)
+    step = along_channels(quantizer.effective_step_size(), work)
     position = (work - offset) / step
     rounded = position.round()
     soft = torch.where((position - rounded).abs() <= k, rounded, position)
