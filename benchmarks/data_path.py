@@ -35,7 +35,7 @@ class Options:
 
 
 def milliseconds(function, count, rounds=5):
-    """The median over `rounds` of the milliseconds that a call of function(number) takes, `count` calls a round."""
+    """Return the median over `rounds` of the milliseconds that a call of function(number) takes, `count` calls a round."""
     clock, taken = clock_for(), []
     for number in range(rounds):
         begin = clock()

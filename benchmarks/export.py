@@ -68,7 +68,7 @@ class Joined:
         return sum(map(len, self.parts))
 
     def sample(self, index):
-        """The sample of one of the data sets."""
+        """Return the sample of one of the data sets."""
         first = len(self.parts[0])
         return self.parts[0].sample(index) if index < first else self.parts[1].sample(index - first)
 
@@ -79,7 +79,7 @@ class Joined:
 
 
 def pictures_of(options, masks):
-    """The data set that the options name."""
+    """Return the data set that the options name."""
     dataset = held_out(DataOptions(options.data, options.size, held_out=options.held_out), masks=masks)
     if not options.both_splits:
         return dataset
@@ -87,7 +87,7 @@ def pictures_of(options, masks):
 
 
 def to_float(model):
-    """A copy of a quantized network with plain convolutions, whose float file has the FP32 network's size."""
+    """Return a copy of a quantized network with plain convolutions, whose float file has the FP32 network's size."""
     model = copy.deepcopy(model)
     for layer in quant_layers(model).values():
         layer.to_float()
@@ -95,7 +95,7 @@ def to_float(model):
 
 
 def maps(model, dataset, size):
-    """mAP of boxes, and of masks where the data set has them and the network gives them; None where classes differ."""
+    """Return mAP of boxes, and of masks where the data set has them and the network gives them; None where classes differ."""
     if model.classes != len(dataset.names):
         return None, None
     found = evaluate(model, dataset, size=size)
@@ -103,7 +103,7 @@ def maps(model, dataset, size):
 
 
 def agreement(model, predictor, dataset, options):
-    """The largest difference between two networks' outputs over the compared pictures, four at a time."""
+    """Return the largest difference between two networks' outputs over the compared pictures, four at a time."""
     count = min(options.compared, len(dataset))
     apart = 0.0
     with torch.no_grad():
@@ -118,7 +118,7 @@ def agreement(model, predictor, dataset, options):
 
 
 def milliseconds(model, images, rounds):
-    """The median milliseconds per picture of a network's call."""
+    """Return the median milliseconds per picture of a network's call."""
     seconds = []
     with torch.no_grad():
         for _ in range(rounds + 1):
@@ -135,7 +135,7 @@ def speeds(networks, options):
 
 
 def measure(path, dataset, folder, options):
-    """What is measured of one checkpoint, a mapping."""
+    """Return what is measured of one checkpoint, a mapping."""
     model = checkpoint.load(path)
     small, other = export_onnx(model, folder / "small.onnx"), export_onnx(model, folder / "other.onnx", form="qdq")
     whole = export_onnx(to_float(model), folder / "float.onnx")

@@ -27,7 +27,7 @@ def interleave(variants, rounds, *, warmup=2, device="cpu"):
 
 
 def clock_for(device="cpu"):
-    """The clock that fits a device and torch's number of threads."""
+    """Return the clock that fits a device and torch's number of threads."""
     return time.process_time if str(device) == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 

@@ -53,8 +53,7 @@ class Runs:
 
     def _trainer(self, model):
         spec = oscillab.TrainSpec(learning_rate=1e-3)
-        trainer = oscillab.Trainer(model, oscillab.DetectionLoss(model), self.batches, spec, progress=False)
-        return trainer
+        return oscillab.Trainer(model, oscillab.DetectionLoss(model), self.batches, spec, progress=False)
 
     def step(self, which, number, batch):
         """Make a step of one of the two."""
@@ -103,7 +102,7 @@ async def measured(runs, *, watched):
 
 
 async def round_of(options, model, batches):
-    """The numbers that `measure` prints of one round."""
+    """Return the numbers that `measure` prints of one round."""
     first, second, idle, clock, _ = await measured(Runs(options, model, batches), watched=False)
     bare, watched, others, longer, live = await measured(Runs(options, model, batches), watched=True)
     around = others - idle * longer / clock

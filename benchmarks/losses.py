@@ -80,7 +80,7 @@ class Steps:
         self.network.append(self.now() - loss + forward - begin)
 
     def now(self):
-        """The clock, after a GPU has done what it was given."""
+        """Return the clock, after a GPU has done what it was given."""
         if self.options.device.startswith("cuda"):
             torch.cuda.synchronize()
         return time.perf_counter()

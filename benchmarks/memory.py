@@ -32,7 +32,7 @@ class Options:
 
 
 def kept_bytes(model, images):
-    """What `model(images)` keeps for its backward pass, without parameters and buffers."""
+    """Return what `model(images)` keeps for its backward pass, without parameters and buffers."""
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -67,7 +67,7 @@ def measured(options, name):
 
 
 def peak():
-    """The most resident memory that this process has held, in bytes."""
+    """Return the most resident memory that this process has held, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -24,7 +24,7 @@ class LearnableConv2d(nn.Conv2d):
         self.register_buffer("zero", torch.zeros(1))
 
     def forward(self, x):
-        """The convolution of quantized inputs with quantized weights."""
+        """Return the convolution of quantized inputs with quantized weights."""
         quantized = [
             torch._fake_quantize_learnable_per_tensor_affine(
                 t, step, self.zero, self.low, self.high, 1 / (t.numel() * self.high) ** 0.5

@@ -32,7 +32,7 @@ def own_times(run, number):
 
 
 def least(times):
-    """The lower decile of each operation's milliseconds."""
+    """Return the lower decile of each operation's milliseconds."""
     names = set().union(*times)
     return {name: float(np.quantile([one.get(name, 0.0) for one in times], 0.1)) for name in names}
 

@@ -53,11 +53,11 @@ class Switch:
         self.on, self.seconds = True, 0.0
 
     def register_step_post_hook(self, hook):
-        """The handle of `hook`, which is called while the switch is on."""
+        """Return the handle of `hook`, which is called while the switch is on."""
         return self._optimizer.register_step_post_hook(self.timed(hook))
 
     def timed(self, function):
-        """`function`, its time counted; nothing while the switch is off."""
+        """Call `function`, its time counted; do nothing while the switch is off."""
 
         @wraps(function)
         def call(*arguments):
@@ -70,7 +70,7 @@ class Switch:
 
 
 def start(options):
-    """A trainer of a freshly quantized detector, and four batches for it."""
+    """Return a trainer of a freshly quantized detector, and four batches for it."""
     dataset = Scenes(4 * options.batch_size, split="train", size=options.size)
     batches = Batches(dataset, size=options.size, batch_size=options.batch_size)
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def start(options):
 
 
 def seconds_of(trainer, batch):
-    """The wall time of a step."""
+    """Return the wall time of a step."""
     begin = time.perf_counter()
     trainer.train_step(batch)
     if trainer.device.type == "cuda":

@@ -95,7 +95,7 @@ def freezing(model, optimizer):
 
 
 def start(options, count=4):
-    """A float detector, the same quantized, and `count` batches."""
+    """Return a float detector, the same quantized, and `count` batches."""
     torch.set_num_threads(options.threads)
     dataset = Scenes(count * options.batch_size, split="train", size=options.size)
     batches = Batches(dataset, size=options.size, batch_size=options.batch_size)
@@ -108,7 +108,7 @@ def start(options, count=4):
 
 
 def by_torch(run):
-    """A step of `run` on torch's own operations."""
+    """Return a step of `run` on torch's own operations."""
 
     def step(number):
         with kernel_off():
@@ -118,7 +118,7 @@ def by_torch(run):
 
 
 def variants(options, model, quantized, batches):
-    """The runs by name, all from the same weights."""
+    """Return the runs by name, all from the same weights."""
     made = {name: copy.deepcopy(quantized) for name in ("LSQ", "LSQ + recorder", "LSQ + dampening", "LSQ + freezing")}
     same = {"autocast": options.autocast}
     runs = {
@@ -138,7 +138,7 @@ def variants(options, model, quantized, batches):
 
 
 def peers(options, model, batches):
-    """The steps of the peers that are installed, by name; says why one is left out."""
+    """Return the steps of the peers that are installed, by name; says why one is left out."""
     steps = {}
     for name, make in PEERS.items():
         try:

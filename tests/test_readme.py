@@ -21,7 +21,7 @@ def test_tables_are_those_of_the_recorded_results(root):
 
 
 def test_readme_is_short_and_its_links_exist(root):
-    """Oracle: the lines, of which a table of results has three; every relative link and image of README and docs names a file of the repository."""
+    """Oracle: 120 lines beside a table of three results; every relative link of README and docs names a file."""
     assert len((root / "README.md").read_text().splitlines()) <= 123
     for path in (root / "README.md", *(root / "docs").glob("*.md")):
         links = [link for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()) if not link.startswith("http")]
