@@ -1,4 +1,4 @@
-"""Which ranges do the activations take?
+"""Calibrate quantizers: find the ranges that weights and activations take.
 
 One forward pass of the float network over a few batches: every layer's range comes from float activations, so that the
 order of the layers does not matter. Each layer keeps a sample of its input and the exact minimum, no more.
@@ -7,26 +7,29 @@ order of the layers does not matter. Each layer keeps a sample of its input and 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .hooks import Hooks
 from .quantizer import Quantizer
 from .step_size_init import sample
 
+LIKELY_MAX = 16.0  # normalized images stay below it, images in 0..255 hardly ever
 BATCH_SAMPLE_COUNT = 2**14  # values kept of one layer's input in one batch
 
 logger = logging.getLogger(__name__)
 
 
 def quantizers(model: nn.Module) -> dict[str, Quantizer]:
-    """Every quantizer in `model` by its module name."""
+    """Return every quantizer in `model` by its module name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Quantizer)}
 
 
 @contextmanager
 def quantizers_off(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` as the float network: within the block its quantizers hand their inputs through."""
+    """Make `model` the float network within the block: its quantizers hand their inputs through."""
     before = {module: module.enabled for module in quantizers(model).values()}
     try:
         for module in before:
@@ -57,7 +60,7 @@ class _Observer:
         self.samples: list[Tensor] = []
         self.lowest = float("inf")
 
-    def __call__(self, module: nn.Module, inputs: tuple) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         x = inputs[0].detach()
         lowest, highest = (value.item() for value in x.aminmax())
         if not abs(lowest) + abs(highest) < float("inf"):
@@ -70,7 +73,7 @@ class _Observer:
 
 
 def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """`model`, its quantizers filled: weights from themselves, activations from `batches` through the float network.
+    """Fill the quantizers of `model`: weights from themselves, activations from `batches` through the float network.
 
     `batches` gives float tensors (N, 3, H, W), images in 0..1. Batch norm statistics and training flags stay as they
     are. A layer that no batch reaches stays uncalibrated, with a warning. Raises ValueError, naming the layer, where a
@@ -92,26 +95,25 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def _observe(model: nn.Module, layers: dict[str, nn.Module], batches: Iterable[Tensor]) -> dict[str, _Observer]:
-    """What each layer's input held while the float network saw every batch."""
+    """Return what each layer's input held while the float network saw every batch."""
     observers = {name: _Observer(name) for name in layers}
-    handles = [layer.register_forward_pre_hook(observers[name]) for name, layer in layers.items()]
     like = next(model.parameters())
-    count = 0
-    try:
-        with quantizers_off(model), eval_mode(model), torch.no_grad():
-            for batch in batches:
-                model(_images(batch).to(like))
-                count += 1
-    finally:
-        for handle in handles:
-            handle.remove()
+    count, highest = 0, 0.0
+    with Hooks() as hooks, quantizers_off(model), eval_mode(model), torch.no_grad():
+        for name, layer in layers.items():
+            hooks.before(layer, observers[name])
+        for batch in batches:
+            model(_images(batch).to(like))
+            count, highest = count + 1, max(highest, float(batch.max()))
     if count == 0:
         raise ValueError("batches is empty: calibration needs at least one float tensor (N, 3, H, W)")
+    if highest > LIKELY_MAX:
+        logger.warning("calibration images reach %g, images in 0..1 are expected: divide them by 255", highest)
     return observers
 
 
 def _images(batch: Tensor) -> Tensor:
-    """`batch` itself where it is a float tensor of images; raises ValueError otherwise."""
+    """Return `batch` where it is a float tensor of images; raise ValueError otherwise."""
     if isinstance(batch, Tensor) and batch.is_floating_point() and batch.ndim == 4 and batch.numel():
         return batch
     given = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
@@ -119,7 +121,7 @@ def _images(batch: Tensor) -> Tensor:
 
 
 def _fill(quantizer: Quantizer, name: str, values: Tensor, lowest: float | None = None) -> None:
-    """Nothing; calibrates one quantizer, and names it where that fails."""
+    """Calibrate one quantizer, and name it where that fails."""
     try:
         quantizer.calibrate(values.detach(), lowest=lowest)
     except ValueError as error:

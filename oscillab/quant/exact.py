@@ -1,4 +1,4 @@
-"""In which order must a network be computed so that every program gives the same bits?
+"""Compute a quantized network with integer states, so that every program gives the same bits (`exact`).
 
 Two programs add a convolution's products in different orders and differ in the last digit. Next to a bin edge that is
 enough to give a value another state, which is a whole step, and every later layer sees it. The sums of a quantized
@@ -8,6 +8,7 @@ up to 2^24. One multiplication and one addition per value follow, and those ever
 
 import copy
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from .channels import channel_map, double
 from .fold import fold, following_bn
 from .layers import QuantConv2d, check_finite, is_quantized
 from .lsq import integer_state
+from .quantizer import Quantizer
 
 WHOLE = {torch.float32: 2**24, torch.float64: 2**53}  # up to here a type holds every whole number
 
@@ -23,12 +25,15 @@ WHOLE = {torch.float32: 2**24, torch.float64: 2**53}  # up to here a type holds 
 class States(nn.Module):
     """The integer states of a map on the grid of a `Quantizer` without offset, as floats, (N, C, H, W) to the same."""
 
-    def __init__(self, grid):
+    step_size: Tensor
+
+    def __init__(self, grid: Quantizer):
         super().__init__()
         self.low, self.high = grid.low, grid.high
         self.register_buffer("step_size", grid.effective_step_size().clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the states of `x`."""
         return integer_state(x, self.step_size, self.low, self.high)
 
 
@@ -40,17 +45,13 @@ class ExactConv2d(nn.Conv2d):
     1712.05877, Eq. 5.
     """
 
+    ratio: Tensor
+    shift: Tensor
+
     def __init__(self, conv: QuantConv2d, bn: nn.BatchNorm2d | None = None):
-        places = (
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-        )
-        super().__init__(*places, bias=False, device="meta")
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        same: dict[str, Any] = {name: getattr(conv, name) for name in names}
+        super().__init__(**same, bias=False, device="meta")
         self.bits = conv.bits
         self.states = States(conv.input_quantizer)
         self.weight = nn.Parameter(conv.integer_state().to(conv.weight), requires_grad=False)
@@ -60,10 +61,13 @@ class ExactConv2d(nn.Conv2d):
             self.register_buffer(name, torch.from_numpy(values).to(conv.weight).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output, (N, C_out, H, W)."""
         sums = self._conv_forward(self.states(x), self.weight, None)
-        return sums.mul_(self.ratio).add_(self.shift)
+        y: Tensor = sums.mul_(self.ratio).add_(self.shift)
+        return y
 
     def extra_repr(self) -> str:
+        """Return the convolution's own words and the bits."""
         return f"{super().extra_repr()}, bits={self.bits}"
 
 
@@ -71,12 +75,13 @@ class ExactSiLU(nn.Module):
     """x / (1 + e^-x), e^-x worked out in double precision and rounded once: programs agree on it where they do not on σ(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of `x`."""
         return x / x.neg().double().exp_().to(x.dtype).add_(1)
 
 
 @torch.no_grad()
 def exact(model: nn.Module) -> nn.Module:
-    """A copy in eval mode that computes with integer states: the same bits in every program, batch and thread count.
+    """Return a copy in eval mode that computes with integer states: the same bits in every program, batch and thread count.
 
     QC is folded where it can be. Every `QuantConv2d`, and the BatchNorm behind it, becomes an `ExactConv2d`, every SiLU an
     `ExactSiLU`; what has no exact form (`has_exact_form`) and what is not quantized stays. Outputs are those of `model` but
@@ -117,7 +122,7 @@ def exact_or_float(model: nn.Module) -> nn.Module:
 
 
 def has_exact_form(conv: QuantConv2d) -> bool:
-    """Whether the sums of a quantized convolution are whole numbers that its type holds, in whatever order they are added.
+    """Return whether the sums of a quantized convolution are whole numbers that its type holds, in whatever order they are added.
 
     Not so with an offset (activation="affine"), a quantizer that is off or not calibrated, half precision, or so many inputs
     that a sum could pass the type's largest whole number.

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ SOURCE = Path(__file__).with_name("kernel.c")
 # values must equal torch's to the last bit: no -ffast-math, which some compilers have on. Nobody reads errno and traps
 EXACT = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS = ["-O3", "-std=c11", *EXACT, "-shared", "-fPIC"]
-NATIVE = (["-march=native"], ["-mcpu=native"], [])
+NATIVE: tuple[list[str], ...] = (["-march=native"], ["-mcpu=native"], [])
 CHOICES = [(openmp, *native) for native in NATIVE for openmp in ("-fopenmp", "-fopenmp-simd")]  # the first that works
 COMPILERS = ("cc", "gcc", "clang")
 TIMEOUT = 60  # seconds
@@ -105,7 +106,7 @@ def _grid(count: int, rows: int, threads: int, *rest: float) -> Grid:
 def _function(library: ctypes.CDLL, name: str, pointer_count: int) -> Callable[..., None]:
     function = getattr(library, name)
     function.argtypes, function.restype = [ctypes.c_void_p] * pointer_count, None
-    return function
+    return cast("Callable[..., None]", function)
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -1,4 +1,4 @@
-"""How do the quantizers come into a network?
+"""Turn the convolutions of a network into quantized ones (`QuantSpec`, `QuantConv2d`, `quantize`).
 
 `quantize` turns every convolution into a `QuantConv2d` where it stands: the same module object, hence the same
 Parameters, hooks, device and flags, and two quantizers more. An optimizer built before still owns the weights.
@@ -7,7 +7,7 @@ Parameters, hooks, device and flags, and two quantizers more. An optimizer built
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class QuantSpec:
     gradient_mask: str = "unrounded"  # LSQ's paper; rounded is what most libraries do
     gradient_scale: bool = True  # LSQ's 1 / sqrt(N * Qp); Adam hardly notices it
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bits(self.bits)
         check_bits(self.first_last_bits, "first_last_bits")
         check_choice("weight_granularity", self.weight_granularity, GRANULARITIES)
@@ -59,13 +59,17 @@ class QuantSpec:
 class QuantConv2d(nn.Conv2d):
     """A convolution of quantized weights with a quantized input; `weight` and `bias` keep their names."""
 
-    def __init__(self, *args, bits: int = 4, spec: QuantSpec | None = None, **kwargs):
+    def __init__(self, *args: Any, bits: int = 4, spec: QuantSpec | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._insert(bits, spec or QuantSpec(bits=bits))
 
     def _insert(self, bits: int, spec: QuantSpec) -> None:
-        """Nothing; adds the two quantizers, uncalibrated, on the weight's device and in its dtype and mode."""
-        same = {"init": spec.init, "gradient_mask": spec.gradient_mask, "gradient_scale": spec.gradient_scale}
+        """Add the two quantizers, uncalibrated, on the weight's device and in its dtype and mode."""
+        same: dict[str, Any] = {
+            "init": spec.init,
+            "gradient_mask": spec.gradient_mask,
+            "gradient_scale": spec.gradient_scale,
+        }
         channels = self.out_channels if spec.weight_granularity == "per_channel" else None
         signed = False if spec.activation == "unsigned" else None
         affine = spec.activation == "affine"
@@ -77,38 +81,42 @@ class QuantConv2d(nn.Conv2d):
 
     @classmethod
     def from_float(cls, conv: nn.Conv2d, *, bits: int, spec: QuantSpec) -> "QuantConv2d":
-        """`conv` itself, turned into a QuantConv2d that is not calibrated yet."""
+        """Turn `conv` itself into a QuantConv2d that is not calibrated yet, and return it."""
         conv.__class__ = cls
-        conv._insert(bits, spec)
-        return conv
+        layer: Any = conv
+        layer._insert(bits, spec)
+        return cast("QuantConv2d", layer)
 
     def to_float(self) -> nn.Conv2d:
-        """This module itself, turned back into the nn.Conv2d that it was."""
+        """Turn this module back into the nn.Conv2d that it was, and return it."""
         del self.weight_quantizer, self.input_quantizer, self.bits
-        self.__class__ = nn.Conv2d
-        return self
+        plain: nn.Conv2d = self
+        plain.__class__ = nn.Conv2d
+        return plain
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of the quantized input and weights, (N, C_out, H, W)."""
         inputs, weight = self.input_quantizer(x), self.weight_quantizer(self.weight)
         with recomputed(inputs):  # weights are few: to make them again costs more than to keep them
-            return self._conv_forward(inputs, weight, self.bias)
+            y: Tensor = self._conv_forward(inputs, weight, self.bias)
+        return y
 
     def integer_state(self) -> Tensor:
-        """The integer state of every weight, int8, of the weight's shape."""
+        """Return the integer state of every weight, int8, of the weight's shape."""
         grid = self.weight_quantizer
         return integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high).to(torch.int8)
 
     def weight_step_size(self) -> Tensor:
-        """The step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
+        """Return the step size of the weights as the forward pass uses it, 0-d or (out_channels,), without gradient."""
         return self.weight_quantizer.effective_step_size()
 
     def activation_range(self) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest value of the input's grid, 0-d, in the units of the input."""
+        """Return the lowest and the highest value of the input's grid, 0-d, in the units of the input."""
         return self.input_quantizer.clipping_range()
 
     @torch.no_grad()
     def scale_output(self, scale: Tensor) -> None:
-        """Nothing; multiplies what the weights give by the positive `scale` (out_channels,), in place and exactly.
+        """Multiply what the weights give by the positive `scale` (out_channels,), in place and exactly.
 
         The step size becomes per-channel and every integer state stays what it was ("stored as quantization scale
         factors by converting per-tensor quantization to per-channel quantization", 2311.05109). The bias is left alone.
@@ -122,11 +130,12 @@ class QuantConv2d(nn.Conv2d):
         self.weight.copy_(torch.where(moved, states * along_channels(step_size, states), self.weight))
 
     def extra_repr(self) -> str:
+        """Return the convolution's own words and the bits."""
         return f"{super().extra_repr()}, bits={self.bits}"
 
 
 def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None) -> nn.Module:
-    """`model` with every nn.Conv2d turned into a QuantConv2d, in place, and calibrated on `batches`.
+    """Turn every nn.Conv2d of `model` into a QuantConv2d, in place, calibrate it on `batches` and return the model.
 
     `batches` gives float tensors (N, 3, H, W), images in 0..1; None leaves the quantizers uncalibrated, for a
     state_dict or for `calibrate` to fill. The ends are `model.end_layers` where the model names them, else the first
@@ -141,7 +150,7 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
         name: QuantConv2d.from_float(conv, bits=spec.first_last_bits if name in ends else spec.bits, spec=spec)
         for name, conv in convolutions.items()
     }
-    model.quant_spec = spec  # what a file needs to say of the structure
+    setattr(model, "quant_spec", spec)  # noqa: B010  # a plain attribute of any module: what a file needs to say of the structure
     try:
         return model if batches is None else calibrate(model, batches)
     except BaseException:  # Ctrl-C as well: half a calibration is no model
@@ -152,7 +161,7 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
 
 
 def _convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Every convolution by its module name, in module order; raises ValueError where one cannot be replaced."""
+    """Return every convolution by its module name, in module order; raise ValueError where one cannot be replaced."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     if not found:
         raise ValueError(f"model has no nn.Conv2d to quantize, got {type(model).__name__}")
@@ -163,7 +172,7 @@ def _convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def _end_layers(model: nn.Module, convolutions: dict[str, nn.Conv2d]) -> set[str]:
-    """The names of the first and the last convolutions."""
+    """Return the names of the first and the last convolutions."""
     names = list(convolutions)
     ends = getattr(model, "end_layers", [names[0], names[-1]])
     unknown = sorted(set(ends) - set(names))
@@ -173,12 +182,12 @@ def _end_layers(model: nn.Module, convolutions: dict[str, nn.Conv2d]) -> set[str
 
 
 def quant_layers(model: nn.Module) -> dict[str, QuantConv2d]:
-    """Every QuantConv2d in `model` by its module name, in module order."""
+    """Return every QuantConv2d in `model` by its module name, in module order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantConv2d)}
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether `model` holds a QuantConv2d."""
+    """Return whether `model` holds a QuantConv2d."""
     return any(isinstance(module, QuantConv2d) for module in model.modules())
 
 
@@ -192,13 +201,13 @@ def check_finite(model: nn.Module) -> None:
 
 
 def step_sizes(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every step size, and every offset of an affine quantizer, by the name that model.named_parameters() has."""
+    """Return every step size, and every offset of an affine quantizer, by the name that model.named_parameters() has."""
     own = {id(parameter) for module in quantizers(model).values() for parameter in module.parameters()}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in own}
 
 
 def held_step_sizes(model: nn.Module) -> dict[str, int]:
-    """In how many training steps each step size had to be held positive, by quantizer name, those alone that were.
+    """Return in how many training steps each step size had to be held positive, by quantizer name, those alone that were.
 
     Logs one warning per quantizer. Synchronises with the device, so it is for once an epoch and not for every step.
     """

@@ -188,7 +188,7 @@ class _Lsq(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("the gradient of a rounding has no second derivative: use create_graph=False")
         x, step, offset, y = ctx.saved_tensors

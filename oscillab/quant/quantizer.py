@@ -1,10 +1,11 @@
-"""What does a layer hold of its quantizer, and how is it filled?
+"""Hold a learned grid and fill it by calibration (`Quantizer`).
 
 A `Quantizer` is a learned grid: a step size, an offset where it is affine, and its two integer limits. Calibrating
 fills it; a state_dict carries all of it, so that a fresh structure needs no data to come back.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,12 @@ class Quantizer(nn.Module):
     one picture, not of the batch, as N in LSQ's gradient scale 1 / sqrt(N * Qp) (N_F of 1902.08153). With `enabled`
     False it hands its input through, which gives the float network.
     """
+
+    step_size: nn.Parameter
+    offset: nn.Parameter | None
+    floor: Tensor
+    limits: Tensor
+    held: Tensor
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Quantizer(nn.Module):
         return int(self.held.max())
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` on the grid, or `x` itself where the quantizer is off; raise ValueError before calibration."""
         if not self.enabled:
             return x
         self._require_calibrated()
@@ -81,19 +89,19 @@ class Quantizer(nn.Module):
         )
 
     def _gradient_scale(self, x: Tensor) -> float:
-        """1 / sqrt(N * Qp) with N the values of `x` that share a step size (1902.08153, section 2.2)."""
+        """Return 1 / sqrt(N * Qp) with N the values of `x` that share a step size (1902.08153, section 2.2)."""
         groups = x.shape[0] if self.per_sample else self.step_size.numel()
         return 1 / math.sqrt(max(1, x.numel() // max(1, groups)) * self.high) if self.gradient_scale else 1.0
 
     def effective_step_size(self) -> Tensor:
-        """The step size that the forward pass uses, without gradient: `step_size`, or `floor` where it fell below."""
+        """Return the step size that the forward pass uses, without gradient: `step_size`, or `floor` where it fell below."""
         self._require_calibrated()
         return effective_step_size(
             self.step_size.detach(), self.floor
         )  # a recorder asks at every step: no_grad takes longer
 
     def clipping_range(self) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest value that the grid holds, in the units of the input: 0-d or (channels,)."""
+        """Return the lowest and the highest value that the grid holds, in the units of the input: 0-d or (channels,)."""
         step_size = self.effective_step_size()
         low, high = step_size * self.low, step_size * self.high
         if self.offset is None:
@@ -102,7 +110,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, *, lowest: float | None = None) -> None:
-        """Nothing; sets the limits and the initial step size (and offset) from the values `x`, in place.
+        """Set the limits and the initial step size (and offset) from the values `x`, in place.
 
         Per channel, `x` is (channels, ...). `lowest` is the smallest value of the data that `x` is a sample of. Raises
         ValueError where `x` is empty or holds a value that is not finite.
@@ -121,12 +129,12 @@ class Quantizer(nn.Module):
         self.step_size.copy_(torch.where(step_size > 0, step_size, torch.full_like(step_size, 1 / high)))
         self.floor.copy_(self.step_size * FLOOR_RATIO)
         self.held.zero_()
-        if offset is not None:
+        if offset is not None and self.offset is not None:
             self.offset.copy_(offset)
         self._set_limits(low, high)
 
     def _initial(self, x: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-        """The first step size, and the first offset where the grid is affine."""
+        """Return the first step size, and the first offset where the grid is affine."""
         if self.step_size.ndim == 0:
             values = sample(x.flatten(), SAMPLE_COUNT)  # (n,)
         else:
@@ -141,14 +149,14 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def scale_steps(self, scale: Tensor) -> None:
-        """Nothing; multiplies the step size by the positive `scale` (channels,), which makes it per-channel."""
+        """Multiply the step size by the positive `scale` (channels,), which makes it per-channel."""
         step_size, floor = self.effective_step_size() * scale, self.floor * scale
         self._reshape(step_size.shape)
         self.step_size.copy_(step_size)
         self.floor.copy_(floor)
 
     def _reshape(self, shape: torch.Size) -> None:
-        """Nothing; gives the step size and what belongs to it that shape, the Parameter object staying the same."""
+        """Give the step size and what belongs to it that shape, the Parameter object staying the same."""
         self.step_size.data = self.step_size.new_ones(shape)
         self.floor, self.held = self.floor.new_zeros(shape), self.held.new_zeros(shape)
 
@@ -160,7 +168,16 @@ class Quantizer(nn.Module):
         if self.high <= 0:
             raise ValueError("this quantizer is not calibrated: call calibrate(model, batches) or load a state_dict")
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors):
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        errors: list[str],
+    ) -> None:
         limits = state_dict.get(prefix + "limits")
         if limits is not None:
             low, high = (round(value) for value in limits.tolist())
@@ -175,5 +192,6 @@ class Quantizer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors)
 
     def extra_repr(self) -> str:
+        """Return bits, grid and gradient mask."""
         grid = f"{self.low}..{self.high}" if self.calibrated else "not calibrated"
         return f"bits={self.bits}, {grid}, {'affine, ' * (self.offset is not None)}gradient_mask={self.gradient_mask}"

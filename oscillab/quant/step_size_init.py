@@ -1,9 +1,10 @@
-"""Which step size does a quantizer start from?
+"""Choose the step size that a quantizer starts from.
 
 `mse` searches the step size of the smallest squared error on a grid (as Nagel et al., 2203.11086, do); `lsq` is the
 formula of LSQ (1902.08153). All functions are pure; per channel they work on every channel at once.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -21,7 +22,7 @@ RANGE_SAMPLE_COUNT = 2**12  # values of the search over both ends
 
 
 def sample(x: Tensor, count: int) -> Tensor:
-    """At most `count` entries of the last dimension of `x`, drawn by a generator of their own."""
+    """Return at most `count` entries of the last dimension of `x`, drawn by a generator of their own."""
     size = x.shape[-1]
     if size <= count:
         return x
@@ -29,18 +30,18 @@ def sample(x: Tensor, count: int) -> Tensor:
 
 
 def squared_error(x: Tensor, step_size: Tensor, low: int, high: int, offset: Tensor | float = 0.0) -> Tensor:
-    """The summed squared error of quantizing `x` (n,) or each row of `x` (C, n): shape () or (C,)."""
+    """Return the summed squared error of quantizing `x` (n,) or each row of `x` (C, n): shape () or (C,)."""
     states = integer_state(x - offset, step_size, low, high)
     return states.mul_(along_channels(step_size, x)).add_(offset).sub_(x).square_().sum(-1)
 
 
 def lsq_step_size(x: Tensor, high: int) -> Tensor:
-    """LSQ's 2 <|x|> / sqrt(Qp) over the last dimension of `x`: shape () or (C,) (1902.08153, section 2.1)."""
-    return x.abs().mean(-1) * (2 / high**0.5)
+    """Return LSQ's 2 <|x|> / sqrt(Qp) over the last dimension of `x`: shape () or (C,) (1902.08153, section 2.1)."""
+    return x.abs().mean(-1) * (2 / math.sqrt(high))
 
 
 def mse_step_size(x: Tensor, low: int, high: int) -> Tensor:
-    """The step size of the smallest squared error for `x` (n,), or for each row of `x` (C, n): shape () or (C,).
+    """Return the step size of the smallest squared error for `x` (n,), or for each row of `x` (C, n): shape () or (C,).
 
     A geometric grid of 80 candidates below the step size that clips nothing, then 21 around the best of them.
     """
@@ -54,7 +55,7 @@ def mse_step_size(x: Tensor, low: int, high: int) -> Tensor:
 
 
 def mse_range(x: Tensor, high: int) -> tuple[Tensor, Tensor]:
-    """The step size and the offset, both 0-d, of a small squared error for `x` (n,) on the grid offset + s * (0..high).
+    """Return the step size and the offset, both 0-d, of a small squared error for `x` (n,) on the grid offset + s * (0..high).
 
     Both ends together on a coarse grid and a part of `x`, since the error has a valley for each level that falls on a
     peak of the data; then one end after the other. The aim is that of LSQ+ (2004.09576), whose own search is unknown.
@@ -72,16 +73,16 @@ def mse_range(x: Tensor, high: int) -> tuple[Tensor, Tensor]:
 
 
 def _range_error(x: Tensor, high: int, lower: Tensor, upper: Tensor) -> Tensor:
-    """The squared error of the affine grid from `lower` to `upper`."""
+    """Return the squared error of the affine grid from `lower` to `upper`."""
     return squared_error(x, (upper - lower) / high, 0, high, lower)
 
 
 def _candidates(value: Tensor, ratios: Tensor) -> Tensor:
-    """`value` times each of the K ratios: from () to (K,), from (C,) to (K, C)."""
+    """Return `value` times each of the K ratios: from () to (K,), from (C,) to (K, C)."""
     return ratios.to(value).view(-1, *[1] * value.ndim) * value
 
 
 def _best(candidates: Tensor, error: Callable[[Tensor], Tensor]) -> Tensor:
-    """The candidate of the smallest error, per channel: from (K,) to (), from (K, C) to (C,)."""
+    """Return the candidate of the smallest error, per channel: from (K,) to (), from (K, C) to (C,)."""
     errors = torch.stack([error(candidate) for candidate in candidates])
     return candidates.gather(0, errors.argmin(0, keepdim=True)).squeeze(0)

@@ -162,3 +162,10 @@ def test_calibrating_a_float_network_is_an_error(network, batches):
     """Oracle: the message."""
     with pytest.raises(ValueError, match="no quantized layer to calibrate: call quantize"):
         calibrate(network, batches)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(255, True), (1, False)])
+def test_images_in_0_to_255_are_warned_of(network, batches, caplog, factor, said):
+    """Oracle: the documented range 0..1."""
+    quantize(network, QuantSpec(), [batch * factor for batch in batches])
+    assert ("images in 0..1 are expected" in caplog.text) == said
