@@ -34,9 +34,8 @@ def named(error: ModuleNotFoundError) -> ImportError:
     ImportError('cv2 is not installed: pip install "oscillab[yolo]"')
     """
     package = (error.name or "").partition(".")[0]
-    if package not in EXTRAS:
-        return error
-    return ImportError(f'{package} is not installed: pip install "oscillab[{EXTRAS[package]}]"', name=error.name)
+    text = f'{package} is not installed: pip install "oscillab[{EXTRAS.get(package)}]"'
+    return ImportError(text, name=error.name) if package in EXTRAS else error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -50,36 +49,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {found[0]!r}?" if found else f"it has {', '.join(known)}"
 
 
-def public_names(file: str | Path) -> dict[str, tuple[str, str]]:
-    """Return the names that the stub beside a package's `__init__.py` imports: name -> (module, its name there)."""
-    tree = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
-    found: dict[str, tuple[str, str]] = {}
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            found |= {alias.asname or alias.name: (node.module or "", alias.name) for alias in node.names}
-        elif isinstance(node, ast.Assign):  # `show = plot`
-            found[ast.unparse(node.targets[0])] = found[ast.unparse(node.value)]
-    return found
-
-
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__` and `__all__` of a package whose stub says which names it has, and from where.
+    """Return `__getattr__`, `__dir__` and `__all__` of a package whose stub (.pyi) imports its names.
 
     A name is imported when it is first used, so that `import oscillab` is quick and needs no torch.
     """
-    homes = public_names(file)
+    homes: dict[str, tuple[str, str]] = {}  # name -> (module, its name there)
+    for node in ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            homes |= {alias.asname or alias.name: (node.module or "", alias.name) for alias in node.names}
+        elif isinstance(node, ast.Assign):  # `show = plot`
+            homes[ast.unparse(node.targets[0])] = homes[ast.unparse(node.value)]
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}; {nearest(name, homes)}")
         module, original = homes[name]
-        try:  # `from oscillab import plot` in oscillab's own stub is a module
-            return (
-                import_module(f"{package}.{original}")
-                if module == package
-                else getattr(import_module(module), original)
-            )
-        except ModuleNotFoundError as error:
-            raise named(error) from None
+        if module == package:  # `from oscillab import plot` in oscillab's own stub is a module
+            return need(f"{package}.{original}")
+        return getattr(need(module), original)
 
     return get, lambda: sorted(homes), list(homes)

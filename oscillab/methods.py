@@ -6,12 +6,11 @@ its tables and its figures take names, order, labels and colours from this table
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from operator import attrgetter
+from pkgutil import resolve_name
 from typing import Any
 
 INK = "#333333"  # of a method without a colour of its own
-PALETTE = ("#56b4e9", "#ca9161", "#fbafe4", "#ece133", "#0173b2", "#de8f05", "#029e73", "#cc78bc")  # for unknown names
+PALETTE = ("#56b4e9", "#ca9161", "#fbafe4", "#ece133", "#332288", "#117733", "#882255", "#44aa99")  # of no method below
 DASHES, MARKERS = ("solid", "dashed", "dotted", "dashdot"), ("o", "s", "^", "D", "v", "P")
 KINDS = ("untrained", "training", "average", "control", "combination", "unknown")
 
@@ -46,8 +45,7 @@ class Method:
         """Call what `applied` names; raises ValueError for a method that is not applied by a call."""
         if not self.applied:
             raise ValueError(f"{self.name} is not applied by a call: it changes fields of QuantSpec or TrainSpec")
-        module, _, name = self.applied.partition(":")
-        return attrgetter(name)(import_module(module))(*arguments, **{**self.options, **options})
+        return resolve_name(self.applied)(*arguments, **{**self.options, **options})
 
     def line(self, **more: Any) -> dict[str, Any]:
         """Return keyword arguments for a matplotlib line of this method."""
@@ -66,8 +64,8 @@ def register(*methods: Method) -> None:
     """Add methods to the table; raises ValueError for a name that is taken or a kind that is not one of `KINDS`."""
     for one in methods:
         if one.name in METHODS or one.kind not in KINDS:
-            kinds = ", ".join(KINDS)
-            raise ValueError(f"a method needs a new name and a kind of {kinds}, got {one.name!r}, {one.kind!r}")
+            given = f"got {one.name!r}, {one.kind!r}"
+            raise ValueError(f"a method needs a new name and a kind of {', '.join(KINDS)}, {given}")
         METHODS[one.name] = one
 
 
@@ -82,7 +80,7 @@ def remedies() -> tuple[str, ...]:
 
 
 def method(name: str) -> Method:
-    """Return the method of that name; an unknown one is drawn in the next colour of the palette under its own name.
+    """Return the method of that name; an unknown one has a colour and a dash of its own, and its name as its label.
 
     >>> method("ema+qc").label, method("dampening+qc").label, method("ema+bn_affine").label, method("my run").label
     ('EMA+QC', 'Dampening+QC', 'EMA+BN affine', 'my run')
@@ -92,8 +90,8 @@ def method(name: str) -> Method:
     if all(word in METHODS for word in name.split("+")):
         return Method(name, "+".join(METHODS[word].label for word in name.split("+")), "combination")
     count = len(_UNKNOWN)
-    own = Method(name, name, color=PALETTE[count % 8], dash=DASHES[count % 4], marker=MARKERS[count % 6])
-    return _UNKNOWN.setdefault(name, own)
+    look: dict[str, Any] = {"color": PALETTE[count % 8], "dash": DASHES[(count + count // 8) % 4]}
+    return _UNKNOWN.setdefault(name, Method(name, name, marker=MARKERS[count % 6], **look))
 
 
 EMA, ACT, LATE = "oscillab.train.ema:Ema.for_steps", "oscillab.train.remedies", "oscillab.study.ablation"

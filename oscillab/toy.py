@@ -39,27 +39,8 @@ class Trajectory:
         """Return the measured oscillations per step, there and back again counted as one, from the first flip that turns back."""
         changes = np.diff(self.integer_state)
         flips = np.flatnonzero(changes)
-        turns = flips[1:][changes[flips[1:]] * changes[flips[:-1]] < 0]
-        ups = turns[::2]  # every second turn goes the same way
+        ups = flips[1:][changes[flips[1:]] * changes[flips[:-1]] < 0][::2]  # every second turn goes the same way
         return (len(ups) - 1) / (ups[-1] - ups[0]) if len(ups) > 1 else 0.0
-
-
-def nearest_grid_value(target: Any, *, step_size: float = 1.0, bits: int = 3) -> np.ndarray:
-    """Return q(target), the grid value nearest to each target, in the targets' shape."""
-    states = integer_state(torch.as_tensor(target, dtype=torch.float64), torch.tensor(step_size), *bin_limits(bits))
-    return states.numpy() * step_size
-
-
-def expected_frequency(target: Any, *, step_size: float = 1.0, bits: int = 3) -> np.ndarray:
-    """Return |q(w*) - w*| / s, the closed form of the frequency (section 2 of 2203.11086); 0 for a target beyond the grid.
-
-    >>> round(float(expected_frequency(0.2)), 3), float(expected_frequency(3.4))
-    (0.2, 0.0)
-    """
-    low, high = bin_limits(bits)
-    distance = np.abs(nearest_grid_value(target, step_size=step_size, bits=bits) - target) / step_size
-    inside = (np.asarray(target) >= low * step_size) & (np.asarray(target) <= high * step_size)
-    return np.where(inside, distance, 0.0)
 
 
 def one_weight(

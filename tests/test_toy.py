@@ -38,7 +38,6 @@ def test_a_target_on_the_grid_or_beyond_it_ends_without_oscillation():
     for target in (0.0, 1.0, 9.0):
         run = toy.one_weight(target, learning_rate=0.1, steps=3000)
         assert not np.diff(run.integer_state[-1000:]).any()
-        assert toy.expected_frequency(target) == 0
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.0])

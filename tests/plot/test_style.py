@@ -7,7 +7,7 @@ import pytest
 import seaborn
 from PIL import Image
 
-from oscillab.methods import METHODS
+from oscillab.methods import METHODS, method
 from oscillab.plot.style import new_figure, set_headline, text_figure
 
 
@@ -25,10 +25,17 @@ def test_methods_keep_their_house_style():
         "lsq+qc": (2, "dotted", "^"),
         "ema+qc": (3, "dashdot", "D"),
     }
-    for method, (index, dash, marker) in expected.items():
-        assert (METHODS[method].color, METHODS[method].dash, METHODS[method].marker) == (palette[index], dash, marker)
+    for name, (index, dash, marker) in expected.items():
+        assert (METHODS[name].color, METHODS[name].dash, METHODS[name].marker) == (palette[index], dash, marker)
     main = [one.color for one in METHODS.values() if one.main]
     assert len(set(main)) == len(main)
+
+
+def test_runs_of_ones_own_look_like_no_method():
+    """Oracle: an invariant; of sixteen unknown names no two look alike, and none has a method's colour."""
+    own = [method(f"run of one's own {number}") for number in range(16)]
+    assert len({(one.color, one.dash) for one in own}) == 16
+    assert not {one.color for one in own} & {one.color for one in METHODS.values()}
 
 
 def test_png_keeps_the_colour_of_a_small_mark():
