@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import average_precision
-from oscillab.data.sample import encode_runs
+from oscillab.data.images import decode_mask, encode_runs
 from oscillab.data.scenes import Scenes
 
 ODD = [
@@ -95,14 +95,14 @@ def differs(dataset):
     images = {image["id"]: image for image in truth["images"]}
     for entry in truth["annotations"]:
         image, given = images[entry["image_id"]], entry.get("segmentation")
-        if isinstance(given, dict):
-            runs = (
-                masks.frPyObjects(given, image["height"], image["width"])
-                if isinstance(given["counts"], list)
-                else given
-            )
-            mine = dataset._mask(entry, image)
-            if not np.array_equal(masks.decode(runs), mask := mine):
+        if given:
+            shape = image["height"], image["width"]
+            runs = given
+            if isinstance(given, list):
+                runs = masks.merge(masks.frPyObjects(given, *shape))
+            elif isinstance(given["counts"], list):
+                runs = masks.frPyObjects(given, *shape)
+            if not np.array_equal(masks.decode(runs), mask := decode_mask(given, *shape)):
                 return f"mask of {entry['id']}: {mask.sum()} pixels"
     results = [{k: e[k] for k in ("image_id", "category_id", "bbox")} | {"score": 0.5} for e in truth["annotations"]]
     ids = [image["id"] for image in truth["images"]]

@@ -1,4 +1,4 @@
-"""Check a COCO annotation file when it is opened, and mend what can be mended.
+"""Check a COCO annotation file when it is opened and mend what can be mended.
 
 Everything that a later step would stumble over is looked for here, once: what cannot be meant is a fault, and all faults
 make one ValueError; what can be mended is mended and said in one warning each.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any
-
-from oscillab.data.sample import checked_counts
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +20,8 @@ ROUNDING = 1.0  # pixels by which a box may stand over the image's edge before i
 LARGEST = 2**53  # no coordinate, area or id of a file lies beyond
 LARGEST_SIDE, LARGEST_IMAGE = 2**16, 2**30  # pixels; OpenCV reads no larger image
 SHOWN = 10  # faults told at once
+NUMBER = re.compile("[P-o]{0,6}[0-O]")  # of compressed run lengths: all characters but its last have bit 32
+COMPRESSED = re.compile(f"(?:{NUMBER.pattern})+")
 
 
 def read_annotations(path: Path | str) -> dict[str, Any]:
@@ -105,8 +106,8 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and -LARGEST < value < LARGEST
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) or (type(value) is int and is_number(value))
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 1 <= value < LARGEST_SIDE
 
 
 def _is_text(value: Any) -> bool:
@@ -117,26 +118,21 @@ def _is_path(value: Any) -> bool:
     return _is_text(value) and all(len(part.encode("utf-8", "surrogatepass")) <= 255 for part in value.split("/"))
 
 
-def _is_side(value: Any) -> bool:
-    return type(value) is int and 1 <= value < LARGEST_SIDE
-
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
-
-
-def _is_crowd(value: Any) -> bool:
-    return type(value) in (int, bool) and value in (0, 1)
-
-
-def _is_area(value: Any) -> bool:
-    return is_number(value) and value >= 0
+def _is_polygon(value: Any) -> bool:
+    legal = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
+    return legal and all(is_number(part) and abs(part) < LARGEST_SIDE for part in value)
 
 
 Check = tuple[Callable[[Any], bool], str]
-ID: Check = (_is_id, "a whole number or text")
-NAME: Check = (_is_text, "text")
+ID: Check = (
+    lambda value: isinstance(value, str) or (type(value) is int and is_number(value)),
+    "a whole number or text",
+)
 SIDE: Check = (_is_side, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
+BOX: Check = (
+    lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_number, value)),
+    "4 finite numbers",
+)
 FIELDS: dict[str, dict[str, Check]] = {
     "images": {
         "id": ID,
@@ -148,11 +144,11 @@ FIELDS: dict[str, dict[str, Check]] = {
         "id": ID,
         "image_id": ID,
         "category_id": ID,
-        "bbox": (_is_box, "4 finite numbers"),
-        "iscrowd": (_is_crowd, "0 or 1"),
-        "area": (_is_area, "a number of 0 or more"),
+        "bbox": BOX,
+        "iscrowd": (lambda value: type(value) in (int, bool) and value in (0, 1), "0 or 1"),
+        "area": (lambda value: is_number(value) and value >= 0, "a number of 0 or more"),
     },
-    "categories": {"id": ID, "name": NAME},
+    "categories": {"id": ID, "name": (_is_text, "text")},
 }
 OPTIONAL = {"annotations": ("id", "iscrowd", "area")}  # null counts as absent
 
@@ -192,18 +188,18 @@ def _segmentation_faults(content: dict[str, Any]) -> Iterator[str]:
     images = {image["id"]: image for image in content["images"]}
     for number, entry in enumerate(content["annotations"]):
         given, image = entry.get("segmentation"), images.get(entry["image_id"])
-        if given and image and (fault := segmentation_fault(given, image["height"], image["width"])):
+        if given and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
             yield f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}"
 
 
-def segmentation_fault(given: Any, height: int, width: int) -> str | None:
+def _segmentation_fault(given: Any, height: int, width: int) -> str | None:
     """Return why a segmentation is none of an image of that size, or None; polygons and run lengths are allowed.
 
     Run lengths of another size are those of an image that was shrunk or enlarged, of the same shape within a pixel.
     """
     if isinstance(given, list):
-        legal = all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(is_number, p)) for p in given)
-        return None if legal else f"must be polygons, lists of 6 or more numbers x, y, x, y, …, got {_short(given)}"
+        allowed = f"lists of 6 or more numbers x, y, x, y, … within ±{LARGEST_SIDE - 1}"
+        return None if all(map(_is_polygon, given)) else f"must be polygons, {allowed}, got {_short(given)}"
     size = given.get("size") if isinstance(given, dict) else None
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))):
         return f"must be a list of polygons or run lengths with size [height, width] and counts, got {_short(given)}"
@@ -212,11 +208,25 @@ def segmentation_fault(given: Any, height: int, width: int) -> str | None:
         return f"has size {size}, which is more than {LARGEST_IMAGE} pixels"
     if abs(high * width / wide - height) > 1 and abs(wide * height / high - width) > 1:
         return f"has size {size}, its image has [height, width] = {[height, width]}"
-    try:
-        checked_counts(given.get("counts"), high * wide)
-    except ValueError as error:
-        return str(error)
-    return None
+    counts, total = given.get("counts"), high * wide
+    if isinstance(counts, str):
+        if not COMPRESSED.fullmatch(counts):
+            return "has compressed run lengths that are no numbers of 1 to 7 characters '0' to 'o', the last below 'P'"
+        counts = _uncompressed(counts)
+    if not isinstance(counts, list) or any(type(count) is not int or not 0 <= count <= total for count in counts):
+        return f"has counts that must be a string, or a list of whole numbers of 0..{total}"
+    return None if sum(counts) == total else f"has run lengths that must add up to {total} pixels, got {sum(counts)}"
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Return COCO's compressed run lengths: 5 bits a character, signed, each count less the one two before it."""
+    counts: list[int] = []
+    for number in NUMBER.findall(text):
+        codes = [ord(character) - 48 for character in number]
+        value = sum((code & 31) << 5 * place for place, code in enumerate(codes))
+        value -= (codes[-1] & 16) << 5 * len(codes) - 4  # the sign
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts
 
 
 def _where(entry: dict[str, Any]) -> str:

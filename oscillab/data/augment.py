@@ -15,8 +15,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from oscillab.data.images import GREY, letterbox_sample, resize_masks, shape_of_longest
-from oscillab.data.sample import Dataset, Sample, tight_box
+from oscillab.data.images import (
+    GREY,
+    Dataset,
+    Sample,
+    letterbox_sample,
+    resize_masks,
+    shape_of_longest,
+    tight_box,
+)
 
 _LEAST_SIDE, _LEAST_AREA, _MOST_ASPECT = 2, 0.1, 100  # of a box that survives the affine step
 

@@ -17,8 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from oscillab.data.augment import augmentation
-from oscillab.data.images import letterbox_sample
-from oscillab.data.sample import Dataset, Sample
+from oscillab.data.images import Dataset, Sample, letterbox_sample
 
 STRIDE = 32  # of the detectors' coarsest grid: the size of an image is a multiple of it
 

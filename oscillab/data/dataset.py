@@ -11,12 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from oscillab.data.annotations import clip_box, read_annotations
-from oscillab.data.images import read_image, write_image
-from oscillab.data.sample import Dataset, Sample, decode_runs, draw_polygons, encode_runs
+from oscillab.data.images import Dataset, Sample, decode_mask, encode_runs, read_image, write_image
 from oscillab.data.scenes import SPLITS, Scenes
 from oscillab.io import atomic_write
 
@@ -41,8 +39,15 @@ class CocoFolder:
         self.name = self.root.resolve().name
         self.names = [category["name"] for category in categories]
         self.category_ids = [category["id"] for category in categories]
-        self._folder = self._find_folder()
-        self._check_images()
+        folders = [self.root / "images" / split, self.root / split]  # the second as the COCO archives unpack
+        self._folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
+        names = [image["file_name"] for image in self._images]
+        if lost := [name for name in names if name not in there and not (self._folder / name).is_file()]:
+            raise ValueError(
+                f"{self.path} lists {len(names)} images, {len(lost)} of them are missing in {self._folder}, "
+                f"the first is {lost[0]}"
+            )
         self._labels = {number: label for label, number in enumerate(self.category_ids)}
         # All or none: of a set that is drawn from at random, keeping a part saves no more than that part.
         size = sum(3 * image["height"] * image["width"] for image in self._images)
@@ -79,7 +84,12 @@ class CocoFolder:
         Its pixels are kept for the next call and cannot be written to: copy them first (`sample.image.copy()`).
         """
         image = self._images[index]
-        pixels = self._pixels(index, image)
+        pixels = self._decoded.get(index) if self._decoded is not None else None
+        if pixels is None:
+            pixels = self._read(image)
+            if self._decoded is not None:
+                self._decoded[index] = pixels
+                pixels.flags.writeable = False
         objects = self._objects[image["id"]]
         boxes = np.array([clip_box(entry["bbox"], image) for entry in objects], dtype=np.float32).reshape(-1, 4)
         labels = np.array([self._labels[entry["category_id"]] for entry in objects], dtype=np.int64)
@@ -87,7 +97,7 @@ class CocoFolder:
         if self.masks:
             masks = np.zeros((len(objects), *pixels.shape[:2]), dtype=np.uint8)
             for mask, entry in zip(masks, objects, strict=True):
-                mask[:] = self._mask(entry, image)
+                mask[:] = decode_mask(entry["segmentation"], image["height"], image["width"])
         return Sample(pixels, boxes, labels, masks, image["id"])
 
     def ground_truth(self) -> dict[str, Any]:
@@ -99,8 +109,9 @@ class CocoFolder:
         annotations = []
         for number, entry in enumerate(self._content["annotations"], start=1):
             runs, image = entry.get("segmentation"), images[entry["image_id"]]
-            if isinstance(runs, dict) and runs["size"] != [image["height"], image["width"]]:
-                entry = entry | {"segmentation": encode_runs(_fit_runs(runs, image))}
+            shape = image["height"], image["width"]
+            if isinstance(runs, dict) and runs["size"] != [*shape]:
+                entry = entry | {"segmentation": encode_runs(decode_mask(runs, *shape))}
             annotations.append({"id": number} | entry)
         return self._content | {"annotations": annotations}
 
@@ -112,21 +123,6 @@ class CocoFolder:
         other._labels = {number: label for label, number in enumerate(other.category_ids)}
         return other
 
-    def _find_folder(self) -> Path:
-        """Return the folder of the images: images/<split>, or <split> as the COCO archives unpack."""
-        folders = [self.root / "images" / self.split, self.root / self.split]
-        return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-    def _check_images(self) -> None:
-        there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
-        names = [image["file_name"] for image in self._images]
-        lost = [name for name in names if name not in there and not (self._folder / name).is_file()]
-        if lost:
-            raise ValueError(
-                f"{self.path} lists {len(names)} images, {len(lost)} of them are missing in {self._folder}, "
-                f"the first is {lost[0]}"
-            )
-
     def _check_masks(self) -> None:
         lost = [entry for objects in self._objects.values() for entry in objects if not entry.get("segmentation")]
         if lost:
@@ -134,16 +130,6 @@ class CocoFolder:
                 f"{self.path}: {len(lost)} objects have no 'segmentation', the first in image {lost[0]['image_id']}: give "
                 "annotations with masks, or take a network without (masks=False)"
             )
-
-    def _pixels(self, index: int, image: dict[str, Any]) -> np.ndarray:
-        """Return the image (H, W, 3) RGB, read-only where it is kept."""
-        if self._decoded is None:
-            return self._read(image)
-        pixels = self._decoded.get(index)
-        if pixels is None:
-            pixels = self._decoded[index] = self._read(image)
-            pixels.flags.writeable = False
-        return pixels
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the data set without images, for a worker process that is sent one."""
@@ -157,12 +143,6 @@ class CocoFolder:
         turned = ": its EXIF tag turns it; annotate it as it is shown, or turn its pixels and drop the tag"
         hint = turned if pixels.shape[1::-1] == said else ""
         raise ValueError(f"the image {path} has {pixels.shape[:2]} rows and columns, its annotations say {said}{hint}")
-
-    def _mask(self, entry: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
-        segmentation = entry["segmentation"]
-        if isinstance(segmentation, dict):
-            return _fit_runs(segmentation, image)
-        return draw_polygons(segmentation, image["height"], image["width"])
 
 
 def open_dataset(
@@ -201,13 +181,6 @@ def splits_of(root: Path) -> list[str]:
     if not found:
         raise ValueError(f"{root} holds no data set: {wanted}")
     return [path.stem.removeprefix("instances_") for path in found]
-
-
-def _fit_runs(runs: dict[str, Any], image: dict[str, Any]) -> np.ndarray:
-    """Return the mask of run lengths at the image's own size."""
-    mask = decode_runs(runs)
-    shape = image["width"], image["height"]
-    return cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST_EXACT) if mask.shape[::-1] != shape else mask
 
 
 def write_folder(dataset: Dataset, root: Path | str, split: str) -> Path:

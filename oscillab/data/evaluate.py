@@ -2,33 +2,36 @@
 
 As the official YOLO code works it out: square letterbox (or the official validation's rectangles), boxes above confidence
 0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image, scaled back to the image as it was, measured by
-pycocotools; and the same of the masks of a network that segments. This file is the only one that knows pycocotools.
+pycocotools; and the same of the masks of a network that segments.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm.auto import tqdm
 
-from oscillab.data.images import evaluation_batches, in_order, letterbox_batch
+from oscillab.data.images import Dataset, letterbox_batch
 from oscillab.data.nms import detections, mask_runs
-from oscillab.data.sample import Dataset
 from oscillab.quant.calibrate import eval_mode
 
 log = logging.getLogger(__name__)
 
 BOXES_COUNTED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
+MARGIN = 0.5  # strides of grey that the official validation leaves in a rectangle: a square of 640 becomes one of 672
 IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
 
 
@@ -84,31 +87,69 @@ def evaluate(
     """
     begin = time.perf_counter()
     size = size or getattr(dataset, "size", None) or getattr(model, "size", None) or 640
-    stride = _check(model, dataset, size, batch_size)
+    if not len(dataset):
+        raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
+    classes = getattr(model, "classes", len(dataset.names))
+    if classes != len(dataset.names):
+        count = f"{len(dataset.names)}; they must be the same"
+        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {count}")
+    stride = max(getattr(model, "strides", (32,)))
+    if size < stride or size % stride:
+        raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     truth = dataset.ground_truth()
     images = truth["images"][: len(dataset)]
     parts = evaluation_batches(images, size, batch_size, stride=stride, rectangular=rectangular)
     mine = parts if world is None else parts[world.rank :: world.size]
     mine = tqdm(mine, desc="evaluate", unit="batch", disable=not progress)
-    with_masks = _have_masks(truth)
+    lacking = sum(not entry.get("segmentation") for entry in truth["annotations"])
+    if 0 < lacking < len(truth["annotations"]):
+        log.warning("%d of %d objects have no mask: masks are not measured", lacking, len(truth["annotations"]))
     suppress = partial(detections, classes=len(dataset.names), conf=conf, iou=iou, max_boxes=max_boxes)
-    found = _detect(model, dataset, size, mine, suppress, with_masks)
+    found = _detect(model, dataset, size, mine, suppress, with_masks=not lacking)
     if world is None:
         return _summary([found], truth, dataset, begin)
     every = world.gather(found)
     return world.broadcast(_summary(every, truth, dataset, begin) if world.is_main else None)
 
 
-def _have_masks(truth: dict[str, Any]) -> bool:
-    """Tell whether every object has a mask; where some have none, say that masks are not measured."""
-    lacking = sum(not entry.get("segmentation") for entry in truth["annotations"])
-    if 0 < lacking < len(truth["annotations"]):
-        log.warning("%d of %d objects have no mask: masks are not measured", lacking, len(truth["annotations"]))
-    return not lacking
+def evaluation_batches(
+    images: list[dict[str, Any]], size: int, batch_size: int, *, stride: int = 32, rectangular: bool = False
+) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """Return the batches of an evaluation: (indices, (height, width) of their letterbox), every index below len(images) once.
+
+    `images` are entries of COCO's format with width and height. Squares come in the given order; rectangles in the
+    order of the aspect ratio, each as large as the batch's extremes need, in whole strides.
+    """
+    order = np.arange(len(images))
+    if not rectangular:
+        return [(part, (size, size)) for part in np.split(order, order[batch_size::batch_size])]
+    ratios = np.array([image["height"] / image["width"] for image in images])
+    batches = []
+    for part in np.split(ratios.argsort(), order[batch_size::batch_size]):
+        sides = min(ratios[part].max(), 1), min(1 / ratios[part].min(), 1)
+        height, width = (math.ceil(side * size / stride + MARGIN) * stride for side in sides)
+        batches.append((part, (height, width)))
+    return batches
+
+
+def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
+    """Return a list of `count` reports out of several processes' mappings from index to report, each image's once.
+
+    >>> in_order([{0: "a", 2: "c"}, {1: "b"}], 3)
+    ['a', 'b', 'c']
+    """
+    pairs = sorted((index, report) for each in reports for index, report in each.items())
+    if [index for index, _ in pairs] != list(range(count)):
+        raise ValueError(f"each of {count} images must be reported once, got {len(pairs)} reports")
+    return [report for _, report in pairs]
 
 
 @torch.no_grad()
-def _detect(model: nn.Module, dataset: Dataset, size: int, parts: Iterable, suppress: Any, with_masks: bool) -> Found:
+def _detect(
+    model: nn.Module, dataset: Dataset, size: int, parts: Iterable, suppress: Any, *, with_masks: bool
+) -> Found:
     """Return the report of each index in `parts` and the seconds that the network took."""
     reports, network_seconds = {}, 0.0
     with eval_mode(model):
@@ -124,8 +165,7 @@ def _detect(model: nn.Module, dataset: Dataset, size: int, parts: Iterable, supp
     return reports, network_seconds
 
 
-@dataclass(frozen=True)
-class _Report:
+class _Report(NamedTuple):
     """What was found in one image, in its own pixels."""
 
     image_id: int
@@ -134,22 +174,6 @@ class _Report:
 
 
 Found = tuple[dict[int, _Report], float]  # of a process: the report of each index, the network's seconds
-
-
-def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> int:
-    """Return the model's coarsest stride; raise the ValueError that says which argument of `evaluate` does not fit."""
-    if not len(dataset):
-        raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
-    classes = getattr(model, "classes", len(dataset.names))
-    if classes != len(dataset.names):
-        count = f"{len(dataset.names)}; they must be the same"
-        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {count}")
-    stride = max(getattr(model, "strides", (32,)))
-    if size < stride or size % stride:
-        raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    return stride
 
 
 def _forward(model: nn.Module, images: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor | None, float]:
@@ -191,8 +215,6 @@ def average_precision(
     `ground_truth` is a COCO dictionary, `results` its list of result entries; only `image_ids` count. `iou_type` is
     "bbox", or "segm" for entries that hold a "segmentation".
     """
-    from pycocotools.cocoeval import COCOeval
-
     truth, found = (_index(ground_truth, entries) for entries in (ground_truth["annotations"], results))
     with redirect_stdout(io.StringIO()):  # pycocotools speaks to the terminal at every step
         measured = COCOeval(truth, found, iou_type)
@@ -208,8 +230,6 @@ def average_precision(
 
 def _index(ground_truth: dict[str, Any], entries: list[dict[str, Any]]) -> Any:
     """Return an index of `entries`, annotations or results, over the images and categories of the ground truth."""
-    from pycocotools.coco import COCO
-
     index = COCO()
     # Numbered afresh from 1: to pycocotools a match with entry number 0 is no match. Copies, for it writes into them.
     numbered = [
@@ -226,10 +246,17 @@ def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin:
     """Return the `Evaluation` of what each process found."""
     reports = in_order([reports for reports, _ in found], len(dataset))
     image_ids, results = [report.image_id for report in reports], _results(reports, dataset)
-    measured = _averages(average_precision(truth, results, image_ids), dataset)
-    if all(report.runs is not None for report in reports):
-        masks = _averages(average_precision(truth, results, image_ids, iou_type="segm"), dataset)
-        measured |= {f"mask_{name}": value for name, value in masks.items()}
+    with_masks = all(report.runs is not None for report in reports)
+    order = np.argsort(dataset.category_ids)
+    measured: dict[str, Any] = {}
+    for prefix, iou_type in {"": "bbox", **({"mask_": "segm"} if with_masks else {})}.items():
+        precision = average_precision(truth, results, image_ids, iou_type=iou_type)  # classes in the order of their ids
+        present = ~np.isnan(precision[0])
+        per_class = {dataset.names[order[k]]: float(precision[:, k].mean()) for k in np.flatnonzero(present)}
+        precision = precision[:, present] if present.any() else np.zeros((len(precision), 1))  # nothing to find: 0
+        values = {"map": precision, "map50": precision[IOU_50], "map75": precision[IOU_75]}
+        measured |= {f"{prefix}{name}": float(value.mean()) for name, value in values.items()}
+        measured[f"{prefix}per_class"] = per_class
     return Evaluation(
         **measured,
         image_count=len(dataset),
@@ -237,13 +264,3 @@ def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin:
         network_seconds=sum(seconds for _, seconds in found),
         detections=[report.rows for report in reports],
     )
-
-
-def _averages(precision: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """Return the fields of an `Evaluation` that AP (thresholds, classes in the order of category ids) gives."""
-    order = np.argsort(dataset.category_ids)
-    present = ~np.isnan(precision[0])
-    per_class = {dataset.names[order[k]]: float(precision[:, k].mean()) for k in np.flatnonzero(present)}
-    precision = precision[:, present] if present.any() else np.zeros((len(precision), 1))  # nothing to find: 0
-    values = {"map": precision, "map50": precision[IOU_50], "map75": precision[IOU_75]}
-    return {name: float(value.mean()) for name, value in values.items()} | {"per_class": per_class}

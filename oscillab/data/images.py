@@ -1,26 +1,85 @@
-"""Read images, fit them into the network's square or rectangle, and take boxes back from there.
+"""Hold an image with its objects, read and write images, fit them into the network's square or rectangle and take boxes back.
+
+Boxes are (x1, y1, x2, y2) in pixels, measured on pixel edges: a mask of the single pixel (row 3, column 5) has the box
+(5, 3, 6, 4). Masks are 0/1 bytes, one plane an object.
 
 An image is fitted in two steps, as the official code takes them, so that pixels agree to the bit: first the longer side is
 resized to the square's (INTER_AREA when shrinking for validation, else INTER_LINEAR; sizes cut to whole pixels), then grey
-fills up: to a square, or, as the official validation does, to the smallest rectangle that suits all images of a batch,
-which then have similar shapes.
+fills up: to a square, or, as the official validation does, to the smallest rectangle that suits all images of a batch.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 import torch
+from pycocotools import mask as coco
 
-from oscillab.data.sample import Dataset, Sample
 from oscillab.io import atomic_write
 
 GREY = 114  # the borders' colour, of 255
-MARGIN = 0.5  # strides of grey that the official validation leaves in a rectangle: a square of 640 becomes one of 672
+
+
+class Sample(NamedTuple):
+    """One image and what is annotated on it."""
+
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    boxes: np.ndarray  # (n, 4) float32, x1 y1 x2 y2 in pixels
+    labels: np.ndarray  # (n,) int64, index into the data set's names
+    masks: np.ndarray | None  # (n, H, W) uint8 of 0 and 1; None where the data set was opened without masks
+    image_id: int  # the image's id in the data set's ground truth
+
+
+class Dataset(Protocol):
+    """What batches and `evaluate` ask of a data set, such as `Scenes` and `CocoFolder`."""
+
+    name: str
+    names: list[str]  # of the classes
+    category_ids: list[int]  # of the classes, in the ground truth
+    fresh: bool  # whether indices beyond the length give further new images
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> Sample:
+        """Return the Sample number `index`."""
+
+    def ground_truth(self) -> dict[str, Any]:
+        """Return images, annotations and categories in COCO's format."""
+
+
+def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return the box x1, y1, x2, y2 (whole pixels) around the ones of a mask (H, W); all zeros for an empty mask."""
+    x, y, width, height = cv2.boundingRect(mask)
+    return x, y, x + width, y + height
+
+
+def encode_runs(mask: np.ndarray) -> dict[str, Any]:
+    """Return the mask (H, W) as COCO's uncompressed run lengths, {"size": [H, W], "counts": [zeros, ones, zeros, …]}."""
+    flat = np.asarray(mask, dtype=np.int8).ravel(order="F")  # (W * H,), column after column
+    changes = np.flatnonzero(np.diff(flat, prepend=0))
+    counts = np.diff(changes, prepend=0, append=flat.size)
+    return {"size": [int(side) for side in mask.shape], "counts": counts.tolist()}
+
+
+def decode_mask(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> np.ndarray:
+    """Return the mask (height, width) of 0 and 1 of COCO's polygons or run lengths, pycocotools' very pixels.
+
+    Run lengths of another size than the image's (images were shrunk, crowds forgotten) are brought to it.
+
+    >>> decode_mask({"size": [2, 2], "counts": [1, 2, 1]}, 2, 2).tolist()
+    [[0, 1], [1, 0]]
+    """
+    if isinstance(segmentation, list):
+        return coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width)))
+    plain = isinstance(segmentation["counts"], list)
+    mask = coco.decode(coco.frPyObjects(segmentation, height, width) if plain else segmentation)
+    if mask.shape == (height, width):
+        return mask
+    return cv2.resize(np.ascontiguousarray(mask), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -77,60 +136,16 @@ def shape_of_longest(image: np.ndarray, size: int) -> tuple[int, int]:
     return max(int(height * ratio), 1), max(int(width * ratio), 1)
 
 
-def letterbox(image: np.ndarray, size: int, *, smooth: bool = True) -> tuple[np.ndarray, float, tuple[float, float]]:
-    """Return the image (H, W, 3) in a square (size, size, 3), with ratio and (pad_x, pad_y) to undo it by.
-
-    A point of the original lies at (x * ratio + pad_x, y * ratio + pad_y). Pads may be half pixels: the official code
-    maps boxes back with the unrounded ones, and so must who compares with it.
-    """
-    resized = resize_longest(image, size, smooth=smooth)
-    ratio = resized.shape[0] / image.shape[0]
-    square, pads = pad_to_square(resized, size)
-    return square, ratio, pads
-
-
-def pad_to_square(image: np.ndarray, size: int, *, value: int = GREY) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return the image (H, W[, 3]), no side above size, centred in a square, and (pad_x, pad_y) in halves of a pixel."""
-    height, width = image.shape[:2]
-    pad_x, pad_y = (size - width) / 2, (size - height) / 2
-    top, bottom, left, right = (round(pad + side) for pad in (pad_y, pad_x) for side in (-0.1, 0.1))
-    if not (top or bottom or left or right):
-        return image, (pad_x, pad_y)
-    border = (value,) * 3
-    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=border), (pad_x, pad_y)
-
-
-def letterbox_sample(sample: Sample, size: int, *, smooth: bool = True) -> Sample:
-    """Return the Sample letterboxed to (size, size): image, boxes and masks; itself when it has that size already."""
-    height, width = sample.image.shape[:2]
-    if (height, width) == (size, size):
-        return sample
-    resized = resize_longest(sample.image, size, smooth=smooth)
-    image, (pad_x, pad_y) = pad_to_square(resized, size)
-    across, down = resized.shape[1] / width, resized.shape[0] / height
-    boxes = sample.boxes * np.array([across, down, across, down], np.float32) + np.array([pad_x, pad_y] * 2, np.float32)
-    masks = sample.masks
-    if masks is not None:
-        masks = resize_masks(masks, resized.shape[:2])
-        planes = [pad_to_square(mask, size, value=0)[0] for mask in masks]
-        masks = np.stack(planes) if planes else np.zeros((0, size, size), dtype=np.uint8)
-    return Sample(image, boxes, sample.labels, masks, sample.image_id)
-
-
-def resize_masks(masks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return the masks (n, H, W) at shape (height, width), by the nearest pixel."""
-    planes = [cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
-    return np.stack(planes) if planes else np.zeros((0, *shape), dtype=np.uint8)
-
-
 class Place(NamedTuple):
-    """Where an image lies in its letterbox, for the way back."""
+    """Where an image lies in its letterbox: a point of it at (x * ratio + pad_x, y * ratio + pad_y)."""
 
     image_id: int
     width: int  # pixels of the image as it was
     height: int
     ratio: float  # letterbox pixels per pixel
-    pad: tuple[float, float]  # grey pixels to the left and above; may end in a half
+    pad: tuple[
+        float, float
+    ]  # grey pixels to the left and above; may end in a half, as the official code maps boxes back
     shape: tuple[int, int]  # height and width of the letterbox
 
     def boxes(self, rows: np.ndarray) -> np.ndarray:
@@ -141,58 +156,55 @@ class Place(NamedTuple):
         return rows
 
 
-def evaluation_batches(
-    images: list[dict[str, Any]], size: int, batch_size: int, *, stride: int = 32, rectangular: bool = False
-) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """Return the batches of an evaluation: (indices, (height, width) of their letterbox), every index below len(images) once.
+def letterbox(
+    image: np.ndarray, size: int, shape: tuple[int, int] | None = None, *, image_id: int = 0
+) -> tuple[np.ndarray, Place]:
+    """Return the image (H, W, 3), its longer side resized to `size`, in grey of `shape` (height, width), and its `Place`.
 
-    `images` are entries of COCO's format with width and height. Squares come in the given order; rectangles in the
-    order of the aspect ratio, each as large as the batch's extremes need, in whole strides.
+    Without a shape the letterbox is a square.
     """
-    order = np.arange(len(images))
-    if not rectangular:
-        return [(part, (size, size)) for part in np.split(order, order[batch_size::batch_size])]
-    ratios = np.array([image["height"] / image["width"] for image in images])
-    parts = np.split(ratios.argsort(), order[batch_size::batch_size])
-    return [(part, rectangle(ratios[part], size, stride)) for part in parts]
+    resized = resize_longest(image, size)
+    height, width = resized.shape[:2]
+    shape = shape or (size, size)
+    pad = (shape[1] - width) / 2, (shape[0] - height) / 2
+    place = Place(image_id, image.shape[1], image.shape[0], height / image.shape[0], pad, shape)
+    return np.pad(resized, (*_borders(resized, shape), (0, 0)), constant_values=GREY), place
 
 
-def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
-    """Return a list of `count` reports out of several processes' mappings from index to report, each image's once.
-
-    >>> in_order([{0: "a", 2: "c"}, {1: "b"}], 3)
-    ['a', 'b', 'c']
-    """
-    pairs = sorted((index, report) for each in reports for index, report in each.items())
-    if [index for index, _ in pairs] != list(range(count)):
-        raise ValueError(f"each of {count} images must be reported once, got {len(pairs)} reports")
-    return [report for _, report in pairs]
+def _borders(image: np.ndarray, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the numbers of rows (above, below) and of columns (left, right) around an image centred in `shape`."""
+    pads = [(outer - inner) / 2 for outer, inner in zip(shape, image.shape, strict=False)]
+    above, left = [(round(pad - 0.1), round(pad + 0.1)) for pad in pads]
+    return above, left
 
 
-def rectangle(ratios: np.ndarray, size: int, stride: int) -> tuple[int, int]:
-    """Return height and width of the letterbox of images with those ratios of height to width.
+def letterbox_sample(sample: Sample, size: int, *, smooth: bool = True) -> Sample:
+    """Return the Sample letterboxed to (size, size): image, boxes and masks; itself when it has that size already."""
+    height, width = sample.image.shape[:2]
+    if (height, width) == (size, size):
+        return sample
+    resized = resize_longest(sample.image, size, smooth=smooth)
+    borders, (down, across) = _borders(resized, (size, size)), resized.shape[:2]
+    ratio = np.array([across / width, down / height] * 2, np.float32)
+    boxes = sample.boxes * ratio + np.array([(size - across) / 2, (size - down) / 2] * 2, np.float32)
+    masks = sample.masks
+    if masks is not None:
+        masks = np.pad(resize_masks(masks, (down, across)), ((0, 0), *borders))
+    image = np.pad(resized, (*borders, (0, 0)), constant_values=GREY)
+    return Sample(image, boxes, sample.labels, masks, sample.image_id)
 
-    >>> rectangle(np.array([0.5, 0.75]), 640, 32)
-    (512, 672)
-    """
-    height, width = min(ratios.max(), 1), min(1 / ratios.min(), 1)
-    return math.ceil(height * size / stride + MARGIN) * stride, math.ceil(width * size / stride + MARGIN) * stride
+
+def resize_masks(masks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the masks (n, H, W) at shape (height, width), by the nearest pixel."""
+    planes = [cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
+    return np.stack(planes) if planes else np.zeros((0, *shape), dtype=np.uint8)
 
 
 def letterbox_batch(
-    dataset: Dataset, indices: np.ndarray, size: int, shape: tuple[int, int]
+    dataset: Dataset, indices: Iterable[int], size: int, shape: tuple[int, int]
 ) -> tuple[torch.Tensor, list[Place]]:
     """Return letterboxed images uint8 (N, 3, *shape) with longer sides of `size` pixels, and the `Place` of each."""
-    canvases = np.full((len(indices), *shape, 3), GREY, np.uint8)
-    places = []
-    for canvas, index in zip(canvases, indices, strict=True):
-        sample = dataset.sample(int(index))
-        resized = resize_longest(sample.image, size)
-        height, width = resized.shape[:2]
-        pad = (shape[1] - width) / 2, (shape[0] - height) / 2
-        left, top = (round(side - 0.1) for side in pad)
-        canvas[top : top + height, left : left + width] = resized
-        own_height, own_width = sample.image.shape[:2]
-        places.append(Place(sample.image_id, own_width, own_height, height / own_height, pad, shape))
+    samples = [dataset.sample(int(index)) for index in indices]
+    images, places = zip(*(letterbox(s.image, size, shape, image_id=s.image_id) for s in samples), strict=True)
     # A view: the colours stay innermost, the layout that convolutions on a CPU are quickest with.
-    return torch.from_numpy(canvases).permute(0, 3, 1, 2), places
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), list(places)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from oscillab.data.batches import Batches
-    from oscillab.data.sample import Dataset
+    from oscillab.data.images import Dataset
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from random import Random
 from typing import NamedTuple
@@ -19,13 +20,7 @@ import numpy as np
 
 Colour = tuple[float, float, float]  # r, g, b, each 0 … 255
 
-NAMES = (
-    *("disc", "ring", "open ring"),  # an open ring has a thin gap
-    *("square", "notched square"),  # a small notch in one side
-    *("five-pointed star", "six-pointed star"),
-    *("plus", "dagger"),  # a dagger has one arm too long
-    "arrow",
-)
+SUPERSAMPLING = 4  # outlines are filled at 4 x 4 points a pixel, and averaged
 LEVELS = 8  # how many sizes of its fine detail each class has
 CONTRAST = 60  # how far the colours of a shape keep from the background's, of 255
 _TURN = np.arange(256) / 256
@@ -36,7 +31,6 @@ _WAVES = {  # how much of the second colour, over one period of 256 steps
     "dots": np.clip((_TURN - 0.66) * 12, 0, 1),
     "mottled": _TURN,
 }
-_SHARES = {name: wave.astype(np.float32).reshape(256, 1, 1) for name, wave in _WAVES.items()}
 _COSINE = np.round(63.5 + 63.5 * np.cos(2 * np.pi * _TURN)).astype(np.uint8)
 
 
@@ -61,6 +55,24 @@ def area(name: str, level: int) -> float:
     """Return the area that outline(name, level) encloses, less its hole: at most pi, a disc's."""
     outside, *holes = [cv2.contourArea(contour) for contour in outline(name, level)]
     return outside - sum(holes)
+
+
+def coverage(contours: Sequence[np.ndarray], height: int, width: int) -> tuple[np.ndarray, int, int] | None:
+    """Return the share of every pixel that contours cover, as (alpha, x, y), or None where they miss the image.
+
+    alpha is (h, w) uint8, 255 = all of the pixel, for the part of the image (height, width) whose upper left pixel is
+    (x, y). Contours are (n, 2) arrays in pixels, measured from the upper left edge; one inside another is a hole.
+    """
+    low = np.floor(np.min([contour.min(axis=0) for contour in contours], axis=0)).astype(int)
+    high = np.ceil(np.max([contour.max(axis=0) for contour in contours], axis=0)).astype(int)
+    (x, y), (right, bottom) = np.maximum(low, 0).tolist(), np.minimum(high, (width, height)).tolist()
+    if right <= x or bottom <= y:
+        return None
+    fine = np.zeros(((bottom - y) * SUPERSAMPLING, (right - x) * SUPERSAMPLING), dtype=np.uint8)
+    # OpenCV counts from the centre of a point, hence the half; shift=4 gives sixteenths of a point.
+    corners = [np.round(((contour - (x, y)) * SUPERSAMPLING - 0.5) * 16).astype(np.int32) for contour in contours]
+    cv2.fillPoly(fine, corners, 255, cv2.LINE_8, shift=4)
+    return cv2.resize(fine, (right - x, bottom - y), interpolation=cv2.INTER_AREA), x, y
 
 
 class Bank(NamedTuple):
@@ -104,9 +116,19 @@ def texture(
     random: Random, fields: Bank, shape: tuple[int, int], size: int, colours: tuple[Colour, Colour]
 ) -> np.ndarray:
     """Return a fill (h, w, 3) uint8 between two colours: plain, stripes, waves, dots or clouds, at a random angle."""
+    height, width = shape
     kind = random.choice(tuple(_WAVES))
-    cycles = random.uniform(1.5, 4) if kind == "waves" else random.uniform(14, 26)  # across the image
-    return cv2.applyColorMap(_pattern(random, fields, shape, cycles / size, kind), _palette(kind, *colours))
+    cycles = (random.uniform(1.5, 4) if kind == "waves" else random.uniform(14, 26)) / size  # of the palette, a pixel
+    if kind == "mottled":
+        places = _crop(random, random.choice(fields.smooth[2:]), max(shape))[:height, :width]
+        return cv2.applyColorMap(places, _palette(kind, *colours))
+    angle, phase = random.uniform(0, 2 * math.pi), random.randrange(256)
+    across, down = 65536 * cycles * math.cos(angle), 65536 * cycles * math.sin(angle)
+    columns, rows = np.arange(width), np.arange(height)
+    places = _wrap(down * rows, across * columns) + np.uint8(phase)
+    if kind == "dots":
+        places = _COSINE[places] + _COSINE[_wrap(across * rows, -down * columns)]
+    return cv2.applyColorMap(places, _palette(kind, *colours))
 
 
 def contrasting(random: Random, ground: Colour) -> tuple[Colour, Colour]:
@@ -147,21 +169,8 @@ def _distance(first: Colour, second: Colour) -> float:
 
 def _palette(kind: str, first: Colour, second: Colour) -> np.ndarray:
     start, stop = np.array(first, dtype=np.float32), np.array(second, dtype=np.float32)
-    return (start + _SHARES[kind] * (stop - start)).astype(np.uint8)  # (256, 1, 3)
-
-
-def _pattern(random: Random, fields: Bank, shape: tuple[int, int], cycles: float, kind: str) -> np.ndarray:
-    """Return places (h, w) uint8 in a palette's period; cycles are periods a pixel."""
-    height, width = shape
-    if kind == "mottled":
-        return _crop(random, random.choice(fields.smooth[2:]), max(shape))[:height, :width]
-    angle, phase = random.uniform(0, 2 * math.pi), random.randrange(256)
-    across, down = 65536 * cycles * math.cos(angle), 65536 * cycles * math.sin(angle)
-    columns, rows = np.arange(width), np.arange(height)
-    along = _wrap(down * rows, across * columns) + np.uint8(phase)
-    if kind != "dots":
-        return along
-    return _COSINE[along] + _COSINE[_wrap(across * rows, -down * columns)]
+    share = _WAVES[kind].astype(np.float32).reshape(256, 1, 1)
+    return (start + share * (stop - start)).astype(np.uint8)  # (256, 1, 3)
 
 
 def _wrap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -185,21 +194,17 @@ def _clouds(generator: np.random.Generator, side: int, roughness: float) -> np.n
     return np.clip(128 + 52 * total / total.std(), 0, 255).astype(np.uint8)
 
 
-def _arc(radius: float, start: float, stop: float, count: int) -> np.ndarray:
-    angles = np.linspace(start, stop, count)
-    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)  # (count, 2)
-
-
-def _ring(detail: float) -> list:
-    return [_arc(1, 0, 2 * math.pi, 40), _arc(0.62 - 0.14 * detail, 0, 2 * math.pi, 32)]
+def polar(radii: np.ndarray | float, angles: np.ndarray) -> np.ndarray:
+    """Return the corners (n, 2) at those radii and angles."""
+    return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
 def _open_ring(detail: float) -> list:
     inner = 0.62 - 0.14 * detail
     half_gap = 0.14 + 0.07 * detail  # half the width of the gap, in radii: the gap has parallel sides
     outer_angle, inner_angle = math.asin(half_gap), math.asin(half_gap / inner)
-    outside = _arc(1, outer_angle, 2 * math.pi - outer_angle, 40)
-    inside = _arc(inner, 2 * math.pi - inner_angle, inner_angle, 32)
+    outside = polar(1, np.linspace(outer_angle, 2 * math.pi - outer_angle, 40))
+    inside = polar(inner, np.linspace(2 * math.pi - inner_angle, inner_angle, 32))
     return [np.concatenate([outside, inside])]
 
 
@@ -209,10 +214,9 @@ def _notched_square(detail: float) -> list:
 
 
 def _star(points: int, detail: float) -> list:
-    inner = 0.42 + 0.08 * detail + 0.03 * (points - 5)
-    angles = np.arange(2 * points) * math.pi / points
-    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
-    return [np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)]
+    corners = np.arange(2 * points)
+    radii = np.where(corners % 2 == 0, 1.0, 0.42 + 0.08 * detail + 0.03 * (points - 5))
+    return [polar(radii, corners * math.pi / points)]
 
 
 def _cross(detail: float, long_arm: float) -> list:
@@ -228,15 +232,17 @@ def _arrow(detail: float) -> list:
     return [[(1, 0), (neck, 0.75), (neck, half), (-1, half), (-1, -half), (neck, -half), (neck, -0.75)]]
 
 
+_CIRCLE = polar(1, np.linspace(0, 2 * math.pi, 40))
 _DRAW = {
-    "disc": lambda _: [_arc(1, 0, 2 * math.pi, 40)],
-    "ring": _ring,
+    "disc": lambda _: [_CIRCLE],
+    "ring": lambda detail: [_CIRCLE, polar(0.62 - 0.14 * detail, np.linspace(0, 2 * math.pi, 32))],
     "open ring": _open_ring,
     "square": lambda _: [[(-1, -1), (1, -1), (1, 1), (-1, 1)]],
     "notched square": _notched_square,
     "five-pointed star": lambda detail: _star(5, detail),
     "six-pointed star": lambda detail: _star(6, detail),
     "plus": lambda detail: _cross(detail, 1.0),
-    "dagger": lambda detail: _cross(detail, 1.75 + 0.3 * detail),
+    "dagger": lambda detail: _cross(detail, 1.75 + 0.3 * detail),  # one arm is too long
     "arrow": _arrow,
 }
+NAMES = tuple(_DRAW)

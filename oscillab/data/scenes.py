@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from oscillab.data import paint
-from oscillab.data.paint import LEVELS, NAMES, area, outline
-from oscillab.data.sample import Sample, annotations_of, coverage, tight_box
+from oscillab.data.images import Sample, encode_runs, tight_box
+from oscillab.data.paint import LEVELS, NAMES, area, coverage, outline
 
 SPLITS = ("train", "val", "test")
 LEAST_VISIBLE = 0.4  # a shape that shows less of its area is left out of the image
@@ -67,7 +67,11 @@ class Scenes:
         random = Random(f"{self.seed}/{self.split}/{index}")
         fields = paint.bank(self.seed, self.size)
         pieces, owner = _visible(_layout(random, self.size), self.size)
-        image = _paint(random, fields, pieces, self.size)
+        image, ground = paint.background(random, fields, self.size)
+        for piece in pieces:
+            fill = paint.texture(random, fields, piece.alpha.shape, self.size, paint.contrasting(random, ground))
+            paint.blend(image, fill, piece.alpha, piece.x, piece.y)
+        image = paint.develop(random, fields, image)
         shown = [number for number, piece in enumerate(pieces, start=1) if piece.label >= 0]
         boxes = np.array([_seen(owner, pieces[number - 1], number)[1] for number in shown], dtype=np.float32)
         labels = np.array([pieces[number - 1].label for number in shown], dtype=np.int64)
@@ -79,9 +83,16 @@ class Scenes:
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         for index in range(self.count):
-            sample = self.sample(index)
             images.append({"id": index, "width": self.size, "height": self.size, "file_name": f"{index:06d}.png"})
-            annotations += annotations_of(sample, self.category_ids, len(annotations) + 1)
+            sample = self.sample(index)
+            for number, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):
+                entry: dict[str, Any] = {"id": len(annotations) + 1, "image_id": index, "iscrowd": 0}
+                entry["category_id"] = self.category_ids[sample.labels[number]]
+                entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+                if sample.masks is not None:
+                    mask = sample.masks[number]
+                    entry |= {"area": int(np.count_nonzero(mask)), "segmentation": encode_runs(mask)}
+                annotations.append(entry)
         pairs = zip(self.category_ids, self.names, strict=True)
         return {
             "info": {"description": f"scenes, split {self.split}, seed {self.seed}, {self.size} pixels"},
@@ -138,7 +149,12 @@ def _visible(pieces: list[Piece], size: int) -> tuple[list[Piece], np.ndarray]:
     Taking one away only shows more of the others, hence one pass is enough.
     """
     owner = _owners(pieces, size)
-    kept = [piece for number, piece in enumerate(pieces, start=1) if _is_shown(owner, piece, number)]
+    kept = []
+    for number, piece in enumerate(pieces, start=1):
+        count, (left, top, right, bottom) = _seen(owner, piece, number)
+        shown = count >= LEAST_VISIBLE * piece.area and min(right - left, bottom - top) >= LEAST_SIDE * size
+        if shown or piece.label < 0:
+            kept.append(piece)
     return (pieces, owner) if len(kept) == len(pieces) else (kept, _owners(kept, size))
 
 
@@ -150,14 +166,6 @@ def _owners(pieces: list[Piece], size: int) -> np.ndarray:
     return owner
 
 
-def _is_shown(owner: np.ndarray, piece: Piece, number: int) -> bool:
-    if piece.label < 0:
-        return True
-    count, (left, top, right, bottom) = _seen(owner, piece, number)
-    least = LEAST_SIDE * owner.shape[0]
-    return count >= LEAST_VISIBLE * piece.area and min(right - left, bottom - top) >= least
-
-
 def _seen(owner: np.ndarray, piece: Piece, number: int) -> tuple[int, tuple[int, int, int, int]]:
     """Return how many pixels of a piece are seen, and the tight box around them."""
     height, width = piece.alpha.shape
@@ -166,33 +174,19 @@ def _seen(owner: np.ndarray, piece: Piece, number: int) -> tuple[int, tuple[int,
     return cv2.countNonZero(mask), (left + piece.x, top + piece.y, right + piece.x, bottom + piece.y)
 
 
-def _paint(random: Random, fields: paint.Bank, pieces: list[Piece], size: int) -> np.ndarray:
-    image, ground = paint.background(random, fields, size)
-    for piece in pieces:
-        colours = paint.contrasting(random, ground)
-        fill = paint.texture(random, fields, piece.alpha.shape, size, colours)
-        paint.blend(image, fill, piece.alpha, piece.x, piece.y)
-    return paint.develop(random, fields, image)
-
-
 def clutter(random: Random, size: int) -> tuple[np.ndarray, ...]:
     """Return the contours (pixels) of a thing that is no class: a bar, a splinter or a blob with a wavy edge."""
     centre = random.uniform(0, size), random.uniform(0, size)
     kind, angle = random.choice(("bar", "bar", "splinter", "blob")), random.uniform(0, 2 * math.pi)
     reach = size * random.uniform(0.08, 0.28)
     if kind == "blob":
-        return (_blob(random, reach * 0.4) + centre,)
+        angles, radii = np.linspace(0, 2 * math.pi, 28, endpoint=False), np.ones(28)
+        for wave in (2, 3, 5):
+            radii += random.uniform(0.1, 0.35) * np.cos(wave * angles + random.uniform(0, 2 * math.pi))
+        return (reach * 0.4 * paint.polar(radii, angles) + centre,)
     half = size * random.uniform(0.003, 0.009)
     ends = [(-reach, -half), (reach, -half), (reach, half), (-reach, half)]
     if kind == "splinter":
         ends = [(-reach, 0), (reach * 0.6, -4 * half), (reach * 0.8, 2 * half)]
     cosine, sine = math.cos(angle), math.sin(angle)
     return (np.array([(x * cosine - y * sine, x * sine + y * cosine) for x, y in ends]) + centre,)
-
-
-def _blob(random: Random, reach: float) -> np.ndarray:
-    angles = np.linspace(0, 2 * math.pi, 28, endpoint=False)
-    radii = np.ones(28)
-    for wave in (2, 3, 5):
-        radii += random.uniform(0.1, 0.35) * np.cos(wave * angles + random.uniform(0, 2 * math.pi))
-    return reach * np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from oscillab.data.augment import Augment, box_candidates, mirror, mosaic, shift_colours, transform
-from oscillab.data.sample import Sample
+from oscillab.data.images import Sample
 from oscillab.data.scenes import Scenes
 
 STILL = {"mosaic": 0, "translate": 0, "scale": 0, "hsv": (0, 0, 0), "flip": 0}

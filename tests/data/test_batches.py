@@ -6,7 +6,7 @@ import torch
 
 from oscillab.data.augment import Augment
 from oscillab.data.batches import Batches
-from oscillab.data.sample import Sample
+from oscillab.data.images import Sample
 from oscillab.data.scenes import Scenes
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from oscillab.data.batches import to_pixels
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import average_precision, evaluate
-from oscillab.data.sample import Sample
+from oscillab.data.images import Sample
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize

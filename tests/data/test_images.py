@@ -7,16 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
+from oscillab.data.evaluate import evaluation_batches
 from oscillab.data.images import (
     Place,
-    evaluation_batches,
+    Sample,
     letterbox,
     letterbox_batch,
     letterbox_sample,
     read_image,
-    rectangle,
+    resize_longest,
 )
-from oscillab.data.sample import Sample
 
 
 def picture(height, width):
@@ -34,10 +34,9 @@ def picture(height, width):
 )
 def test_geometry_by_hand(shape, size, resized, pads, above_and_left):
     """Oracle: the official rule worked out by hand; grey 114 around the picture."""
-    square, ratio, (pad_x, pad_y) = letterbox(picture(*shape), size)
+    square, place = letterbox(picture(*shape), size)
     assert square.shape == (size, size, 3)
-    assert (pad_x, pad_y) == pads
-    assert ratio == resized[0] / shape[0]
+    assert place == (0, shape[1], shape[0], resized[0] / shape[0], pads, (size, size))
     top, left = above_and_left
     inside = np.zeros((size, size), bool)
     inside[top : top + resized[0], left : left + resized[1]] = True
@@ -49,7 +48,7 @@ def test_pixels_are_opencvs():
     image = picture(300, 400)
     area, linear = (cv2.resize(image, (160, 120), interpolation=way) for way in (cv2.INTER_AREA, cv2.INTER_LINEAR))
     assert np.array_equal(letterbox(image, 160)[0][20:140], area)
-    assert np.array_equal(letterbox(image, 160, smooth=False)[0][20:140], linear)
+    assert np.array_equal(resize_longest(image, 160, smooth=False), linear)
     larger = cv2.resize(image, (480, 360), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(letterbox(image, 480)[0][60:420], larger)
 
@@ -62,7 +61,7 @@ def test_the_official_square_of_a_real_picture(shared):
     """
     pixels = np.load(shared / "oracle" / "real-yolov5n-seg.npz")["pixels"][0].transpose(1, 2, 0)
     image = cv2.imread(str(shared / "coco" / "images" / "val2017" / "000000000139.jpg"))
-    square, _, _ = letterbox(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 320)
+    square, _ = letterbox(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 320)
     assert np.array_equal(np.all(square == 114, axis=(1, 2)), np.all(pixels == 114, axis=(1, 2)))
     assert np.abs(square.astype(int) - pixels).mean() < 3
 
@@ -103,19 +102,22 @@ def test_squares_are_the_letterbox():
     images, places = letterbox_batch(data, range(4), 64, (64, 64))
     assert images.shape == (4, 3, 64, 64)
     for index, place in enumerate(places):
-        square, ratio, pad = letterbox(data.sample(index).image, 64)
+        square, expected = letterbox(data.sample(index).image, 64)
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), square)
-        assert (place.ratio, place.pad, place.image_id) == (ratio, pad, 10 + index)
-        assert (place.width, place.height) == data.sizes[index]
+        assert place == expected._replace(image_id=10 + index)
 
 
-def test_rectangles_have_the_official_shapes():
+@pytest.mark.parametrize("heights, size, shape", [
+    ([100], 416, (448, 448)),
+    ([75], 640, (512, 672)),
+    ([50, 70], 640, (480, 672)),
+    ([150, 200], 640, (672, 448)),
+    ([50, 200], 640, (672, 672)),
+])  # fmt: skip
+def test_rectangles_have_the_official_shapes(heights, size, shape):
     """Oracle: ceil(ratio * size / 32 + 0.5) * 32 by hand: a square of 416 is run at 448, of 640 at 672."""
-    assert rectangle(np.array([1.0]), 416, 32) == (448, 448)
-    assert rectangle(np.array([0.75]), 640, 32) == (512, 672)
-    assert rectangle(np.array([0.5, 0.7]), 640, 32) == (480, 672)
-    assert rectangle(np.array([1.5, 2.0]), 640, 32) == (672, 448)
-    assert rectangle(np.array([0.5, 2.0]), 640, 32) == (672, 672)
+    images = [{"width": 100, "height": height} for height in heights]
+    assert [found for _, found in evaluation_batches(images, size, 2, rectangular=True)] == [shape]
 
 
 def test_rectangular_batches_hold_pictures_of_like_shape():

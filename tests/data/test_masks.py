@@ -1,5 +1,5 @@
-"""Masks, held to the official formula written with PyTorch on whole images, to pycocotools' run lengths, to two objects
-worked out by hand, and to the official code's mask AP on real pictures."""
+"""Masks, held to the official formula written with PyTorch, to pycocotools' run lengths and polygons, to objects worked
+out by hand, and to the official code's mask AP on real pictures."""
 
 import cv2
 import numpy as np
@@ -11,12 +11,42 @@ from torch.nn.functional import interpolate
 
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import evaluate
-from oscillab.data.images import Place
-from oscillab.data.nms import cut_mask, decode_masks, encode_cut, mask_runs
-from oscillab.data.sample import Sample, decode_runs, encode_runs
+from oscillab.data.images import Place, Sample, decode_mask, encode_runs, tight_box
+from oscillab.data.nms import mask_runs
 from oscillab.yolo import checkpoint
 
 SHAPE = (64, 96)
+WHOLE = Place(1, 96, 64, 1.0, (0.0, 0.0), SHAPE)
+
+
+def test_the_box_of_one_pixel():
+    """Oracle: by hand; boxes are measured on pixel edges."""
+    mask = np.zeros((6, 8), np.uint8)
+    assert tight_box(mask) == (0, 0, 0, 0)
+    mask[3, 5] = 1
+    assert tight_box(mask) == (5, 3, 6, 4)
+
+
+def test_run_lengths_by_hand():
+    """Oracle: COCO's rule, columns first and zeros first, worked out by hand."""
+    assert encode_runs(np.array([[1, 0, 0], [1, 1, 0]], np.uint8)) == {"size": [2, 3], "counts": [0, 2, 1, 1, 2]}
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 1])
+def test_run_lengths_agree_with_pycocotools(share):
+    """Oracle: pycocotools reads what is written here, and what it writes is read here."""
+    mask = (np.random.default_rng(0).random((9, 14)) < share).astype(np.uint8)
+    runs = encode_runs(mask)
+    assert np.array_equal(reference.decode(reference.frPyObjects(runs, 9, 14)), mask)
+    for read in (runs, reference.encode(np.asfortranarray(mask))):
+        assert np.array_equal(decode_mask(read, 9, 14), mask)
+
+
+def test_polygons_by_hand():
+    """Oracle: by hand: rectangles on pixel edges, one of them partly beyond the image; parts are joined."""
+    expected = np.zeros((6, 8), np.uint8)
+    expected[1:3, 2:6], expected[4:, 6:] = 1, 1
+    assert np.array_equal(decode_mask([[2, 1, 6, 1, 6, 3, 2, 3], [6, 4, 11, 4, 11, 9, 6, 9]], 6, 8), expected)
 
 
 def random_rows(seed, count=40):
@@ -27,6 +57,11 @@ def random_rows(seed, count=40):
     rows = [centre - half, centre + half, rest, random.normal(0, 1, (count, 32))]
     smooth = [cv2.resize(random.normal(0, 1, (4, 6)), (24, 16)) for _ in range(32)]
     return np.concatenate(rows, 1, dtype=np.float32), np.stack(smooth).astype(np.float32)
+
+
+def decoded(rows, prototypes):
+    """The masks (k, height, width) of rows in an image of SHAPE."""
+    return np.stack([decode_mask(runs, *SHAPE) for runs in mask_runs(rows, prototypes, WHOLE)])
 
 
 def by_formula(rows, prototypes, shape):
@@ -44,43 +79,18 @@ def test_masks_are_the_official_formula():
     Points nearer than 1e-5 to the threshold are left out: the two interpolations add in another order.
     """
     rows, prototypes = random_rows(0)
-    masks = decode_masks(rows, prototypes, SHAPE)
+    masks = decoded(rows, prototypes)
     large, inside = by_formula(rows, prototypes, SHAPE)
     clear = np.abs(large - 0.5) > 1e-5
     assert masks.dtype == np.uint8 and 0.05 < masks.mean() < 0.5 and clear.mean() > 0.999
     np.testing.assert_array_equal(masks[clear], (inside & (large > 0.5))[clear])
 
 
-def test_a_cut_equals_that_part_of_the_whole():
-    """Invariant: no border of the small cut shows in the large one, wherever it begins and ends."""
-    logits = np.random.default_rng(1).normal(0, 3, (8, 8)).astype(np.float32)
-    whole = cut_mask(logits, slice(0, 32), slice(0, 32), 4)
-    for begin in range(30):
-        for end in range(begin + 1, 33):
-            part = cut_mask(logits, slice(begin, end), slice(31 - begin, 32), 4)
-            np.testing.assert_array_equal(part, whole[begin:end, 31 - begin : 32])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_run_lengths_of_a_cut_are_those_of_the_whole_mask(seed):
-    """Oracle: the run lengths of the mask laid out in full, and pycocotools, which reads both."""
-    random = np.random.default_rng(seed)
-    for top, left, height, width in [(0, 0, 7, 9), (2, 3, 5, 6), (0, 8, 7, 1), (6, 0, 1, 9), (3, 3, 0, 0)]:
-        for share in (0.5, 1.0):
-            cut = (random.random((height, width)) <= share).astype(np.uint8)
-            mask = np.zeros((7, 9), np.uint8)
-            mask[top : top + height, left : left + width] = cut
-            runs = encode_cut(cut, top, left, (7, 9))
-            assert np.array_equal(decode_runs(runs), mask)
-            assert np.array_equal(reference.decode(reference.frPyObjects(runs, 7, 9)), mask)
-
-
 def test_masks_come_back_in_the_pictures_own_pixels():
     """Oracle: the whole masks, grey border cut off, resized by OpenCV: as it was (ratio 1), halved, and doubled."""
     rows, prototypes = random_rows(2)
-    whole = decode_masks(rows, prototypes, SHAPE)
+    whole = decoded(rows, prototypes)
     for place in (
-        Place(1, 96, 64, 1.0, (0.0, 0.0), SHAPE),
         Place(1, 75, 64, 1.0, (10.5, 0.0), SHAPE),
         Place(1, 40, 32, 2.0, (8.0, 0.0), SHAPE),
         Place(1, 192, 103, 0.5, (0.0, 6.25), SHAPE),
@@ -90,22 +100,21 @@ def test_masks_come_back_in_the_pictures_own_pixels():
         for runs, mask in zip(mask_runs(rows, prototypes, place), whole, strict=True):
             expected = cv2.resize(mask[top:bottom, left:right], (place.width, place.height))
             assert runs["size"] == [place.height, place.width]
-            assert np.array_equal(decode_runs(runs), expected)
+            assert np.array_equal(decode_mask(runs, place.height, place.width), expected)
 
 
 def test_no_row_gives_no_mask():
     """Closed form."""
     rows, prototypes = random_rows(0)
-    assert decode_masks(rows[:0], prototypes, SHAPE).shape == (0, *SHAPE)
-    assert mask_runs(rows[:0], prototypes, Place(1, 96, 64, 1.0, (0, 0), SHAPE)) == []
+    assert mask_runs(rows[:0], prototypes, WHOLE) == []
 
 
 def test_what_does_not_fit_together_is_refused():
     """The error says what was given and what must hold."""
     rows, prototypes = random_rows(0)
-    for arguments in ((rows[:, :-1], prototypes, SHAPE), (rows, prototypes, (64, 100))):
+    for arguments in ((rows[:, :-1], prototypes, WHOLE), (rows, prototypes, WHOLE._replace(shape=(64, 100)))):
         with pytest.raises(ValueError, match=r"do not fit an image of .*: rows must be 6 \+ M"):
-            decode_masks(*arguments)
+            mask_runs(*arguments)
 
 
 class Squares:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from oscillab.data import paint
-from oscillab.data.paint import LEVELS, NAMES, area, outline
-from oscillab.data.sample import coverage
+from oscillab.data.paint import LEVELS, NAMES, area, coverage, outline
 from oscillab.data.scenes import clutter
 
 
@@ -45,6 +44,16 @@ def test_grain_is_centred_noise():
     grain = paint.bank(0, 64).grain.astype(float)
     assert grain.mean() == pytest.approx(128, abs=5 * 32 / np.sqrt(grain.size))
     assert grain.std() == pytest.approx(32, rel=0.02)
+
+
+def test_coverage_of_a_rectangle_that_ends_within_pixels():
+    """Oracle: by hand; x from 1.5 to 3 covers half of column 1 and all of column 2, in sixteenths of a pixel."""
+    corners = np.array([(1.5, 1), (3, 1), (3, 4), (1.5, 4)])
+    alpha, x, y = coverage([corners], 10, 10)
+    assert (x, y, alpha.shape) == (1, 1, (3, 2))
+    assert np.all(alpha[:, 1] == 255)
+    assert np.all(np.abs(alpha[:, 0].astype(int) - 128) <= 64)  # an edge through a point counts the point as inside
+    assert coverage([corners - 20], 10, 10) is None
 
 
 def test_clutter_stays_slender_or_small():

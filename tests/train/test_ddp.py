@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from oscillab.data.images import in_order
+from oscillab.data.evaluate import in_order
 from oscillab.train.ddp import World, current_world, init_distributed, is_lost_connection, synced_bn
 
 pytestmark = pytest.mark.skipif(
