@@ -56,7 +56,7 @@ def write(source: Path | str) -> Path:
     `source`: the folder of a study or of one run, or a recording, whose report goes into a folder of its name. Raises
     ValueError when it is none of them, or when the table lacks a column.
     """
-    from oscillab.study.figures import report_figures as figures  # here, since matplotlib and seaborn load for seconds
+    from oscillab.study import figures  # here, since matplotlib and seaborn load for seconds
 
     source, table, notes = Path(source), None, {}
     folder = source.with_suffix("") if source.suffix == ".npz" else source

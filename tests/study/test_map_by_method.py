@@ -9,8 +9,11 @@ from oscillab.study.figures.map_by_method import (
     draw_map_by_method,
     draw_map_vs_oscillation,
     draw_remedies,
+    outer_sides,
+    panel_grid,
+    places_of,
 )
-from oscillab.study.table import groups
+from oscillab.study.table import Group, groups
 
 
 def test_bars_are_means_and_points_are_seeds(table):
@@ -143,3 +146,23 @@ def test_before_after_takes_one_bit_width(table, live, average):
 def test_before_after(make_table, live, average):
     """Oracle: the stored image."""
     return draw_before_after(make_table(bits=(3,)), live, average)
+
+
+def test_the_grid_of_panels():
+    """Oracle: three places of a 2 x 2 grid; no axes in its corner, above which a panel is the last and keeps its numbers."""
+    places = [("n", "4"), ("n", "3"), ("tiny", "4")]
+    figure, found = panel_grid(places, panel=(2, 2), sharex=True)
+    assert [one.axison for one in figure.axes] == [True, True, True, False]
+    specs = {place: one.get_subplotspec() for place, one in found.items()}
+    at = {place: (spec.rowspan.start, spec.colspan.start) for place, spec in specs.items()}
+    assert at == {("n", "4"): (0, 0), ("n", "3"): (0, 1), ("tiny", "4"): (1, 0)}
+    outer = {place: outer_sides(one, found) for place, one in found.items()}
+    assert outer == {("n", "4"): (True, False), ("n", "3"): (False, True), ("tiny", "4"): (True, True)}
+    shown = [found[place].xaxis.get_tick_params()["labelbottom"] for place in places]
+    assert shown == [False, True, True]
+
+
+def test_widths_stand_from_most_bits_to_fewest():
+    """Oracle: 4, 4*, 3, although the first network has no 4*."""
+    found = [Group("a", "detect", 4, 8), Group("a", "detect", 3, 8), Group("b", "detect", 4, 4)]
+    assert [width for _, width in places_of(found)] == ["4", "4*", "3"]

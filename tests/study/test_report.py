@@ -8,8 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from oscillab.study import report
-from oscillab.study.figures import report_figures
+from oscillab.study import figures, report
 from oscillab.study.report import fill, markdown
 
 
@@ -109,12 +108,12 @@ def test_the_busiest_layer_is_a_low_bit_one(live, make_recording):
     """Oracle: the 8-bit layer is made to oscillate in every weight, and is not chosen."""
     recording = make_recording()
     recording["frequency"][recording.weights_of("first")] = 1
-    assert report_figures.busiest_layer(recording) == report_figures.busiest_layer(live) != "first"
+    assert figures.busiest_layer(recording) == figures.busiest_layer(live) != "first"
 
 
 def test_a_table_without_recordings_still_has_its_figure(table):
     """Oracle: one figure."""
-    assert list(report_figures.report_figures(table, {})) == ["map-by-method"]
+    assert list(figures.report_figures(table, {})) == ["map-by-method"]
 
 
 ROWS = [

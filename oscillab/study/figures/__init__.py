@@ -1,17 +1,24 @@
-"""Draw every figure of a study's results by its name."""
+"""Draw every figure of a study's results by its name, and those of its report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from matplotlib.figure import Figure
+import pandas as pd
 
 from oscillab.extras import nearest
+from oscillab.plot import figures as plot
+from oscillab.plot.style import InlineFigure
+from oscillab.recording import tables
+from oscillab.recording.recording import Recording
+from oscillab.study.table import QUANTIZED, groups, run_name
 
 from .gains import draw_claims, draw_gains, draw_share_of_fp32
 from .layers import draw_bytes, draw_factors, draw_kinds, draw_layer_errors
 from .map_by_method import draw_before_after, draw_map_by_method, draw_map_vs_oscillation, draw_remedies
 
-FIGURES: dict[str, Callable[..., Figure]] = {
+Figures = dict[str, tuple[InlineFigure, str]]
+FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "mAP by method": draw_map_by_method,
     "remedies": draw_remedies,
     "gains": draw_gains,
@@ -26,7 +33,7 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 }
 
 
-def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> Figure:
+def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> InlineFigure:
     """Return a figure of results by its name; nothing is shown and no global state is touched.
 
     `what`: the rows of a study's `table.csv` where nothing else is named; [what may be left out] stands in brackets.
@@ -49,3 +56,62 @@ def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> Figure:
     if figure not in FIGURES:
         raise ValueError(f"there is no figure {figure!r}; {nearest(figure, FIGURES)}")
     return FIGURES[figure](what, *arguments, **options)
+
+
+def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recording]]) -> Figures:
+    """Return name -> (figure, caption) of every figure of a study.
+
+    `table`: a study's rows. `runs`: run name -> method -> Recording. Of the seeds of one network and bit width, the
+    first is drawn in detail.
+    """
+    caption = "mAP by method, COCO's measure, on the images of this study. A point is a seed, a bar the mean."
+    found = {"map-by-method": (draw_map_by_method(table), caption)}
+    for group in groups(table):
+        rows = group.rows(table)
+        if set(rows["method"]) - set(QUANTIZED):
+            name = f"{group.network}-{group.bits}bit" + f"-ends{group.ends_bits}" * (group.ends_bits != 8) + "-gains"
+            caption = "of the same seed: dots; their mean and standard deviation: a bar."
+            found[name] = (draw_gains(rows), f"Differences of mAP to LSQ or to EMA {caption}")
+        name = run_name(group.network, group.bits, group.ends_bits, "lsq", rows["seed"].min())
+        if name in runs:
+            floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]
+            caption = "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP."
+            headline = draw_before_after(pd.concat([floats, rows]), runs[name]["lsq"], runs[name]["ema"]), caption
+            drawn = {"before-after": headline, **run_figures(runs[name])}
+            found |= {f"{name}-{kind}": (figure, f"{name}. {caption}") for kind, (figure, caption) in drawn.items()}
+    return found
+
+
+def run_figures(recordings: Mapping[str, Recording]) -> Figures:
+    """Return kind -> (figure, caption) of the recordings of one run, with the layer of the first that oscillates most."""
+    live = next(iter(recordings.values()))
+    layer = busiest_layer(live)
+    found: Figures = {
+        "layers": (plot.draw(recordings, "layers"), "Oscillating weights of each convolution, in the network's order."),
+        "edges": (
+            plot.draw(live, "latent weights"),
+            "Where latent weights lie in their bins. The paper's Fig. 2a shows a layer whose weights peak at the edges after 100 "
+            "epochs; the title says whether these do.",
+        ),
+        "histogram": (
+            plot.draw(live, "latent weights", layer),
+            "The latent weights of the layer that oscillates most.",
+        ),
+        "trajectories": (
+            plot.draw(recordings, "trajectories", layer),
+            "The sampled weights of that layer that flip most: the latent weight in step sizes over the last steps. Curves that "
+            "move together do so because the step size moves, by which all are divided.",
+        ),
+        "step-sizes": (plot.draw(recordings, "step size", layer), "The weight step size of that layer."),
+    }
+    with suppress(ValueError):  # not every recording has seen its inputs
+        caption = "The range that the layer's input quantizer clips to, against the inputs that came in."
+        found["ranges"] = plot.draw(live, "inputs", layer), caption
+    caption = "How often each weight of that layer flips: a row is an output channel. Where the grain is even, none stands out."
+    return found | {"map": (plot.draw(live, "layer map", layer), caption)}
+
+
+def busiest_layer(recording: Recording) -> str:
+    """Return the name of the low-bit layer of the largest share of oscillating weights."""
+    names = tables.chosen_layers(recording, tables.LOW_BITS)
+    return max(names, key=lambda name: tables.oscillating(recording, name).mean())

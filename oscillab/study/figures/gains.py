@@ -1,6 +1,5 @@
 """Draw differences between methods, seed by seed, and the share of FP32's mAP that each method keeps, ours and the paper's."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,24 +9,11 @@ from matplotlib.axes import Axes
 
 from oscillab.methods import METHODS, method, names
 from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, set_headline, set_labels
-from oscillab.study.figures.map_by_method import name_rows
-from oscillab.study.figures.panels import outer_sides, panel_grid, places_of
+from oscillab.study.figures.map_by_method import name_rows, only_group, outer_sides, panel_grid, places_of
 from oscillab.study.table import Pairs, differences, groups, paired_p, pairs_of
 
 LOWEST = -20.0  # points; what loses more is written at the edge, so that the others can be told apart
 Gains = list[tuple[str, np.ndarray]]
-
-
-def families() -> list[tuple[str, str, tuple[str, ...]]]:
-    """Return (heading, reference, methods) of each family of methods that `draw_gains` compares with LSQ or with EMA."""
-    trained, after = names("training")[1:], names("control")
-    return [
-        ("Averages, against LSQ", "lsq", names("average")),
-        ("Other training, against LSQ", "lsq", trained),
-        ("The same, averaged, against EMA", "ema", tuple(f"{name}+ema" for name in trained)),
-        ("After LSQ, against it", "lsq", tuple(f"lsq+{name}" for name in after)),
-        ("After EMA, against it", "ema", tuple(f"ema+{name}" for name in after)),
-    ]
 
 
 def draw_gains(table: pd.DataFrame) -> InlineFigure:
@@ -36,11 +22,15 @@ def draw_gains(table: pd.DataFrame) -> InlineFigure:
     `table`: a study's rows of one network at one bit width (FP32 may be among them); raises ValueError for more, or when
     there is nothing to compare.
     """
-    group, *others = groups(table)
-    if others:
-        raise ValueError(f"the table must hold one network at one bit width, got {1 + len(others)} of them")
-    found: list[tuple[str, Gains]] = []
-    for heading, reference, members in families():
+    group, found = only_group(table), list[tuple[str, Gains]]()
+    trained, after = names("training")[1:], names("control")
+    for heading, reference, members in (
+        ("Averages, against LSQ", "lsq", names("average")),
+        ("Other training, against LSQ", "lsq", trained),
+        ("The same, averaged, against EMA", "ema", tuple(f"{name}+ema" for name in trained)),
+        ("After LSQ, against it", "lsq", tuple(f"lsq+{name}" for name in after)),
+        ("After EMA, against it", "ema", tuple(f"ema+{name}" for name in after)),
+    ):
         gains = [(name, 100 * differences(table, group, name, reference)) for name in members]
         if gains := [(name, values) for name, values in gains if len(values)]:
             found.append((heading, gains))
@@ -65,9 +55,8 @@ def add_gains(axes: Axes, heading: str, gains: Gains, *, least: float = -np.inf,
 
     A mean below `least` or above `most` is written there.
     """
-    rows = pd.DataFrame(
-        [(row, value) for row, (_, values) in enumerate(gains) for value in values], columns=["row", "gain"]
-    )
+    every = [(row, value) for row, (_, values) in enumerate(gains) for value in values]
+    rows = pd.DataFrame(every, columns=["row", "gain"])
     colors = {row: method(name).color for row, (name, _) in enumerate(gains)}
     same = {"data": rows, "x": "gain", "y": "row", "hue": "row", "palette": colors, "orient": "h", "ax": axes}
     same |= {"order": list(colors), "hue_order": list(colors), "legend": False}
@@ -105,27 +94,17 @@ def draw_claims(table: pd.DataFrame, *, pairs: Pairs = "all", most: float = np.i
         texts = [f"{method(one).label} − {method(reference).label}" for one, reference in known]
         axes.set_yticks(range(len(known)), texts, fontsize=8.5)
         for row, pair in enumerate(known):
-            _add_p(axes, row, gains[place][pair])
+            if not np.isnan(p := paired_p(gains[place][pair])):
+                text = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+                at: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+                axes.text(1.01, row, text, **at, fontsize=7, color="#555555")
         set_labels(axes, x="difference in mAP (points)" * outer_sides(axes, found)[1], y="")
     if most < np.inf:
         next(iter(found.values())).set_xlim(-most, most)
-    return set_headline(figure, _agreement_sentence(one for of in gains.values() for one in of.values() if len(one)))
-
-
-def _add_p(axes: Axes, row: int, values: np.ndarray) -> None:
-    """Write the p of one row's differences at its right end."""
-    p = paired_p(values)
-    if not np.isnan(p):
-        text = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-        axes.text(1.01, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7, color="#555555")
-
-
-def _agreement_sentence(gains: Iterable[np.ndarray]) -> str:
-    """Say of how many differences all seeds agree that they are gains, losses, or do not agree."""
-    values = list(gains)
-    up, down = sum((one > 0).all() for one in values), sum((one < 0).all() for one in values)
-    rest = ", seeds disagree in the rest" if up + down < len(values) else ""
-    return f"{len(values)} differences: every seed gains in {up}, every seed loses in {down}{rest}"
+    signs = [np.sign(one) for of in gains.values() for one in of.values() if len(one)]
+    up, down = (sum((one == sign).all() for one in signs) for sign in (1, -1))
+    rest = ", seeds disagree in the rest" * bool(up + down < len(signs))
+    return set_headline(figure, f"{len(signs)} differences: every seed gains in {up}, every seed loses in {down}{rest}")
 
 
 def draw_share_of_fp32(compared: pd.DataFrame) -> InlineFigure:
@@ -143,22 +122,15 @@ def draw_share_of_fp32(compared: pd.DataFrame) -> InlineFigure:
     places = dict(list(rows.groupby(["row", "width"], sort=False)))
     figure, found = panel_grid(places, panel=(2.8, 0.7 + 0.22 * len(methods)), margin=1.1, sharex=True)
     for place, axes in found.items():
-        _add_shares(axes, places[place], methods)
+        for row in places[place].itertuples():
+            height, ours, theirs = methods.index(str(row.method)), 100 * row.our_share, 100 * row.paper_share
+            axes.plot([ours, theirs], [height] * 2, color="#cccccc", linewidth=2, zorder=1)
+            axes.plot([theirs], [height], marker="|", color="black", markersize=12, markeredgewidth=2)
+            axes.plot([ours], [height], **method(str(row.method)).points(markersize=6, markerfacecolor="none"))
+        name_rows(axes, [method(name).label for name in methods]).set_xlim(0, 100)
         network, metric = place[0]
         title = f"{network}{' masks' if metric == 'mask' else ''}, {place[1]} bit"
         set_labels(axes, x="share of FP32's mAP (%)" * outer_sides(axes, found)[1], y="", title=title)
     gap = 100 * (rows["our_share"] - rows["paper_share"]).abs().median()
     text = f"The middle one of {len(rows)} pairs is {gap:.0f} % of FP32's mAP apart"
     return set_headline(figure, f"Coloured: ours; black stroke: the paper's. {text}")
-
-
-def _add_shares(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
-    """Draw a row for each method, ours and the paper's, joined."""
-    for row in rows.itertuples():
-        height, ours, theirs = methods.index(str(row.method)), 100 * row.our_share, 100 * row.paper_share
-        style = method(str(row.method))
-        axes.plot([ours, theirs], [height] * 2, color="#cccccc", linewidth=2, zorder=1)
-        axes.plot([theirs], [height], marker="|", color="black", markersize=12, markeredgewidth=2)
-        axes.plot([ours], [height], **style.points(markersize=6, markerfacecolor="none"))
-    name_rows(axes, [method(name).label for name in methods])
-    axes.set_xlim(0, 100)

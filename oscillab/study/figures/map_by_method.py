@@ -1,9 +1,9 @@
 """Draw mAP by method: as trained, with what QC adds, over the share of weights that oscillate, and before and after EMA.
 
-Each figure has a row of panels for each network and a column for each bit width.
+Each figure has a row of panels for each network and a column for each bit width, the same axes in all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,23 +14,65 @@ from oscillab.methods import METHODS, method
 from oscillab.plot.network import add_flips, flips_sentence
 from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, set_headline, set_labels
 from oscillab.recording.recording import Recording
-from oscillab.study.figures.panels import outer_sides, panel_grid, places_of
 from oscillab.study.table import QUANTIZED, Group, groups
 
 TRAINED = tuple(
     name for name in QUANTIZED if "+" not in name
-)  # the rows of `draw_remedies`, each with QC where there is one
-WITH_STATES = tuple(
-    name for name in TRAINED if name != "ptq"
-)  # QC leaves integer states alone: it has no share of its own
+)  # the rows of `draw_remedies`, with QC where there is one
+WITH_STATES = TRAINED[1:]  # without PTQ; QC leaves integer states alone, and has no share of its own
 SCORES = {"map": "mAP (0.50:0.95)", "map50": "AP50", "mask_map": "mask mAP (0.50:0.95)"}
+Place = tuple[Any, Any]  # what names a row and a column
+
+
+def places_of(found: Iterable[Group]) -> dict[Place, Group]:
+    """Return (network and task, width) -> `Group`, as `panel_grid` takes them, columns from most bits to fewest: 4, 4*, 3."""
+    ordered = sorted(found, key=lambda group: (-group.bits, -group.ends_bits))
+    return {((group.network, group.task), group.width): group for group in ordered}
+
+
+def panel_grid(
+    places: Iterable[Place], *, panel: tuple[float, float], margin: float = 1.0, sharex: bool = False
+) -> tuple[InlineFigure, dict[Place, Axes]]:
+    """Return a figure with a panel for each of `places`, pairs (row, column) of anything, and the axes by place.
+
+    Rows and columns stand in the order of their first appearance. `panel`: inches of one panel; `margin`: inches left of
+    the first column, for names. A corner of the grid that no place asks for stays empty.
+    """
+    places = list(places)
+    rows, columns = (list(dict.fromkeys(place[side] for place in places)) for side in (0, 1))
+    size = margin + panel[0] * len(columns), 0.7 + panel[1] * len(rows)
+    figure, axes = new_figure(*size, rows=len(rows), columns=len(columns), sharex=sharex, sharey=True)
+    panels = {(row, column): axes[i, j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
+    for place in set(panels) - set(places):
+        panels.pop(place).set_axis_off()
+    for one in panels.values():
+        one.tick_params(labelbottom=not sharex or outer_sides(one, panels)[1])
+    return figure, panels
+
+
+def outer_sides(axes: Axes, panels: Mapping[Any, Axes]) -> tuple[bool, bool]:
+    """Return whether the axes stand in the first column, and whether no other panel stands below them."""
+    places: list[Any] = [one.get_subplotspec() for one in (axes, *panels.values())]
+    last = max(one.rowspan.start for one in places if one.colspan == places[0].colspan)
+    return places[0].is_first_col(), places[0].rowspan.start == last
+
+
+def only_group(table: pd.DataFrame) -> Group:
+    """Return the one group of a table; raises ValueError where it holds more than one network and bit width."""
+    group, *others = groups(table)
+    if others:
+        count = 1 + len(others)
+        raise ValueError(
+            f"the table must hold one network at one bit width, got {count} of them: select the rows first"
+        )
+    return group
 
 
 def draw_map_by_method(table: pd.DataFrame) -> InlineFigure:
     """Draw mAP by method: a point per seed, a bar for the mean.
 
-    FP32, which has no bit width of its own, is a grey line in every panel of its network. Raises ValueError for a table
-    without a study's columns or without a quantized row.
+    FP32 is a grey line in every panel of its network. Raises ValueError for a table without a study's columns or without a
+    quantized row.
     """
     places, known = places_of(groups(table)), set(table["method"])
     figure, found = panel_grid(places, panel=(0.68 * sum(name in known for name in QUANTIZED), 3.1))
@@ -46,13 +88,7 @@ def draw_before_after(table: pd.DataFrame, live: Recording, average: Recording) 
 
     `table`: rows of one network at one bit width, and FP32; raises ValueError when it holds more than that.
     """
-    group, *others = groups(table)
-    if others:
-        count = 1 + len(others)
-        raise ValueError(
-            f"the table must hold one network at one bit width, got {count} of them; select the rows first"
-        )
-    recordings = {"lsq": live, "ema": average}
+    group, recordings = only_group(table), {"lsq": live, "ema": average}
     figure, axes = new_figure(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
     add_flips(axes[0, 0], recordings)
     axes[0, 0].set_title(flips_sentence(recordings), loc="left", fontsize=10)
@@ -73,7 +109,7 @@ def add_map_by_method(axes: Axes, table: pd.DataFrame, group: Group) -> Axes:
         text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
         axes.annotate(f"{values.mean():.3f}", (place, values.max()), (0, 7), **text)
     floats = rows.loc[rows["method"] == "fp32", "map"].mean()
-    if floats == floats:  # a table without FP32 has nan
+    if pd.notna(floats):  # a table without FP32 has nan
         axes.axhline(floats, color=QUIET, linewidth=0.9)
         axes.text(-0.4, floats, f"FP32 {floats:.3f}", va="bottom", fontsize=9, color=QUIET)
         axes.set_ylim(top=max(axes.get_ylim()[1], floats * 1.12))
@@ -123,9 +159,8 @@ def draw_remedies(table: pd.DataFrame, *, score: str = "map") -> InlineFigure:
             axes.text(floats.mean(), -0.55, "FP32 ", ha="right", va="center", fontsize=8, color=QUIET)
         name_rows(axes, [METHODS[name].label for name in rows], top=-0.9)
         axes.set_xlim(left=0)
-        set_labels(
-            axes, x=SCORES[score] * outer_sides(axes, found)[1], y="", title=f"{group.network}, {group.width} bit"
-        )
+        x = SCORES[score] * outer_sides(axes, found)[1]
+        set_labels(axes, x=x, y="", title=f"{group.network}, {group.width} bit")
     return set_headline(figure, f"Open: as trained; filled: with QC. {_order_sentence(table, places.values(), score)}")
 
 
@@ -177,29 +212,21 @@ def draw_map_vs_oscillation(table: pd.DataFrame) -> InlineFigure:
         of_group = places[place].rows(rows)
         means = of_group.groupby("method")[["oscillating_share", "map"]].mean()
         best.append(means["oscillating_share"].idxmin() == means["map"].idxmax())
-        _add_scatter(axes, of_group)
+        looks = {METHODS[name].label: METHODS[name] for name in WITH_STATES if name in set(of_group["method"])}
+        kinds: dict[str, Any] = {"hue": "label", "style": "label", "hue_order": list(looks), "style_order": list(looks)}
+        kinds |= {"palette": {name: one.color for name, one in looks.items()}, "s": 45, "linewidth": 0.3}
+        kinds |= {"markers": {name: one.marker for name, one in looks.items()}}
+        seaborn.scatterplot(
+            of_group, x="percent", y="map", **kinds, ax=axes
+        ).get_legend().remove()  # one stands below all
+        axes.set(xscale="log", xlim=(0.1, 100))
+        axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+        axes.margins(y=0.25)
         first, last = outer_sides(axes, found)
         title = f"{places[place].network}, {places[place].width} bit"
         set_labels(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=title)
-    marks = {
-        text: mark for axes in found.values() for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in found.values()]
+    marks = {text: mark for of_panel in handles for mark, text in of_panel}
     figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(WITH_STATES), frameon=False)
     where = f"{sum(best)} of {len(best)} panel{'s' if len(best) > 1 else ''}"
     return set_headline(figure, f"The calmest weights belong to the best detector in {where}")
-
-
-def _add_scatter(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a mark for each seed of each method, on a logarithmic scale of shares."""
-    looks = {METHODS[name].label: METHODS[name] for name in WITH_STATES if name in set(rows["method"])}
-    kinds = {"hue": "label", "style": "label", "hue_order": list(looks), "style_order": list(looks)}
-    palette, markers = ({name: getattr(one, part) for name, one in looks.items()} for part in ("color", "marker"))
-    seaborn.scatterplot(
-        rows, x="percent", y="map", **kinds, palette=palette, markers=markers, s=45, linewidth=0.3, ax=axes
-    )
-    if legend := axes.get_legend():  # one for all panels stands below them
-        legend.remove()
-    axes.set_xscale("log")
-    axes.set_xlim(0.1, 100)
-    axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-    axes.margins(y=0.25)

@@ -1,19 +1,23 @@
-"""Round every weight as its moving average says: Q-EMA (TetraJet, 2502.20853).
+"""Ask what oscillation comes from, with two remedies of the ablation: Q-EMA, and step sizes that stop late in training.
 
-What if the average of a weight decided how it is rounded, and training felt it? A latent weight is rounded to that one of
-its two neighbours on the grid that is nearer to the weight's moving average. Unlike the paper's average, which is passive,
-this one feeds back into training; unlike freezing, it lets a weight go that truly moves.
+`QEma` rounds a latent weight to that one of its two neighbours on the grid that is nearer to the weight's moving average
+(TetraJet, 2502.20853). Unlike the paper's average, which is passive, this one feeds back into training; unlike freezing, it
+lets a weight go that truly moves. With `ScaleFreezing` (asked for by OFQ, 2302.02210, and by Fig. 2 of 2311.05109) weights
+can still flip, but no longer because the step size moved all bin edges of a layer under them.
 """
 
+from collections.abc import Collection
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from oscillab.quant import QuantConv2d
+from oscillab.quant import QuantConv2d, step_sizes
 from oscillab.quant.lsq import along_channels, effective_step_size, integer_state
 from oscillab.train.ema import decay_for
-from oscillab.train.remedies import Remedy
+from oscillab.train.remedies import Remedy, check_share
+
+PARTS = {"weights": "weight_quantizer.", "activations": "input_quantizer."}
 
 
 class QEmaConv2d(QuantConv2d):
@@ -62,14 +66,13 @@ class QEmaConv2d(QuantConv2d):
 
     @torch.no_grad()
     def _decided(self) -> Tensor:
-        """Return clip(round(average / s), floor(w / s), ceil(w / s)), within the grid: the neighbour nearer to the average."""
+        """Return clip(round(average / s), floor(w / s), ceil(w / s)), within the grid."""
         grid = self.weight_quantizer
         position = self.weight / along_channels(grid.effective_step_size(), self.weight)
         average = integer_state(self.weight_average, grid.effective_step_size(), grid.low, grid.high)
         return average.clamp_(position.floor(), position.ceil()).clamp_(grid.low, grid.high)
 
     def _plain(self) -> Tensor:
-        """Return the states of the latent weights themselves."""
         grid = self.weight_quantizer
         return integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high)
 
@@ -89,19 +92,16 @@ class _Instead(torch.autograd.Function):
 class QEma(Remedy):
     """Rounds every weight as its moving average says.
 
-    `decay`: of the average, 0.998 in the paper's runs of some 100,000 steps; None takes the share of the run that
-    `decay_for` takes. Attach it before an `Ema` is built (which must have the averages too). `finalize` the model, and the
-    average, before anything that comes after training: saving, correcting, soft rounding.
+    `decay`: of the average, 0.998 in the paper's runs of some 100,000 steps; None takes `decay_for`'s share of the run.
+    Attach it before an `Ema` is built (which must have the averages too). `finalize` the model, and the average, before
+    anything that comes after training: saving, correcting, soft rounding.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int, *, decay: float | None = None
-    ):
-        decay = decay_for(total_steps) if decay is None else decay
-        if not 0 <= decay < 1:
+    def __init__(self, model: nn.Module, optimizer: Any, total_steps: int, *, decay: float | None = None):
+        self.decay = decay_for(total_steps) if decay is None else decay
+        if not 0 <= self.decay < 1:
             raise ValueError(f"decay must be in 0 <= decay < 1, got {decay}")
         super().__init__(model, optimizer, total_steps)
-        self.decay = decay
 
     def attach(self) -> Self:
         """Switch the remedy on: every layer gets its average."""
@@ -120,3 +120,56 @@ class QEma(Remedy):
             if isinstance(module, QEmaConv2d):
                 module.to_quantized()
         return model
+
+
+class ScaleFreezing(Remedy):
+    """Holds every step size (and offset) from `begin` of the run on, to the bit.
+
+    `parts`: the step sizes of "weights", of "activations" or both. `remove` lets them learn again.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        total_steps: int,
+        *,
+        begin: float = 0.75,
+        parts: Collection[str] = tuple(PARTS),
+    ):
+        if not parts or set(parts) - set(PARTS):
+            raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")
+        self.begin, self.parts = check_share("begin", begin), tuple(parts)
+        self.held: list[nn.Parameter] = []
+        super().__init__(model, optimizer, total_steps)
+
+    def attach(self) -> Self:
+        """Switch the remedy on."""
+        self.after_step()
+        return super().attach()
+
+    def after_step(self) -> None:
+        """Hold the step sizes when `begin` has come."""
+        if self.held or self.share < self.begin:
+            return
+        chosen = [p for name, p in step_sizes(self.model).items() if any(PARTS[part] in name for part in self.parts)]
+        self.held = [parameter for parameter in chosen if parameter.requires_grad]
+        for parameter in self.held:
+            parameter.requires_grad_(False)
+            parameter.grad = None  # an optimizer leaves alone what has no gradient, momentum or not
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, made by `state_dict`."""
+        super().load_state_dict(state)
+        self._release()
+        self.after_step()
+
+    def remove(self) -> None:
+        """Switch the remedy off: the step sizes learn again."""
+        super().remove()
+        self._release()
+
+    def _release(self) -> None:
+        for parameter in self.held:
+            parameter.requires_grad_(True)
+        self.held = []

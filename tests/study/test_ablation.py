@@ -1,13 +1,13 @@
-"""Q-EMA: rounding to the neighbour nearer to the average, by hand; and plain LSQ where average and weight agree."""
+"""Q-EMA and scale freezing: rounding to the neighbour nearer to the average, by hand; step sizes held to the bit."""
 
 import copy
 
 import pytest
 import torch
 
-from oscillab.quant import QuantConv2d
+from oscillab.quant import QuantConv2d, step_sizes
 from oscillab.recording.recorder import record
-from oscillab.study.ablation.q_ema import QEma, QEmaConv2d
+from oscillab.study.ablation import QEma, QEmaConv2d, ScaleFreezing
 from oscillab.train.ema import Ema
 
 
@@ -42,9 +42,9 @@ def test_gradients_by_hand():
 
 
 @pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
-def test_is_plain_lsq_without_memory(tiny, train_tiny, granularity):
+def test_is_plain_lsq_without_memory(tiny_network, train_tiny, granularity):
     """Oracle: plain LSQ, bit for bit; with decay 0 the average is the weight, and rounds as the weight does."""
-    plain, model = tiny(weight_granularity=granularity), tiny(weight_granularity=granularity)
+    plain, model = tiny_network(weight_granularity=granularity), tiny_network(weight_granularity=granularity)
     train_tiny(plain, torch.optim.Adam(plain.parameters(), lr=0.01), 10)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     remedy = QEma(model, optimizer, 10, decay=0.0).attach()
@@ -62,14 +62,14 @@ def run(model, train_tiny, steps, **options):
     return int(torch.stack(states[steps:]).diff(dim=0).ne(0).sum())
 
 
-def test_flips_are_fewer(tiny, train_tiny):
+def test_flips_are_fewer(tiny_network, train_tiny):
     """Oracle: the purpose; an average crosses an edge less often than its weight (0.54 of the flips when written)."""
-    assert run(tiny(), train_tiny, 60, decay=0.95) < 0.7 * run(tiny(), train_tiny, 60, decay=0.0)
+    assert run(tiny_network(), train_tiny, 60, decay=0.95) < 0.7 * run(tiny_network(), train_tiny, 60, decay=0.0)
 
 
-def test_finalized_model_is_plain_and_gives_the_same(tiny, train_tiny):
+def test_finalized_model_is_plain_and_gives_the_same(tiny_network, train_tiny):
     """Oracle: the model before it was plain: output and states bit for bit; and a plain model's modules and keys."""
-    model, keys = tiny(), list(tiny().state_dict())
+    model, keys = tiny_network(), list(tiny_network().state_dict())
     run(model, train_tiny, 20, decay=0.9)
     remedy = QEma(model, torch.optim.SGD(model.parameters(), lr=0.05), 20)
     images = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(5))
@@ -83,9 +83,9 @@ def test_finalized_model_is_plain_and_gives_the_same(tiny, train_tiny):
     assert all(type(b) is QuantConv2d for _, b in pairs) and list(plain.state_dict()) == keys
 
 
-def test_the_recorder_sees_the_states_of_the_forward_pass(tiny, train_tiny):
+def test_the_recorder_sees_the_states_of_the_forward_pass(tiny_network, train_tiny):
     """Oracle: the states that the forward pass uses, read at the end."""
-    model = tiny()
+    model = tiny_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     QEma(model, optimizer, 20, decay=0.9).attach()
     with record(model, optimizer) as recorder:
@@ -95,9 +95,9 @@ def test_the_recorder_sees_the_states_of_the_forward_pass(tiny, train_tiny):
     assert recording["integer_state"].tolist() == expected.tolist()
 
 
-def test_the_average_of_the_run_has_the_averages_of_the_weights(tiny, train_tiny):
+def test_the_average_of_the_run_has_the_averages_of_the_weights(tiny_network, train_tiny):
     """Oracle: set inclusion of names; an Ema from before Q-EMA lacks them, which is an error."""
-    model = tiny()
+    model = tiny_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     early = Ema(model)
     QEma(model, optimizer, 20).attach()
@@ -107,9 +107,71 @@ def test_the_average_of_the_run_has_the_averages_of_the_weights(tiny, train_tiny
         early.update()
 
 
-def test_bad_options(tiny):
+def frozen_run(model, steps=8, **options):
+    """AdamW with decay on everything, momentum included, and step sizes that stop half-way."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.3)
+    return optimizer, ScaleFreezing(model, optimizer, steps, **({"begin": 0.5} | options)).attach()
+
+
+def copies(model):
+    return {name: p.detach().clone() for name, p in step_sizes(model).items()}
+
+
+def test_held_to_the_bit_from_half_time_on(tiny_network, train_tiny):
+    """Oracle: the step sizes after step 4 of 8; Adam's momentum and weight decay move none of them any more."""
+    model, seen, weights = tiny_network(activation="affine"), [], []
+    optimizer, _ = frozen_run(model)
+
+    def look(step):
+        seen.append(copies(model))
+        weights.append(model[0].weight.detach().clone())
+
+    train_tiny(model, optimizer, 8, each=look)
+    for name in seen[0]:
+        assert not torch.equal(seen[0][name], seen[3][name]), name
+        assert all(torch.equal(seen[3][name], later[name]) for later in seen[4:]), name
+    assert not torch.equal(weights[6], weights[7])
+
+
+@pytest.mark.parametrize("part, kind", [("weights", "weight_quantizer"), ("activations", "input_quantizer")])
+def test_one_part_alone(tiny_network, train_tiny, part, kind):
+    """Oracle: an invariant; the part that is named stands still, the other moves."""
+    model = tiny_network()
+    optimizer, _ = frozen_run(model, begin=0.0, parts=(part,))
+    before = copies(model)
+    train_tiny(model, optimizer, 3)
+    after = copies(model)
+    assert {name for name in before if torch.equal(before[name], after[name])} == {n for n in before if kind in n}
+
+
+def test_resumes_and_releases(tiny_network, train_tiny):
+    """Oracle: a resumed run holds what the first held; after `remove` the step sizes learn again."""
+    model = tiny_network()
+    optimizer, remedy = frozen_run(model)
+    train_tiny(model, optimizer, 5)
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.requires_grad_(True)
+    second, resumed = frozen_run(other)
+    resumed.load_state_dict(remedy.state_dict())
+    before = copies(other)
+    train_tiny(other, second, 1)
+    assert all(torch.equal(before[name], after) for name, after in copies(other).items())
+    resumed.remove()
+    train_tiny(other, second, 1)
+    assert not any(torch.equal(before[name], after) for name, after in copies(other).items())
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda model: QEma(model, None, 4, decay=1), "decay must be in 0 <= decay < 1, got 1"),
+        (lambda model: frozen_run(model, parts=("scales",)), "parts must be among weights, activations, got scales"),
+    ],
+)
+def test_bad_options(tiny_network, build, words):
     """Oracle: the sentence a user reads, and a model left as it was."""
-    model = tiny()
-    with pytest.raises(ValueError, match="decay must be in 0 <= decay < 1, got 1"):
-        QEma(model, torch.optim.SGD(model.parameters(), lr=0.1), 4, decay=1)
+    model = tiny_network()
+    with pytest.raises(ValueError, match=words):
+        build(model)
     assert not any(isinstance(module, QEmaConv2d) for module in model)
