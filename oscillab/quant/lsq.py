@@ -1,11 +1,11 @@
 """Quantize values to integer states (LSQ, Eq. 1 of 2311.05109) and pass gradients on (1902.08153; offset: 2004.09576).
 
 The integer state stands apart from de-quantizing: forward, recorder, dampening and export call the one expression here,
-so that none of them can disagree about a bin edge. Forward and backward are the operators `oscillab::lsq` and
-`oscillab::lsq_backward`: on the CPU in one pass over memory each where `kernel.c` takes the tensors, elsewhere (and under
-torch.compile, which takes them apart and fuses them with what stands around) in torch's operations.
+so that none of them can disagree about a bin edge. `lsq` calls the operator `oscillab::lsq`, which runs in one pass over
+memory where `kernel.c` takes the tensors, and in torch's operations elsewhere; those torch.compile sees and fuses.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -99,13 +99,7 @@ _where_inside = torch.ops.aten.hardtanh_backward.default
 
 
 def _forward_by_torch(
-    x: Tensor,
-    step_size: Tensor,
-    offset: Tensor | None,
-    floor: Tensor | None,
-    held: Tensor | None,
-    low: int,
-    high: int,
+    x: Tensor, step_size: Tensor, offset: Tensor | None, floor: Tensor | None, held: Tensor | None, low: int, high: int
 ) -> tuple[Tensor, Tensor]:
     """Return s * clip(round((x - offset) / s), low, high) + offset, and the step sizes in use."""
     used = step_size
@@ -124,18 +118,10 @@ def _forward_by_torch(
 
 
 def _backward_by_torch(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor | None,
-    step_size: Tensor,
-    offset: Tensor | None,
-    low: int,
-    high: int,
-    lower: float,
-    upper: float,
-    scale: float,
+    grad: Tensor, x: Tensor, y: Tensor | None, step_size: Tensor, offset: Tensor | None, *rest: Any
 ) -> list[Tensor]:
-    """Return the gradients to x, to the step size and, where there is one, to the offset; see the schema below."""
+    """Return the gradients to x, to the step size and, where there is one, to the offset; `rest` as in `Kernel.backward`."""
+    low, high, lower, upper, scale = rest
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     grad, step = grad.to(work.dtype), along_channels(step_size, x).to(work.dtype)
     shift = None if offset is None else offset.to(work.dtype)
@@ -158,11 +144,10 @@ def _backward_by_torch(
 
 
 class _Lsq(torch.autograd.Function):
-    """The quantized values and LSQ's gradients, in one pass over memory each where the kernel takes the tensors.
+    """The quantized values and LSQ's gradients.
 
-    Keeps its input, which is kept for other reasons too. Its output is kept by the convolution behind it; only where the
-    kernel makes it again in one pass (`recomputed`) nobody keeps it. Saving x / s or the slope in place of x was no
-    faster, and <grad, y> - <grad_x, x> for the step's gradient cancels digits.
+    Keeps its input, and its output where the kernel does not make it again in one pass (see `recomputed`). Saving x / s or
+    the slope in place of x was no faster, and <grad, y> - <grad_x, x> for the step's gradient cancels digits.
     """
 
     @staticmethod
@@ -213,7 +198,7 @@ _library.define(
 )
 for _key in ("Autograd", "CompositeExplicitAutograd"):  # the second where no gradients are: torch.inference_mode
     _library.impl("lsq", _Lsq.apply, _key)
-_operator = torch.ops.oscillab.lsq.default
+_operator: Callable[..., Tensor] = torch.ops.oscillab.lsq.default
 
 
 def lsq(
@@ -240,8 +225,7 @@ def lsq(
     if step_size.ndim > 1 or (step_size.ndim == 1 and step_size.numel() not in (1, x.shape[0])):
         raise ValueError(f"step_size must be 0-d or ({x.shape[0]},) for this x, got shape {tuple(step_size.shape)}")
     rounded = gradient_mask == "rounded"
-    y: Tensor = _operator(x, step_size, offset, floor, held, low, high, rounded, gradient_scale)
-    return y
+    return _operator(x, step_size, offset, floor, held, low, high, rounded, gradient_scale)
 
 
 def recomputed(*outputs: Tensor) -> AbstractContextManager[Any]:

@@ -18,8 +18,7 @@ def away_from_edges(x, step_size, margin=1e-4):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    ("mask", "to_weights", "to_step_size"),
-    [("unrounded", [1, 2, 0, 0], -7.6), ("rounded", [1, 2, 3, 4], -0.2)],
+    ("mask", "to_weights", "to_step_size"), [("unrounded", [1, 2, 0, 0], -7.6), ("rounded", [1, 2, 3, 4], -0.2)]
 )
 def test_four_weights_by_hand(gradients, dtype, mask, to_weights, to_step_size):
     """Oracle: arithmetic on paper, 3 bit (-4..3), s = 0.5, upstream gradient g = 1, 2, 3, 4.
