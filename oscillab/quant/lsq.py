@@ -224,8 +224,7 @@ def lsq(
     check_choice("gradient_mask", gradient_mask, GRADIENT_MASKS)
     if step_size.ndim > 1 or (step_size.ndim == 1 and step_size.numel() not in (1, x.shape[0])):
         raise ValueError(f"step_size must be 0-d or ({x.shape[0]},) for this x, got shape {tuple(step_size.shape)}")
-    rounded = gradient_mask == "rounded"
-    return _operator(x, step_size, offset, floor, held, low, high, rounded, gradient_scale)
+    return _operator(x, step_size, offset, floor, held, low, high, gradient_mask == "rounded", gradient_scale)
 
 
 def recomputed(*outputs: Tensor) -> AbstractContextManager[Any]:
