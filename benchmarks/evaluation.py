@@ -53,9 +53,7 @@ def main(options):
     print(f"{options.weights.name}, {options.size} pixels, batch {options.batch_size}, {hardware()}")
     try:
         for dataset in datasets:
-            found = evaluate.evaluate(
-                model, dataset, size=options.size, batch_size=options.batch_size
-            )
+            found = evaluate.evaluate(model, dataset, size=options.size, batch_size=options.batch_size)
             total, network = total + found.seconds, network + found.network_seconds
             count += found.image_count
             print_line(f"{dataset.name}, {found.image_count} pictures", found.seconds, found.network_seconds)
