@@ -2,17 +2,16 @@
 
 The file is what `numpy.savez_compressed` writes (a zip of .npy members) with a `meta.json` in front, so that numpy
 alone opens it. A zip's table of contents stands at its end; without it the members are found one after the other.
-
-What comes later can be appended in chunks: chunk k is a folder k/ of more .npy members, with a k/meta.json as the last.
-A chunk that is not whole does not count, so that a process may die at any moment.
 """
 
+import contextlib
 import io
+import itertools
 import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +26,11 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImp
 def write(path: Path | str, meta: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Write `meta` (of what JSON holds) and `arrays` (name -> ndarray) to a new file at `path`."""
     with zipfile.ZipFile(path, "w") as archive:
-        _add(archive, META, _as_json(meta))
-        for name, array in arrays.items():
-            _add(archive, f"{name}.npy", npy(array))
-
-
-def append(
-    path: Path | str, number: int, meta: Any, arrays: Mapping[str, np.ndarray], *, grown: Iterable[str] = ()
-) -> None:
-    """Append chunk `number` (1, 2, ...) to a file that `write` made: arrays named in `grown` get more rows, others anew.
-
-    `meta` takes the place of the one before.
-    """
-    with zipfile.ZipFile(path, "a") as archive:
-        for name, array in arrays.items():
-            _add(archive, f"{number}/{name}.npy", npy(array), level=1)
-        _add(archive, f"{number}/{META}", _as_json({"meta": meta, "members": list(arrays), "grown": list(grown)}))
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes, *, level: int = 4) -> None:
-    info = zipfile.ZipInfo(name, OLDEST)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, data, compresslevel=level)
-
-
-def _as_json(meta: Any) -> bytes:
-    return (json.dumps(meta) + "\n").encode()
+        members = ((f"{name}.npy", npy(array)) for name, array in arrays.items())
+        for name, data in itertools.chain([(META, (json.dumps(meta) + "\n").encode())], members):
+            info = zipfile.ZipInfo(name, OLDEST)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, data, compresslevel=4)
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -65,56 +43,22 @@ def npy(array: np.ndarray) -> bytes:
 def read(path: Path | str) -> tuple[Any, dict[str, np.ndarray], bool]:
     """Return (meta, arrays, whether the file is whole) of a file that `write` made; meta is None where it is lost.
 
-    Chunks are put together, up to the first that is not whole. Only plain arrays come to life: nothing in the file is
-    run. Raises OSError where the file cannot be read at all.
+    Only plain arrays come to life: nothing in the file is run. Raises OSError where the file cannot be read at all.
     """
-    data = Path(path).read_bytes()
-    names: list[str] | None = None
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members, names = _readable(archive), archive.namelist()
-    except DAMAGED:
-        members = dict(_scan(data))
-    contents = {name: content for name, member in members.items() if (content := _parsed(name, member)) is not None}
-    meta, arrays, used = _joined(contents)
-    return meta, arrays, names is not None and len(names) == used
-
-
-def _parsed(name: str, member: bytes) -> Any:
-    """Return what a member holds: a mapping or an array; None where it is neither."""
-    try:
-        if name.endswith(META):
-            return json.loads(member)
-        return np.lib.format.read_array(io.BytesIO(member), allow_pickle=False) if name.endswith(".npy") else None
-    except DAMAGED:
-        return None
-
-
-def _joined(contents: Mapping[str, Any]) -> tuple[Any, dict[str, np.ndarray], int]:
-    """Return (meta, arrays, members used) of a file's readable members, with all chunks that are whole put together."""
-    meta, number = contents.get(META), 1
-    first = {name: content for name, content in contents.items() if "/" not in name and name != META}
-    parts = {name.removesuffix(".npy"): [content] for name, content in first.items()}
-    used = len(parts) + (meta is not None)
-    while meta is not None and (chunk := contents.get(f"{number}/{META}")) is not None:
-        arrays = {name: contents.get(f"{number}/{name}.npy") for name in chunk["members"]}
-        if any(array is None for array in arrays.values()):
-            break
-        for name in arrays.keys() & parts.keys():  # one that the file's beginning has lost stays lost
-            parts[name] = [*parts[name], arrays[name]] if name in chunk["grown"] else [arrays[name]]
-        meta, used, number = chunk["meta"], used + len(arrays) + 1, number + 1
-    return meta, {name: np.concatenate(each) if len(each) > 1 else each[0] for name, each in parts.items()}, used
-
-
-def _readable(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """Return name -> content of the members of an open zip whose check sums are right."""
-    members = {}
-    for name in archive.namelist():
-        try:
-            members[name] = archive.read(name)
-        except DAMAGED:
-            continue
-    return members
+    data, archive = Path(path).read_bytes(), None
+    with contextlib.suppress(*DAMAGED):
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    scanned = {} if archive else dict(_scan(data))
+    # the first edition appended to a file that was not finished, in folders 1/, 2/, ...
+    names = [name for name in (archive.namelist() if archive else scanned) if "/" not in name]
+    contents: dict[str, Any] = {}
+    for name in names:
+        with contextlib.suppress(*DAMAGED):
+            member = archive.read(name) if archive else scanned[name]
+            array = None if name == META else np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
+            contents[name.removesuffix(".npy")] = json.loads(member) if name == META else array
+    whole = archive is not None and len(contents) == len(names)
+    return contents.pop(META, None), contents, whole
 
 
 def _scan(data: bytes) -> Iterator[tuple[str, bytes]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.observers import GradientSigns, RangeObserver, limits_of, position_histogram
 from oscillab.recording.recording import Recording, gaps
-from oscillab.recording.snapshot import Writer, check_state, meta, restore, snapshot, state_of, window_arrays
+from oscillab.recording.snapshot import Writer, check_state, meta, restore, snapshot, state_of
 from oscillab.recording.time_series import Rows, Sample
 from oscillab.recording.tracker import Tracker, Windows
 from oscillab.recording.training import Ranks, Unseen, check_settings, hooked, skipped, unowned, without_wrapper
@@ -52,7 +52,8 @@ def record(
     `ranges_every`: input ranges are observed at every k-th tick; 0 never.
     `trajectories`: weights per layer, drawn by `seed`, whose full trajectory is kept; or layer name -> flat indices.
     `windows`: how many windows of time the flips of each weight are kept in at most; 1 keeps totals only.
-    `path`: a file that is written at every 250th tick and at the end; a crash leaves what it holds readable.
+    `path`: a file that is written at the end and, where that takes less than a twentieth of the time, at every 250th
+    tick; a killed process leaves what it holds readable.
     `ranks_every`: in distributed training every rank calls `record`. Rank 0 records, and at every k-th tick all compare
     their integer states, which must not differ; 0 never, for a process that records alone.
     Memory: 8 bytes a weight and 2 of scratch, compressed windows, and per tick 36 bytes a layer and 9 a trajectory.
@@ -141,8 +142,6 @@ class Recorder:
         if self.ranks.records:
             restore(self, state)
             self._unseen.restore(state.get("unseen_flip_count", 0))
-        if self.writer:
-            self.writer.restart()
         self._arm_when_due()
 
     @torch.no_grad()
@@ -204,10 +203,9 @@ class Recorder:
 
     def _end_window(self) -> None:
         flips, oscillations = (self.layers.in_order(count).numpy() for count in self.tracker.take_counts())
-        first, last = self.tick_count - WINDOW_TICKS + 1, self.tick_count
-        self.windows.add(first, last, flips, oscillations)
+        self.windows.add(self.tick_count - WINDOW_TICKS + 1, self.tick_count, flips, oscillations)
         if self.writer:
-            self.writer.add(self, window_arrays(first, last, flips, oscillations))
+            self.writer.update(self)
 
     def _or_stop(self, check: Callable[..., T], *arguments: object) -> T:
         """Return what `check` returns; where it raises ValueError, recording ends and the error says that it did."""

@@ -25,6 +25,7 @@ import difflib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,18 @@ import numpy as np
 
 from oscillab.io import atomic_write
 from oscillab.recording import npz
-from oscillab.recording.thin import matching, of_layers
 
 FORMAT, VERSION = "oscillab recording", 1
-SAMPLED = ("latent_weight", "sample_step_size", "sample_state")
-OVER_TICKS = (
-    *("step", "layer_flip_count", "layer_oscillation_count", "step_size", "step_size_min", "step_size_max"),
-    *("gradient_turn_count", "input_gradient_turn_count", "clip_low", "clip_high", *SAMPLED),
-)
+PER = {  # what the last axis of an array counts
+    "layer": ("layer_flip_count", "layer_oscillation_count", "step_size", "step_size_min", "step_size_max",
+              "gradient_turn_count", "input_gradient_turn_count"),
+    "range": ("clip_low", "clip_high", "observed_low", "observed_high", "clipped_share"),
+    "step size": ("step_sizes",),
+    "sampled weight": ("latent_weight", "sample_step_size", "sample_state", "sample_index"),
+    "weight": ("integer_state", "direction", "frequency", "flip_count", "oscillation_count",
+               "window_flip_count", "window_oscillation_count"),
+    "cell": ("position_count_first", "position_count"),
+}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -68,9 +73,6 @@ class Recording:
         missing = [name for name in meta.pop("arrays", []) if name not in arrays]
         if meta.pop("unfinished", False):
             warnings.warn(f"{path}: not finished, it goes up to step {meta['step_count']}", stacklevel=2)
-            whole = True  # what was being appended does not count
-            for name in {"window_flip_count", "window_oscillation_count"} & arrays.keys():
-                arrays[name.removeprefix("window_")] = arrays[name].sum(0, dtype=np.uint32)
         if missing or not whole:
             warnings.warn(f"{path}: damaged or cut short; missing {', '.join(missing) or 'nothing'}", stacklevel=2)
         return cls(meta, arrays)
@@ -138,23 +140,46 @@ class Recording:
         at, counts = self.index(layer), self.weight_counts
         return slice(int(counts[:at].sum()), int(counts[: at + 1].sum()))
 
-    def thinned(
-        self, *, layers: Iterable[str] = (), every: int = 1, windows: bool = True, trajectories: bool = True
-    ) -> "Recording":
-        """Return a smaller recording: every k-th row over time (counts summed), without windows or trajectories if False.
+    def sampled_layers(self) -> np.ndarray:
+        """Return the index of the layer of each sampled weight, (S,)."""
+        sampled = self.arrays.get("sample_index", np.zeros(0, int))
+        return np.searchsorted(np.cumsum(self.weight_counts), sampled, side="right")
+
+    def thinned(self, *, layers: Iterable[str] = (), windows: bool = True, trajectories: bool = True) -> "Recording":
+        """Return a smaller recording: of some layers, without windows or trajectories if False.
 
         `layers`: names, or patterns such as "model.[0-4].*", of the layers that stay; all where none is given. What is
-        kept of each weight and the observed ranges stays as it is. Raises ValueError for a pattern that none matches.
+        kept stays as it is, value for value. Raises ValueError for a pattern that none matches.
         """
-        if every < 1:
-            raise ValueError(f"every must be 1 or more, got {every}")
-        chosen, arrays = of_layers(self, matching(self, layers)) if layers else (self.layers, self.arrays)
-        gone = set() if trajectories else {*SAMPLED, "sample_index"}
-        kept = {k: v for k, v in arrays.items() if k not in gone and (windows or not k.startswith("window_"))}
-        thinned = {
-            k: _every_row(v, every, counted=k.endswith("_count")) if k in OVER_TICKS else v for k, v in kept.items()
+        part = self._of_layers(layers) if layers else self
+        gone = set() if trajectories else set(PER["sampled weight"])
+        kept = {k: v for k, v in part.arrays.items() if k not in gone and (windows or not k.startswith("window_"))}
+        return Recording(part.meta, kept)
+
+    def _of_layers(self, patterns: Iterable[str]) -> "Recording":
+        wanted: set[str] = set()
+        for pattern in patterns:
+            matches = {name for name in self.layer_names if fnmatchcase(name, pattern)}
+            if not matches:
+                near = difflib.get_close_matches(pattern, self.layer_names, n=3) or self.layer_names[:3]
+                raise ValueError(f"no layer matches '{pattern}'; the recording has {', '.join(near)}, ...")
+            wanted |= matches
+        bins = np.array([about["high"] - about["low"] + 2 for about in self.layers])
+        counts = {  # for each kind of `PER`, how many entries of such an axis belong to each layer
+            "layer": np.ones(len(bins), int),
+            "range": np.array([int(about["has_range"]) for about in self.layers]),
+            "step size": np.array([about["step_count"] for about in self.layers]),
+            "sampled weight": np.bincount(self.sampled_layers(), minlength=len(bins)),
+            "weight": self.weight_counts,
+            "cell": bins * (len(self.arrays.get("position_count", ())) // bins.sum()),
         }
-        return Recording(self.meta | {"layers": chosen, "row_ticks": every * self.meta.get("row_ticks", 1)}, thinned)
+        chosen = np.array([name in wanted for name in self.layer_names])
+        kept, arrays = {kind: np.repeat(chosen, count) for kind, count in counts.items()}, dict(self.arrays)
+        for kind, members in PER.items():
+            arrays |= {name: arrays[name][..., kept[kind]] for name in members if name in arrays}
+        if "sample_index" in arrays:
+            arrays["sample_index"] = np.cumsum(kept["weight"])[arrays["sample_index"]] - 1
+        return Recording(self.meta | {"layers": [about for about in self.layers if about["name"] in wanted]}, arrays)
 
 
 def gaps(meta: dict[str, Any]) -> list[str]:
@@ -167,11 +192,3 @@ def gaps(meta: dict[str, Any]) -> list[str]:
     if unowned:
         found.append(f"the optimizer does not own the weights of {len(unowned)} layers, among them '{unowned[0]}'")
     return [*found, meta["stopped"]] if meta.get("stopped") else found
-
-
-def _every_row(array: np.ndarray, every: int, *, counted: bool) -> np.ndarray:
-    """Return row 0 and every `every`-th row after it; counts are summed over the rows that are left out before each."""
-    if not counted:
-        return array[::every]
-    whole = array[1 : 1 + (len(array) - 1) // every * every]
-    return np.concatenate([array[:1], whole.reshape(-1, every, *array.shape[1:]).sum(1, dtype=array.dtype)])

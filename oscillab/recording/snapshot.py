@@ -1,13 +1,13 @@
-"""Take out of a recorder what it holds: as plain arrays, as a state to go on from, and into a file that grows.
+"""Take out of a recorder what it holds: as plain arrays, as a state to go on from, and into a file.
 
-The file holds all that was recorded up to the last full window of time, whenever its process dies. It grows by a chunk
-at every window; when it has become several times as large as the recording itself (the state of every weight comes anew
-with each chunk), it is written anew. At the end it is the file that `Recording.save` writes.
+The file is written anew at the ends of windows of time, whole or not at all, as often as that takes little of the
+training's time: whenever the process dies, it is a recording up to the last of them. At the end it holds everything.
 """
 
 import logging
+import math
 import platform
-from collections.abc import Sequence
+import time
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 import oscillab
-from oscillab.recording import npz
 from oscillab.recording.recording import FORMAT, VERSION, Recording
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 STATES = {"state": "integer_state", "direction": "direction", "frequency": "frequency"}  # of the tracker: its array
 STATE_VERSION = 1
-GROWTH = 4  # a file of so many times its size when it was written anew is written anew; then that costs a third of all
+WRITE_SHARE = 0.05  # of the time from one write to the next, the most that the former may have taken
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +34,6 @@ def snapshot(recorder: "Recorder") -> Recording:
     arrays["position_count_first"] = np.concatenate(recorder.first_histograms)
     arrays["position_count"] = np.concatenate(recorder.histograms())
     return Recording(meta=meta(recorder), arrays=arrays)
-
-
-def chunk(recorder: "Recorder", since: Sequence[int]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the arrays that changed since `recorder.rows.counts()` was `since`, and the names of those that grew.
-
-    For the end of a window of time, whose own arrays are not among them.
-    """
-    rows = recorder.rows.arrays(since)
-    now = {array: getattr(recorder.tracker, name) for name, array in STATES.items()}
-    ordered = {array: recorder.layers.in_order(values).cpu().numpy() for array, values in now.items()}
-    return rows | ordered | {"position_count": np.concatenate(recorder.histograms())}, list(rows)
-
-
-def window_arrays(first: int, last: int, flips: np.ndarray, oscillations: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays of one window of time, as a recording has them."""
-    ticks = {"window_first_tick": np.array([first]), "window_last_tick": np.array([last])}
-    return ticks | {"window_flip_count": flips[None], "window_oscillation_count": oscillations[None]}
 
 
 def weight_arrays(recorder: "Recorder") -> dict[str, np.ndarray]:
@@ -160,40 +142,25 @@ class Writer:
 
     def __init__(self, path: str | PathLike[str]):
         self.path = Path(path)
-        self.restart()
+        self._took, self._written = 0.0, -math.inf  # seconds of the last write, and when it ended
 
-    def restart(self) -> None:
-        """Write the whole file at the next window, as after a resume."""
-        self._limit, self._chunk_count = 0, 0
-
-    def add(self, recorder: "Recorder", window: dict[str, np.ndarray]) -> None:
-        """Bring the file up to date at the end of a window, whose arrays are given.
+    def update(self, recorder: "Recorder") -> None:
+        """Write the recording as it is at the end of a window, unless the last write is too short a time ago.
 
         A failure, of a full disk for instance, is logged and does not stop the training: the next window tries again.
         """
+        begun = time.perf_counter()
+        if self._took > WRITE_SHARE * (begun - self._written):
+            return
+        recording = snapshot(recorder)
+        recording.meta["unfinished"] = True
         try:
-            if self._limit and self.path.stat().st_size <= self._limit:
-                self._append(recorder, window)
-            else:
-                self._write(recorder)
-            self._since = recorder.rows.counts()
+            recording.save(self.path)
         except OSError as error:
             log.warning("the recording could not be written at step %d: %s", recorder.step_count, error)
-            self.restart()
+        self._written = time.perf_counter()
+        self._took = self._written - begun
 
     def finish(self, recorder: "Recorder") -> None:
         """Write the whole recording; raises OSError where that fails."""
         snapshot(recorder).save(self.path)
-
-    def _write(self, recorder: "Recorder") -> None:
-        recording = snapshot(recorder)
-        recording.meta["unfinished"] = True
-        self._arrays, self._chunk_count = list(recording.arrays), 0
-        recording.save(self.path)
-        self._limit = GROWTH * self.path.stat().st_size
-
-    def _append(self, recorder: "Recorder", window: dict[str, np.ndarray]) -> None:
-        arrays, grown = chunk(recorder, self._since)
-        about = meta(recorder) | {"unfinished": True, "arrays": self._arrays}
-        self._chunk_count += 1
-        npz.append(self.path, self._chunk_count, about, arrays | window, grown=[*grown, *window])

@@ -22,7 +22,7 @@ from oscillab.recording.trajectories import (
 
 __all__ = [
     "LOW_BITS", "Oscillations", "autocorrelation", "chosen_layers", "compare", "count_oscillations", "cycle_lengths",
-    "edge_distances", "entropy", "flip_attribution", "flip_rate", "layers", "occupancy", "oscillating",
+    "edge_distances", "flip_attribution", "flip_rate", "layers", "occupancy", "oscillating",
     "oscillating_share", "over_time", "periodicity", "positions", "ranges", "state_summary", "trajectories", "weights",
 ]  # fmt: skip
 LOW_BITS = 4  # the published tracker looks at layers of 4 bits and fewer
@@ -57,7 +57,9 @@ def layers(recording: Recording) -> pd.DataFrame:
     table["input_gradient_turn_rate"] = _sign_change_rates(recording, "input_gradient_turn_count", 1)
     table["oscillating_share"] = [oscillating(recording, layer).mean() for layer in recording.layer_names]
     shares = pd.DataFrame([state_summary(recording, layer) for layer in recording.layer_names])
-    return _with_gaps(pd.concat([table, shares], axis=1), recording)
+    table = pd.concat([table, shares], axis=1)
+    table.attrs["gaps"] = recording.gaps
+    return table
 
 
 def weights(recording: Recording, layer: str) -> pd.DataFrame:
@@ -131,16 +133,6 @@ def occupancy(recording: Recording, layer: str) -> pd.DataFrame:
     return pd.DataFrame({"state": levels, "weight_count": counts, "share": counts / len(states)})
 
 
-def entropy(shares: np.ndarray) -> float:
-    """Return the entropy in bits of a distribution over states; `bits` of the layer where all states are used alike.
-
-    >>> entropy(np.array([0.25, 0.25, 0.25, 0.25])), entropy(np.array([0.0, 1.0]))
-    (2.0, 0.0)
-    """
-    used = shares[shares > 0]
-    return abs(float((used * np.log2(used)).sum()))
-
-
 def positions(recording: Recording, layer: str, *, first: bool = False) -> pd.DataFrame:
     """Return the histogram of a layer's latent weights over their position, at the end or before the first step.
 
@@ -174,14 +166,15 @@ def state_summary(recording: Recording, layer: str) -> dict[str, float]:
     about, where = recording.layers[recording.index(layer)], recording.weights_of(layer)
     states, still = recording["integer_state"][where], recording["flip_count"][where] == 0
     table, near = occupancy(recording, layer), edge_distances(recording, layer)
-    shown = near["weight_count"].sum() > 0
+    shares, shown = table["share"].to_numpy(), near["weight_count"].sum() > 0
+    used = shares[shares > 0]
     return {
         "still_share": still.mean(),
         "zero_share": (states == 0).mean(),
         "dead_share": ((states == 0) & still).mean(),
         "saturated_share": ((states == about["low"]) | (states == about["high"])).mean(),
         "used_state_count": int((table["weight_count"] > 0).sum()),
-        "entropy": entropy(table["share"].to_numpy()),
+        "entropy": abs(float((used * np.log2(used)).sum())),
         "edge_distance": (near["distance"] * near["share"]).sum() if shown else np.nan,
         "near_edge_share": near.loc[near["distance"] < NEAR, "share"].sum() if shown else np.nan,
     }
@@ -207,11 +200,6 @@ def oscillating(recording: Recording, layer: str) -> np.ndarray:
     """Return whether each weight of a layer oscillates: frequency above the recording's threshold."""
     above: np.ndarray = np.greater(recording["frequency"][recording.weights_of(layer)], recording.meta["threshold"])
     return above
-
-
-def _with_gaps(table: pd.DataFrame, recording: Recording) -> pd.DataFrame:
-    table.attrs["gaps"] = recording.gaps
-    return table
 
 
 def _sign_change_rates(recording: Recording, name: str, side: int) -> np.ndarray:

@@ -37,18 +37,10 @@ class Series:
                 self._full[name].append(chunk.cpu().numpy().copy())
             self._filled = 0
 
-    def __len__(self) -> int:
-        """Return the number of rows so far."""
-        return self._filled + CHUNK_ROWS * max((len(full) for full in self._full.values()), default=0)
-
-    def arrays(self, since: int = 0) -> dict[str, np.ndarray]:
-        """Return every column as an array of all rows from `since` on, (rows,) or (rows, width)."""
-        skipped = min(since, len(self) - self._filled) // CHUNK_ROWS
-        parts = {
-            name: [*self._full[name][skipped:], chunk[: self._filled].cpu().numpy()]
-            for name, chunk in self._chunk.items()
-        }
-        return {name: np.concatenate(each)[since - skipped * CHUNK_ROWS :] for name, each in parts.items()}
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return every column as an array of all rows so far, (rows,) or (rows, width)."""
+        latest = {name: chunk[: self._filled].cpu().numpy() for name, chunk in self._chunk.items()}
+        return {name: np.concatenate([*self._full[name], values]) for name, values in latest.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all rows so far, as tensors on the CPU."""
@@ -173,14 +165,9 @@ class Rows:
         if self._layers.per_channel:
             self._step_sizes.append(step_sizes_step=step, step_sizes=step_sizes)
 
-    def counts(self) -> tuple[int, ...]:
-        """Return the number of rows over ticks, of observed ranges and of all step sizes."""
-        return tuple(len(series) for series in self._all)
-
-    def arrays(self, since: Sequence[int] = (0, 0, 0)) -> dict[str, np.ndarray]:
-        """Return every column so far, or from the rows on that came after `counts` were `since`."""
-        each = [series.arrays(begin) for series, begin in zip(self._all, since, strict=True)]
-        return each[0] | each[1] | each[2]
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return every column so far."""
+        return self._ticks.arrays() | self._ranges.arrays() | self._step_sizes.arrays()
 
     def state_dict(self) -> list[dict[str, Tensor]]:
         """Return all rows so far."""

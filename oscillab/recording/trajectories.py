@@ -8,9 +8,6 @@ from numpy.typing import ArrayLike
 
 from oscillab.recording.recording import Recording
 
-FIRST_FLIP = ("ignored", "counted")
-JUMPS = ("once", "ignored")
-
 
 class Oscillations(NamedTuple):
     """`frequency` (weights,) float32 after the last step; `totals` (weights,) int32; `per_step` (steps,) int32."""
@@ -20,47 +17,20 @@ class Oscillations(NamedTuple):
     per_step: np.ndarray
 
 
-def count_oscillations(
-    integer_states: ArrayLike, momentum: float = 0.01, *, first_flip: str = "ignored", jumps: str = "once"
-) -> Oscillations:
+def count_oscillations(integer_states: ArrayLike, momentum: float = 0.01) -> Oscillations:
     """Count the oscillations in `integer_states` (steps, weights): frequency, totals and counts per step.
 
-    A flip is a change of state; an oscillation is a flip against the direction of the weight's flip before, however
-    long ago. The frequency per step starts at 0 and moves by f = m * o + (1 - m) * f with momentum m; a full cycle, up
-    and down, is two oscillations. The first row is where counting starts, so `per_step[0]` is 0.
-
-    The published tracker and its paper differ in two points. `first_flip`: a weight's first flip has no flip before it.
-    "ignored" is the published code (the last direction starts at 0 and 0 is no opposite), "counted" is Algorithm 1 of
-    the paper as printed (sign(D) != 0 holds). `jumps`: flips over more than one bin. "once" is both the paper and the
-    published code, which take the sign; "ignored" leaves them out, and the next flip after one, as the code would
-    without the sign (its comment expects differences of -1, 0 and 1 only).
-    Raises ValueError for anything but a 2-d array of integers, a momentum outside 0..1 or an unknown choice.
+    A flip is a change of state, over however many bins; an oscillation is a flip against the direction of the weight's
+    flip before, however long ago. The frequency per step starts at 0 and moves by f = m * o + (1 - m) * f with momentum
+    m; a full cycle, up and down, is two oscillations. The first row is where counting starts, so `per_step[0]` is 0. A
+    weight's first flip is none, as in the published code; Algorithm 1 of the paper as printed would count it.
+    Raises ValueError for anything but a 2-d array of integers or a momentum outside 0..1.
     Source: Nagel et al., ICML 2022, arXiv 2203.11086, section 3, and its code.
 
     >>> states = np.array([[0, 0], [1, 0], [0, 1], [0, 1], [1, 2]])
-    >>> frequency, totals, per_step = count_oscillations(states, momentum=0.5)
-    >>> frequency, totals, per_step
-    (array([0.625, 0.   ], dtype=float32), array([2, 0], dtype=int32), array([0, 0, 1, 0, 1], dtype=int32))
+    >>> count_oscillations(states, momentum=0.5).totals
+    array([2, 0], dtype=int32)
     """
-    states = _checked(integer_states, momentum, first_flip, jumps)
-    keep, step = np.float32(1 - momentum), np.float32(momentum)
-    last = np.zeros(states.shape[1], np.int32)
-    frequency, totals = np.zeros(len(last), np.float32), np.zeros(len(last), np.int32)
-    per_step = np.zeros(len(states), np.int32)
-    for t in range(1, len(states)):
-        change = states[t].astype(np.int32) - states[t - 1]
-        direction = np.sign(change) if jumps == "once" else change
-        oscillated = last * direction == -1
-        if first_flip == "counted":
-            oscillated |= (last == 0) & (np.abs(direction) == 1)
-        last = np.where(change != 0, direction, last)
-        frequency = step * oscillated + keep * frequency
-        totals += oscillated
-        per_step[t] = oscillated.sum()
-    return Oscillations(frequency, totals, per_step)
-
-
-def _checked(integer_states: ArrayLike, momentum: float, first_flip: str, jumps: str) -> np.ndarray:
     states = np.asarray(integer_states)
     if states.ndim != 2 or len(states) == 0:
         raise ValueError(f"integer_states must have shape (steps, weights) with a step or more, got {states.shape}")
@@ -68,19 +38,24 @@ def _checked(integer_states: ArrayLike, momentum: float, first_flip: str, jumps:
         raise ValueError(f"integer_states must be integers, got {states.dtype}")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum must be 0..1, got {momentum}")
-    for name, value, allowed in (("first_flip", first_flip, FIRST_FLIP), ("jumps", jumps, JUMPS)):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-    return states
+    keep, step = np.float32(1 - momentum), np.float32(momentum)
+    last = np.zeros(states.shape[1], np.int32)
+    frequency, totals = np.zeros(len(last), np.float32), np.zeros(len(last), np.int32)
+    per_step = np.zeros(len(states), np.int32)
+    for t in range(1, len(states)):
+        direction = np.sign(states[t].astype(np.int32) - states[t - 1])
+        oscillated = last * direction == -1
+        last = np.where(direction != 0, direction, last)
+        frequency = step * oscillated + keep * frequency
+        totals += oscillated
+        per_step[t] = oscillated.sum()
+    return Oscillations(frequency, totals, per_step)
 
 
 def autocorrelation(integer_states: ArrayLike, lag_count: int) -> np.ndarray:
     """Return the autocorrelation (lag_count + 1, weights) of each weight's states (steps, weights) at lags 0, 1, ...
 
     Lag 0 is 1; a weight that never flips has NaN. Raises ValueError unless 0 < lag_count < steps.
-
-    >>> autocorrelation(np.array([[0], [1]] * 50), 2)[:, 0].round(2).tolist()
-    [1.0, -0.99, 0.98]
     """
     states = np.asarray(integer_states, float)
     if not 0 < lag_count < len(states):
@@ -92,11 +67,7 @@ def autocorrelation(integer_states: ArrayLike, lag_count: int) -> np.ndarray:
 
 
 def cycle_lengths(integer_states: ArrayLike) -> np.ndarray:
-    """Return the mean steps between two upward flips of each weight's states (steps, weights); NaN with fewer than two.
-
-    >>> cycle_lengths(np.array([[0], [1], [0], [0], [1], [0], [0], [1]]))
-    array([3.])
-    """
+    """Return the mean steps between two upward flips of each weight's states (steps, weights); NaN with fewer than two."""
     upward = np.diff(np.asarray(integer_states, np.int32), axis=0) > 0
     counts, rows = upward.sum(0), np.arange(len(upward))[:, None]
     first = np.where(upward, rows, len(upward)).min(0, initial=len(upward))
@@ -113,17 +84,18 @@ def over_time(recording: Recording) -> pd.DataFrame:
     """
     rows, layer_count = recording["step_size"].shape
     passed = np.diff(recording.steps, prepend=recording.steps[0])[:, None]  # (T, 1)
-    flips = recording["layer_flip_count"]
+    flips, has_range = recording["layer_flip_count"], [about["has_range"] for about in recording.layers]
+    clip = {name: np.full((rows, layer_count), np.nan, np.float32) for name in ("clip_low", "clip_high")}
+    for name, values in clip.items() if any(has_range) else ():
+        values[:, has_range] = recording[name]
     columns = {
         "flip_count": flips,
         "oscillation_count": recording["layer_oscillation_count"],
         "flip_rate": flips / recording.weight_counts / np.maximum(passed, 1),
         "step_size": recording["step_size"],
-        "clip_low": _for_all_layers(recording, "clip_low", rows),
-        "clip_high": _for_all_layers(recording, "clip_high", rows),
     }
     keys = {"step": np.repeat(recording.steps, layer_count), "layer": np.tile(recording.layer_names, rows)}
-    return pd.DataFrame(keys | {name: values.reshape(-1) for name, values in columns.items()})
+    return pd.DataFrame(keys | {name: values.reshape(-1) for name, values in (columns | clip).items()})
 
 
 def ranges(recording: Recording) -> pd.DataFrame:
@@ -138,10 +110,9 @@ def ranges(recording: Recording) -> pd.DataFrame:
     seen = recording["range_step"] if names else np.zeros(0, np.int64)
     table = pd.DataFrame({"step": np.repeat(seen, len(names)), "layer": np.tile(np.array(names, object), len(seen))})
     row = np.searchsorted(recording.steps, seen, side="right") - 1
-    for name in ("clip_low", "clip_high"):
-        table[name] = recording[name][row].reshape(-1) if names else np.zeros(0, np.float32)
-    for name in ("observed_low", "observed_high", "clipped_share"):
-        table[name] = recording[name].reshape(-1) if names else np.zeros(0, np.float32)
+    for name in ("clip_low", "clip_high", "observed_low", "observed_high", "clipped_share"):
+        values = recording[name] if names else np.zeros(0, np.float32)
+        table[name] = values[row if name.startswith("clip_") else slice(None)].reshape(-1)
     return table
 
 
@@ -171,16 +142,13 @@ def flip_attribution(recording: Recording) -> pd.DataFrame:
     Columns: `layer`, `sampled_count` (weights), `flip_count` (from one recorded row to the next), `edge_flip_count` (of
     these, how many the new latent weight would not have made with the step size of the row before).
     """
-    states, layer = recording["sample_state"], _layer_of_sampled(recording)
+    states, layer = recording["sample_state"], recording.sampled_layers()
     low, high = np.array([(about["low"], about["high"]) for about in recording.layers])[layer].T  # (sampled,) each
     with_old_step = np.round(recording["latent_weight"][1:] / recording["sample_step_size"][:-1])  # Eq. 1 of 2311.05109
     by_weight = np.clip(with_old_step, low, high) != states[:-1]
     flips = states[1:] != states[:-1]
-    counts = {
-        "sampled_count": np.ones(len(layer)),
-        "flip_count": flips.sum(0),
-        "edge_flip_count": (flips & ~by_weight).sum(0),
-    }
+    per_weight = {"flip_count": flips.sum(0), "edge_flip_count": (flips & ~by_weight).sum(0)}
+    counts = {"sampled_count": np.ones(len(layer))} | per_weight
     length = len(recording.layers)
     summed = {name: np.bincount(layer, weights=values, minlength=length).astype(int) for name, values in counts.items()}
     return pd.DataFrame({"layer": recording.layer_names} | summed)
@@ -196,7 +164,7 @@ def periodicity(recording: Recording, *, last: float = 0.25) -> pd.DataFrame:
         raise ValueError(f"last must be above 0 and at most 1, got {last}")
     states = recording["sample_state"]
     states = states[-max(2, round(len(states) * last)) :]
-    layer, starts = _layer_of_sampled(recording), np.cumsum(recording.weight_counts) - recording.weight_counts
+    layer, starts = recording.sampled_layers(), np.cumsum(recording.weight_counts) - recording.weight_counts
     return pd.DataFrame(
         {
             "layer": np.array(recording.layer_names, object)[layer],
@@ -207,17 +175,3 @@ def periodicity(recording: Recording, *, last: float = 0.25) -> pd.DataFrame:
             "upper_share": (states > states.min(0)).mean(0),
         }
     )
-
-
-def _layer_of_sampled(recording: Recording) -> np.ndarray:
-    """Return the index of the layer of each sampled weight, (sampled,)."""
-    return np.searchsorted(np.cumsum(recording.weight_counts), recording["sample_index"], side="right")
-
-
-def _for_all_layers(recording: Recording, name: str, rows: int) -> np.ndarray:
-    """Return an array over the layers with an input quantizer as one over all layers, NaN for those without."""
-    has_range = [about["has_range"] for about in recording.layers]
-    full = np.full((rows, len(has_range)), np.nan, np.float32)
-    if any(has_range):
-        full[:, has_range] = recording[name]
-    return full

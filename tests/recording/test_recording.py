@@ -7,10 +7,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from oscillab.recording import npz
-from oscillab.recording.recording import Recording
-from oscillab.recording.tables import flip_rate, layers, oscillating_share
+from oscillab.recording.recorder import record
+from oscillab.recording.recording import PER, Recording
+from oscillab.recording.tables import flip_rate, layers, oscillating_share, periodicity, ranges, trajectories, weights
 
 
 @pytest.fixture
@@ -104,15 +106,51 @@ def test_layers_by_name(recording):
         recording.weights_of("stm")
 
 
-def test_thinned_keeps_the_counts(recording):
-    """Oracle: sums over every 7 rows (119 of 121 ticks), and the same numbers per weight."""
-    thin = recording.thinned(every=7, windows=False, trajectories=False)
-    assert thin.steps.tolist() == list(range(0, 120, 7))
-    counts = recording["layer_flip_count"]
-    np.testing.assert_array_equal(thin["layer_flip_count"][1:], counts[1:120].reshape(17, 7, 2).sum(1))
-    np.testing.assert_array_equal(thin["step_size"], recording["step_size"][::7])
-    np.testing.assert_array_equal(thin["frequency"], recording["frequency"])
-    assert not {"window_flip_count", "latent_weight", "sample_index"} & thin.arrays.keys()
-    assert layers(thin)["flip_rate"][0] == pytest.approx(counts[1:120, 0].sum() / 119 / 12)
-    with pytest.raises(ValueError, match="every must be 1 or more, got 0"):
-        recording.thinned(every=0)
+@pytest.fixture
+def three_layers(fakes):
+    """Three layers that move: of one step size a row, of other bits, and without a range."""
+    net = torch.nn.Sequential(
+        fakes.Layer(np.zeros((2, 5)), step_size=torch.tensor([0.5, 0.25])),
+        fakes.Layer(np.zeros((3, 4)), bits=8),
+        fakes.Layer(np.zeros((1, 7)), has_range=False),
+    )
+    optimizer, generator = torch.optim.SGD(net.parameters(), lr=0.0), torch.Generator().manual_seed(0)
+    with record(net, optimizer, trajectories=4, ranges_every=3) as recorder:
+        for _ in range(260):
+            for layer in net:
+                layer.weight.data += 0.1 * torch.randn(layer.weight.shape, generator=generator)
+            optimizer.step()
+    return recorder.recording()
+
+
+@pytest.mark.parametrize("names", [["0"], ["2", "1"], ["2"], ["0", "1", "2"]])
+def test_tables_of_some_layers(three_layers, names):
+    """Oracle: the rows of the whole recording's tables that belong to these layers."""
+    part = three_layers.thinned(layers=names)
+    assert part.layer_names == sorted(names) and part.meta["tick_count"] == 260
+    for table in (layers, ranges, periodicity):
+        whole = table(three_layers)
+        expected = whole[whole["layer"].isin(names)].reset_index(drop=True)
+        assert (expected.empty and table(part).empty) or table(part).equals(expected), table.__name__
+    for name in names:
+        assert weights(part, name).equals(weights(three_layers, name))
+        assert trajectories(part, name).equals(trajectories(three_layers, name))
+
+
+def test_every_array_is_known(three_layers):
+    """Oracle: the arrays of a recording: each either counts something of layers or only time."""
+    known = {name for names in PER.values() for name in names}
+    over_time = {"step", "range_step", "step_sizes_step", "window_first_tick", "window_last_tick"}
+    assert three_layers.arrays.keys() <= known | over_time
+    part = three_layers.thinned(layers=["0"])
+    assert part["window_flip_count"].shape == (2, 10) and part["step_sizes"].shape == (2, 2)
+    assert part["window_flip_count"].sum() == three_layers["window_flip_count"][:, :10].sum() > 0
+
+
+def test_patterns(three_layers):
+    """Oracle: by hand; a pattern that matches nothing is an error in one line."""
+    small = three_layers.thinned(layers=["[12]"], windows=False, trajectories=False)
+    assert small.layer_names == ["1", "2"]
+    assert not {"window_flip_count", "latent_weight", "sample_index"} & small.arrays.keys()
+    with pytest.raises(ValueError, match=r"^no layer matches 'model.4.\*'; the recording has 0, 1, 2, ...$"):
+        three_layers.thinned(layers=["model.4.*"])

@@ -22,7 +22,7 @@ WINDOW = 20
 
 def run(steps, *, path=None, at_step=None, granularity="per_tensor"):
     """The recording of a small training of so many steps in windows of 20 ticks."""
-    recorder.WINDOW_TICKS = WINDOW
+    recorder.WINDOW_TICKS, snapshot.WRITE_SHARE = WINDOW, 1e9
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Conv2d(4, 2, 1))
     spec = QuantSpec(bits=3, weight_granularity=granularity)
@@ -40,8 +40,9 @@ def run(steps, *, path=None, at_step=None, granularity="per_tensor"):
 
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch):
-    """Windows of 20 ticks, for the time of a test."""
+    """Windows of 20 ticks, each of them written, for the time of a test."""
     monkeypatch.setattr(recorder, "WINDOW_TICKS", WINDOW)
+    monkeypatch.setattr(snapshot, "WRITE_SHARE", 1e9)
 
 
 def assert_same(one, other):
@@ -73,7 +74,7 @@ def test_killed_in_the_middle(tmp_path, root):
 
 
 def test_every_window_is_on_disk(tmp_path):
-    """Oracle: the recordings of runs that end at each window; what is appended and what is written anew are the same."""
+    """Oracle: the recordings of runs that end at each window."""
     path, seen = tmp_path / "run.npz", {}
 
     def look(step):
@@ -107,16 +108,22 @@ def test_an_error_in_the_loop_leaves_all_steps(tmp_path):
     assert Recording.open(tmp_path / "run.npz").steps[-1] == 33
 
 
-def test_the_file_stays_small(tmp_path, monkeypatch):
-    """Oracle: never more than the allowed growth and one chunk, over many windows of which most are appended."""
-    sizes, written = [], []
-    monkeypatch.setattr(snapshot, "GROWTH", 2)
-    save = Recording.save
-    monkeypatch.setattr(Recording, "save", lambda self, path: written.append(1) or save(self, path))
-    path = tmp_path / "run.npz"
-    recording = run(30 * WINDOW, path=path, at_step=lambda step: step % WINDOW or sizes.append(path.stat().st_size))
-    final = recording.save(tmp_path / "saved.npz").stat().st_size
-    assert len(sizes) == 30 and max(sizes) < 3 * final and 4 < len(written) < 15
+def test_writing_takes_a_twentieth_of_the_time(fakes, tmp_path, monkeypatch):
+    """Oracle: by hand, on a clock of a second a step: a write of 3.5 s has to be 70 s ago, so every fourth window is."""
+    clock, written = [0.0], []
+
+    def save(recording, path):
+        written.append(recording.meta["step_count"])
+        clock[0] += 3.5
+
+    monkeypatch.setattr(snapshot, "WRITE_SHARE", 0.05)
+    monkeypatch.setattr(snapshot.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(Recording, "save", save)
+    with record(fakes.Net([[0.0]]), average := fakes.Average(), path=tmp_path / "run.npz"):
+        for _ in range(10 * WINDOW):
+            clock[0] += 1
+            average.step()
+    assert written == [20, 100, 180, 200]
 
 
 def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
