@@ -6,6 +6,7 @@ after training, on a copy of either.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -48,11 +49,9 @@ class FloatNetwork:
     def inspect(cls, path: Path) -> "FloatNetwork":
         """Return what the checkpoint at `path` holds; its `network` is empty where it is none of the zoo's."""
         found = checkpoint.inspect(path)
-        count = sum(tensor.numel() for tensor in found.state.values())
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        classes = found.classes or 0
+        count, classes = sum(tensor.numel() for tensor in found.state.values()), found.classes or 0
         names = tuple(found.names or map(str, range(classes)))
-        return cls(path, found.name or "", classes, count, digest, names)
+        return cls(path, found.name or "", classes, count, hashlib.sha256(path.read_bytes()).hexdigest(), names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ def jobs_of(study: Study) -> list[Job]:
     """Return the jobs of a study, network by network, width by width; raises ValueError for options that make no grid."""
     check(study)
     return [
-        job(study, weights, width, arm, seed)
+        _job(study, weights, width, arm, seed)
         for weights in float_networks(study)
         for width in study.bits
         for seed in study.seeds
@@ -99,11 +98,15 @@ def jobs_of(study: Study) -> list[Job]:
     ]
 
 
-def job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) -> Job:
-    """Return the job of one cell of the grid."""
+def _job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) -> Job:
     same = {name: getattr(study, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
     quant = replace(quant_spec(width, study.first_last_bits), **same | dict(method(arm).quant))
     averages = study.averages if arm == "lsq" else tuple(name for name in study.averages if name == "ema")
+    how: dict[str, Any] = {
+        "epochs": study.qc_epochs,
+        "learning_rate": study.qc_learning_rate,
+        "autocast": study.train.autocast,
+    }
     return Job(
         weights=weights,
         folder=study.folder / run_name(weights.network, quant.bits, quant.first_last_bits, arm, seed),
@@ -118,15 +121,9 @@ def job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) ->
         remedy=arm if arm != "lsq" and method(arm).applied else "none",
         averages=averages,
         methods=methods_of(arm, averages, study.controls),
-        correction=correction_spec(study),
+        correction=TrainSpec(**how, schedule="cosine", warmup_steps=0),
         choices=study.qc,
     )
-
-
-def correction_spec(study: Study) -> TrainSpec:
-    """Return how QC, and what is compared with it, is trained."""
-    peak, autocast = study.qc_learning_rate, study.train.autocast
-    return TrainSpec(epochs=study.qc_epochs, learning_rate=peak, schedule="cosine", warmup_steps=0, autocast=autocast)
 
 
 def methods_of(arm: str, averages: Iterable[str], controls: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
@@ -137,22 +134,17 @@ def methods_of(arm: str, averages: Iterable[str], controls: Iterable[str]) -> tu
     >>> [method for method, _, _ in methods_of("dampening", ("ema",), ("none", "qc", "bn_affine"))]
     ['dampening', 'dampening+ema', 'dampening+qc']
     """
-    starts = ["lsq", *averages]
-    cells = [(start, control) for control in controls for start in starts if _is_measured(arm, start, control)]
-    return tuple((method_name(arm, start, control), start, control) for start, control in cells)
-
-
-def _is_measured(arm: str, start: str, control: str) -> bool:
-    """Return whether a control is measured on that start: parts of an average and other arms get few of them."""
-    if control == "none":
-        return True
-    return start in method(control).starts if arm == "lsq" else control == "qc" and start == "lsq"
-
-
-def method_name(arm: str, start: str, control: str) -> str:
-    """Return what a table calls it: words joined by +, "lsq" left out where another word says more."""
-    words = [arm] if start == "lsq" else [start] if arm == "lsq" else [arm, start]
-    return "+".join(words if control == "none" else [*words, control])
+    found = []
+    for control, start in itertools.product(controls, ("lsq", *averages)):  # parts of an average and other arms get few
+        wanted = (
+            start in method(control).starts
+            if arm == "lsq" and control != "none"
+            else control == "qc" and start == "lsq"
+        )
+        if wanted or control == "none":
+            words = [arm] if start == "lsq" else [start] if arm == "lsq" else [arm, start]
+            found.append(("+".join(words + [control] * (control != "none")), start, control))
+    return tuple(found)
 
 
 def quant_spec(width: str, first_last_bits: int = 8) -> QuantSpec:
@@ -167,36 +159,34 @@ def float_networks(study: Study) -> list[FloatNetwork]:
     """Return the checkpoints that a study starts from; raises ValueError where one is missing or holds another network."""
     if study.weights and study.weights.is_file():
         held = FloatNetwork.inspect(study.weights)
-        if not held.network or (study.model or (held.network,)) != (held.network,):
-            wanted = " ".join(study.model) or "one of it"
-            raise ValueError(f"{study.weights} holds {held.network or 'no network of the zoo'}, not {wanted}")
-        return [held]
-    return [_float_network(name, study.weights) for name in study.model or ("yolov5n",)]
+        return [_held(held, " ".join(study.model or [held.network]) or "one of it")]
+    found = []
+    for name in study.model or ("yolov5n",):
+        if name not in zoo.MODELS:
+            raise ValueError(f"unknown model {name!r}, allowed are {', '.join(zoo.MODELS)}")
+        path = study.weights / f"{name}.pt" if study.weights else shipped(f"{name}-scenes.pt")
+        if not path.is_file():
+            raise ValueError(f"no checkpoint of {name} at {path}: give --weights, or make one with `oscillab pretrain`")
+        found.append(_held(FloatNetwork.inspect(path), name))
+    return found
 
 
-def _float_network(name: str, folder: Path | None) -> FloatNetwork:
-    if name not in zoo.MODELS:
-        raise ValueError(f"unknown model {name!r}, allowed are {', '.join(zoo.MODELS)}")
-    path = folder / f"{name}.pt" if folder else shipped(f"{name}-scenes.pt")
-    if not path.is_file():
-        raise ValueError(f"no checkpoint of {name} at {path}: give --weights, or make one with `oscillab pretrain`")
-    held = FloatNetwork.inspect(path)
-    if held.network != name:
-        raise ValueError(f"{path} holds {held.network or 'no network of the zoo'}, not {name}")
-    return held
+def _held(network: FloatNetwork, wanted: str) -> FloatNetwork:
+    """Return the network where it is the wanted one; raises ValueError otherwise."""
+    if network.network != wanted:
+        raise ValueError(f"{network.path} holds {network.network or 'no network of the zoo'}, not {wanted}")
+    return network
 
 
 def check(study: Study) -> None:
     """Raise ValueError for an unknown method, a value given twice, nothing to run, or what cannot be quantized so."""
-    each: dict[str, tuple[Any, ...]] = {"network": study.model, "bit width": study.bits}
-    each |= {"arm": study.arms, "seed": study.seeds}
-    for name, values in each.items():
+    each = ("network", study.model), ("bit width", study.bits), ("arm", study.arms), ("seed", study.seeds)
+    for name, values in each:
         if len(set(values)) < len(values):
             raise ValueError(f"each {name} may be given once, got {' '.join(map(str, values))}")
         if not values and name != "network":
             raise ValueError(f"a study needs at least one {name}")
-    known = {"training": study.arms, "average": study.averages, "control": study.controls}
-    for kind, given in known.items():
+    for kind, given in (("training", study.arms), ("average", study.averages), ("control", study.controls)):
         allowed = ("none",) * (kind == "control") + names(kind)
         if unknown := [name for name in given if name not in allowed]:
             raise ValueError(f"unknown {kind} {unknown[0]!r}, allowed are {', '.join(allowed)}")

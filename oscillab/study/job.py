@@ -6,14 +6,17 @@ came, rows.csv what was measured; `lock` is held by the process that works on it
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from torch import nn
+from tqdm.auto import tqdm
 
 from oscillab.data.evaluate import evaluate
 from oscillab.data.options import DataSource
@@ -34,17 +37,13 @@ STATUSES = ("planned", "running", "failed", "done")
 SAVED = ("qc",)  # controls whose network is saved, for export and for the notebooks
 
 
-class FolderConflictError(ValueError):
-    """A folder belongs to something else."""
-
-
 def run_job(job: Job, source: DataSource | None = None) -> list[dict[str, Any]]:
     """Run what is missing of a job and return its rows; a training that was cut off goes on.
 
     `source`: the job's data where they are open already.
     """
-    source = source or DataSource(job.data)
-    with locked(job.folder, "process"):
+    source, tell = source or DataSource(job.data), {"bar_format": f"{job.folder.name} {{l_bar}}{{bar}}{{r_bar}}"}
+    with locked(job.folder, "process"), patch.object(tqdm, "__init__", partialmethod(tqdm.__init__, **tell)):
         claim(job)
         set_status(job, "running")
         try:
@@ -70,10 +69,8 @@ def train(job: Job, source: DataSource) -> None:
     batches = source.training_batches(job.seed, masks=model.task == "segment", model=model, source=job.weights.path)
     model, batches = prepare_qat(model, batches, job.quant, device=job.run.device)
     if job.arm == "lsq" and not any(row["method"] == "ptq" for row in rows_of(job)):
-        started = time.perf_counter()
-        add_row(
-            job, measured_row(job, source, "fp32", placed(checkpoint.load(job.weights.path), job.run.device), started)
-        )
+        started, unquantized = time.perf_counter(), placed(checkpoint.load(job.weights.path), job.run.device)
+        add_row(job, measured_row(job, source, "fp32", unquantized, started))
         add_row(job, measured_row(job, source, "ptq", model, time.perf_counter()))
     resume, about = (job.folder / "last.pt").is_file(), provenance(job, device=job.run.device)
     options: dict[str, Any] = {"seed": job.seed, "progress": job.run.progress, "resume": resume, "about": about}
@@ -114,15 +111,9 @@ def measured_row(
     dataset = source.held_out(masks=model.task == "segment", model=model, source=name)
     options: dict[str, Any] = {"size": job.data.size, "progress": job.run.progress}
     found = evaluate(exact_or_float(model) if is_exact else model, dataset, **options)
-    bits, first_last_bits = (32, 32) if name == "fp32" else job.bits
-    row: dict[str, Any] = {
-        "network": job.weights.network,
-        "task": model.task,
-        "bits": bits,
-        "ends_bits": first_last_bits,
-    }
-    row |= {"method": name, "seed": job.seed, "map": found.map, "map50": found.map50, "mask_map": found.mask_map}
-    return row | {"seconds": round(time.perf_counter() - started, 2)}
+    bits = (32, 32) if name == "fp32" else job.bits
+    about = job.weights.network, model.task, *bits, name, job.seed, found.map, found.map50, found.mask_map
+    return dict(zip(COLUMNS, about, strict=False)) | {"seconds": round(time.perf_counter() - started, 2)}
 
 
 @contextmanager
@@ -133,9 +124,7 @@ def locked(folder: Path, what: str, *, patience: float = PATIENCE) -> Iterator[N
         with FileLock(folder / "lock", timeout=patience, poll_interval=0.1):
             yield
     except Timeout:
-        raise FolderConflictError(
-            f"another {what} is at work in {folder}: wait for it, or give another --out"
-        ) from None
+        raise ValueError(f"another {what} is at work in {folder}: wait for it, or give another --out") from None
 
 
 def claim(job: Job) -> None:
@@ -148,14 +137,13 @@ def claim(job: Job) -> None:
         before = json.loads(path.read_text())["configuration"]
         before["quant"] = {RENAMED.get(name, name): value for name, value in before["quant"].items()}
         if changed := ", ".join(differences(before, mine)):
-            raise FolderConflictError(
+            raise ValueError(
                 f"{job.folder} holds a run of another configuration ({changed} differ): give another --out"
             )
         return
     if (job.folder / "run.json").is_file():
-        raise FolderConflictError(
-            f"{job.folder} holds a run that no job of a study made (it has no job.json): give another --out"
-        )
+        made = "holds a run that no job of a study made (it has no job.json)"
+        raise ValueError(f"{job.folder} {made}: give another --out")
     write_json(path, {"hash": job.hash(), "configuration": mine})
 
 
@@ -211,15 +199,14 @@ def missing(job: Job) -> list[tuple[str, str, str]]:
     return [each for each in job.methods if each[0] not in measured]
 
 
-def write_table(jobs: Iterable[Job], path: Path) -> pd.DataFrame:
+def write_table(jobs: Sequence[Job], path: Path) -> pd.DataFrame:
     """Write and return the table of what the jobs were asked to measure and have so far, FP32 once; no file without a row."""
-    rows = []
-    for job in jobs:  # an earlier study may have asked for more of a job
-        asked_for = {*names("untrained"), *(name for name, _, _ in job.methods)}
-        rows += [row for row in rows_of(job) if row["method"] in asked_for]
+    asked_for = {
+        job.folder: {*names("untrained"), *(each[0] for each in job.methods)} for job in jobs
+    }  # others were earlier
+    rows = [row for job in jobs for row in rows_of(job) if row["method"] in asked_for[job.folder]]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    once = ~((table["method"] == "fp32") & table.duplicated(["network", "method"]))
-    table = table[once].reset_index(drop=True)
+    table = table[(table["method"] != "fp32") | ~table.duplicated(["network", "method"])].reset_index(drop=True)
     return table if table.empty else write_rows(table, path)
 
 

@@ -32,14 +32,22 @@ th, td { padding: .2rem .55rem; font-size: .92rem; border-bottom: 1px solid var(
 td.word { text-align: left }
 pre { overflow-x: auto; font-size: .85rem; color: var(--quiet) }
 """
-
-
 CAVEAT = (
     "<p>The same seed on two machines, or with two versions of a library, ends as far apart as two seeds on one: "
     "sums end in other digits, and a weight at an edge takes them further. Compare means over seeds, and differences "
     "within this study.</p>"
 )
+CLAIMS = (
+    "Differences in mAP (0..1) between two methods of the same seed: their mean, their standard deviation over seeds, "
+    "the p of a two-sided paired t test, and whether every seed agrees that the first method is better (yes), worse "
+    "(no), or the seeds disagree (unclear)."
+)
+COMPARED = (
+    "Points of mAP (0..100). The paper trains 100 epochs on COCO 2017 at 640 pixels; where ours is another data set "
+    "or a shorter training, mAP differs and the gains on LSQ are what can be compared."
+)
 TRAINED = [name for name in MAIN if "+" not in name]
+RECORDED = ("lsq", "ema")
 PLACE = re.compile(r"(<!-- (results|oscillation): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PLACES = {  # kind of a marked place: its methods, from left to right, and its scores with what a row's name says of them
     "results": (
@@ -61,10 +69,13 @@ def write(source: Path | str) -> Path:
     source, table, notes = Path(source), None, {}
     folder = source.with_suffix("") if source.suffix == ".npz" else source
     if (source / "table.csv").is_file():
-        table, notes = pd.read_csv(source / "table.csv"), provenance_of(source)
-        found = figures.report_figures(table, recordings(source))
+        table = pd.read_csv(source / "table.csv")
+        notes = {path.parent.name: json.loads(path.read_text()) for path in sorted(source.glob("*/run.json"))}
+        both = [run for run in sorted(source.iterdir()) if all((run / f"{name}.npz").is_file() for name in RECORDED)]
+        runs = {run.name: {name: Recording.open(run / f"{name}.npz") for name in RECORDED} for run in both}
+        found = figures.report_figures(table, runs)
     else:
-        files = [source] if source.suffix == ".npz" else [source / f"{name}.npz" for name in ("lsq", "ema")]
+        files = [source] if source.suffix == ".npz" else [source / f"{name}.npz" for name in RECORDED]
         if not (files := [path for path in files if path.is_file()]):
             raise ValueError(f"{source} holds no table.csv of a study and no recording (lsq.npz) of a run")
         found = figures.run_figures({path.stem: Recording.open(path) for path in files})
@@ -79,20 +90,6 @@ def write(source: Path | str) -> Path:
     return folder / "report.html"
 
 
-def recordings(folder: Path | str) -> dict[str, dict[str, Recording]]:
-    """Return the recordings of every run in `folder`: run name -> method -> Recording, for those that have both."""
-    found = {}
-    for lsq in sorted(Path(folder).glob("*/lsq.npz")):
-        if lsq.with_name("ema.npz").is_file():
-            found[lsq.parent.name] = {name: Recording.open(lsq.with_name(f"{name}.npz")) for name in ("lsq", "ema")}
-    return found
-
-
-def provenance_of(folder: Path | str) -> dict[str, Any]:
-    """Return the run.json of every run in `folder`, by run name."""
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*/run.json"))}
-
-
 def page(
     name: str, table: pd.DataFrame | None, drawn: Mapping[str, tuple[bytes, str]], notes: Mapping[str, Any]
 ) -> str:
@@ -104,7 +101,7 @@ def page(
         "<em>Flips/step</em>: share of weights that change their integer state in one step. QC leaves the integer "
         "states alone, so its rows repeat them. <em>Ends</em>: the bits of the first and the last layers. mAP is COCO's measure, "
         "0.50 to 0.95, on the images that the study was given.</p>",
-        *([] if table is None else [CAVEAT, _html_table(table), *_claims_section(table), *_paper_section(table)]),
+        *([] if table is None else _sections(table)),
         *(_html_figure(*entry) for entry in drawn.values()),
         "<h2>How it was made</h2>",
         *(f"<h3>{escape(run)}</h3><pre>{escape(json.dumps(note, indent=1))}</pre>" for run, note in notes.items()),
@@ -115,29 +112,15 @@ def page(
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _claims_section(table: pd.DataFrame) -> list[str]:
-    """Return the paired comparisons of methods; empty where the table has a single seed or nothing to compare."""
-    compared = claims(table)
-    if compared.empty or compared["seeds"].max() < 2:
-        return []
-    text = (
-        "Differences in mAP (0..1) between two methods of the same seed: their mean, their standard deviation over seeds, "
-        "the p of a two-sided paired t test, and whether every seed agrees that the first method is better (yes), worse "
-        "(no), or the seeds disagree (unclear)."
-    )
-    return ["<h2>Which differences hold</h2>", f"<p>{text}</p>", _html_table(compared)]
-
-
-def _paper_section(table: pd.DataFrame) -> list[str]:
-    """Return our numbers next to the paper's; empty where they have no method in common."""
-    compared = compare_with_paper(table)
-    if compared.empty:
-        return []
-    text = (
-        "Points of mAP (0..100). The paper trains 100 epochs on COCO 2017 at 640 pixels; where ours is another data set "
-        "or a shorter training, mAP differs and the gains on LSQ are what can be compared."
-    )
-    return ["<h2>Compared with the paper</h2>", f"<p>{text}</p>", _html_table(compared)]
+def _sections(table: pd.DataFrame) -> list[str]:
+    """Return the table, with paired comparisons where it has several seeds, and our numbers next to the paper's."""
+    compared, ours = claims(table), compare_with_paper(table)
+    parts = [CAVEAT, _html_table(table)]
+    if not compared.empty and compared["seeds"].max() > 1:
+        parts += ["<h2>Which differences hold</h2>", f"<p>{CLAIMS}</p>", _html_table(compared)]
+    if not ours.empty:
+        parts += ["<h2>Compared with the paper</h2>", f"<p>{COMPARED}</p>", _html_table(ours)]
+    return parts
 
 
 def _html_table(table: pd.DataFrame) -> str:
@@ -146,14 +129,10 @@ def _html_table(table: pd.DataFrame) -> str:
     rows = []
     for row in table.to_dict("records"):
         named = row | {name: method(row[name]).label for name in ("method", "reference") if name in row}
-        rows.append("".join(_html_cell(str(name), value) for name, value in named.items()))
+        kinds = {name: ' class="word"' * isinstance(value, str) for name, value in named.items()}
+        rows.append("".join(f"<td{kinds[name]}>{escape(cell(str(name), v))}</td>" for name, v in named.items()))
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _html_cell(name: str, value: Any) -> str:
-    kind = ' class="word"' if isinstance(value, str) else ""
-    return f"<td{kind}>{escape(cell(name, value))}</td>"
 
 
 def _html_figure(image: bytes, caption: str) -> str:
@@ -191,18 +170,12 @@ def markdown(table: pd.DataFrame, kind: str = "results") -> str:
     """
     allowed, scores = PLACES[kind]
     methods = [name for name in allowed if name in set(table["method"])]
-    rows = [["network", "bits", *(method(name).label for name in methods)], ["---", "---:", *["---:"] * len(methods)]]
+    rows = [["network", "bits", *(method(name).label for name in methods)], ["---", *["---:"] * (1 + len(methods))]]
     for network, of_network in table.groupby("network", sort=False):
-        for score, suffix in scores.items():
-            if score in of_network and of_network[score].notna().any():
-                rows += _markdown_rows(f"{network}{suffix}", of_network, score, methods)
+        is_float = of_network["method"] == "fp32"  # its result stands in every width's row
+        for score in (name for name in scores if name in of_network and of_network[name].notna().any()):
+            for bits, of_width in of_network[~is_float].groupby(["bits", "ends_bits"], sort=False):
+                both = pd.concat([of_network[is_float], of_width])
+                cells = [spread(score, both[score][both["method"] == name]) for name in methods]
+                rows.append([f"{network}{scores[score]}", width(*bits), *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _markdown_rows(title: str, table: pd.DataFrame, score: str, methods: list[str]) -> list[list[str]]:
-    """Return the rows of one network; its float result stands in every width's."""
-    rows, is_float = [], table["method"] == "fp32"
-    for bits, of_width in table[~is_float].groupby(["bits", "ends_bits"], sort=False):
-        both = pd.concat([table[is_float], of_width])
-        rows.append([title, width(*bits), *(spread(score, both[score][both["method"] == name]) for name in methods)])
-    return rows

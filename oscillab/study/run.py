@@ -1,7 +1,8 @@
 """Run a study: plan it, run its jobs a few at a time, and write the table and the report.
 
-Each job has a process of its own, on a device of its own where there are several, so that one that fails takes no other
-along. A process whose study was killed ends itself.
+The plan's hours come from steps measured on the spot, forward to Adam, at the study's image size: an estimate. Each job has a
+process of its own, on a device of its own where there are several, so that one that fails takes no other along. A process
+whose study was killed ends itself.
 """
 
 import json
@@ -9,27 +10,49 @@ import logging
 import multiprocessing
 import os
 import queue
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partialmethod
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
-from oscillab.data.options import DataSource
+from oscillab.data.batches import Batch
+from oscillab.data.options import DataSource, check_classes
 from oscillab.io import write_json
 from oscillab.provenance import provenance
-from oscillab.study import plan, report
+from oscillab.quant import quantize
+from oscillab.study import report
 from oscillab.study.config import Study
 from oscillab.study.grid import Job, jobs_of
-from oscillab.study.job import claim, locked, read_status, run_job, set_status, status, write_table
-from oscillab.study.text import table_text
+from oscillab.study.job import (
+    STATUSES,
+    claim,
+    locked,
+    missing,
+    read_status,
+    run_job,
+    set_status,
+    status,
+    write_table,
+)
+from oscillab.study.text import table_text, width
+from oscillab.train.run import placed, prepare
+from oscillab.train.trainer import Trainer
+from oscillab.yolo import zoo
+from oscillab.yolo.loss import build_loss
 
+PROBE_BATCH = 4  # images in a measured step
+FORWARD_SHARE = 0.35  # of a training step that one forward pass takes
+BYTES_PER_PARAMETER = 40  # of a job's folder: networks, optimizer and recorder while it runs, recordings
 log = logging.getLogger(__name__)
-Failures = list[tuple[Job, str]]
 
 
 def run_study(study: Study) -> dict[str, Any]:
@@ -40,8 +63,8 @@ def run_study(study: Study) -> dict[str, Any]:
     are of all others then.
     """
     jobs, source, folder = jobs_of(study), DataSource(study.data), study.folder
-    plan.check_data(study, jobs, source)
-    text = plan.text(study, jobs, source)
+    check_data(study, jobs, source)
+    text = plan(study, jobs, source)
     if study.dry_run:
         return {"text": text, "jobs": len(jobs)}
     log.info("%s", text)
@@ -50,41 +73,113 @@ def run_study(study: Study) -> dict[str, Any]:
             claim(job)
         started = time.perf_counter()
         failed = run_all(jobs, source, at_once=study.jobs)
+        reasons = "; ".join(f"{job.folder.name} ({error})" for job, error in failed)
         table = write_table(jobs, folder / "table.csv")
         if table.empty:
-            raise ValueError(f"each of {len(jobs)} runs failed: {_reasons(failed)}")
+            raise ValueError(f"each of {len(jobs)} runs failed: {reasons}")
         page = report.write(folder)
         seconds = time.perf_counter() - started
         write_json(folder / "study.json", provenance(study, device=study.run.device, seconds=round(seconds, 1)))
     text = f"{table_text(table)}\n\n{seconds:.0f} s; report: {page}"
     if failed:
         log.warning("%s", text)
-        others = f"{len(failed)} of {len(jobs)} runs failed, the others are in {page}"
-        raise ValueError(f"{others}; failed: {_reasons(failed)}")
+        raise ValueError(f"{len(failed)} of {len(jobs)} runs failed, the others are in {page}; failed: {reasons}")
     return {"text": text, "table": json.loads(table.to_json(orient="records")), "seconds": seconds, "report": str(page)}
 
 
-def _reasons(failed: Failures) -> str:
-    return "; ".join(f"{job.folder.name} ({error})" for job, error in failed)
+def check_data(study: Study, jobs: Sequence[Job], source: DataSource) -> None:
+    """Raise ValueError where a data set is missing or has other classes than a checkpoint, or the disk is too small."""
+    for weights in {job.weights.path: job.weights for job in jobs}.values():
+        masks = weights.network.endswith("-seg")
+        for dataset in (source.training_batches(0, masks=masks).dataset, source.held_out(masks=masks)):
+            check_classes(weights, dataset, weights.path)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(study.folder).free
+    needed = BYTES_PER_PARAMETER * sum(job.weights.parameter_count for job in jobs if not job.folder.exists())
+    if needed > free:
+        raise ValueError(f"{study.folder} has {free / 1e9:.1f} GB free, the study needs about {needed / 1e9:.1f} GB")
 
 
-def run_all(jobs: Sequence[Job], source: DataSource, *, at_once: int) -> Failures:
+def plan(study: Study, jobs: Sequence[Job], source: DataSource) -> str:
+    """Say, a line per network and width, how many runs of how many steps there are, how far they came, and how long it takes."""
+    first = {job.weights.network: job for job in reversed(jobs)}
+    seconds = {network: seconds_per_image(job) for network, job in first.items()}
+    lines, total = [], 0.0
+    for network, bits in dict.fromkeys((job.weights.network, job.bits) for job in jobs):
+        group = [job for job in jobs if (job.weights.network, job.bits) == (network, bits)]
+        counts = Counter(map(status, group))
+        how = ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name])
+        steps = group[0].train.epochs * len(source.training_batches(0))
+        arms = ", ".join(dict.fromkeys(job.arm for job in group))
+        runs = f"{len(group)} runs ({how}) of {steps} steps, arms {arms}"
+        seeds = " ".join(dict.fromkeys(str(job.seed) for job in group))
+        left = sum(images_left(job, source) for job in group) * seconds[network]
+        total += left
+        lines.append(f"{network} {width(*bits)} bit: {runs}, seeds {seeds}, {duration(left)}")
+    device = "GPU" if study.run.device.startswith("cuda") else "CPU"
+    hours = f", {total / 3600:.1f} {device}-hours" if total > 3600 else ""
+    end = f"about {duration(total / min(study.jobs, len(jobs)))} in all with {study.jobs} at once{hours}"
+    return "\n".join([*lines, end])
+
+
+def images_left(job: Job, source: DataSource) -> float:
+    """Return how many images' worth of training steps a job still takes; one that is measured on takes a third of one."""
+    batches, left = source.training_batches(0), missing(job)
+    corrected = sum(control.startswith(("qc", "bn_affine")) for _, _, control in left)
+    training = 0 if (job.folder / "run.json").is_file() else job.train.epochs
+    passes = training + job.correction.epochs * corrected
+    return passes * len(batches) * batches.batch_size + len(left) * len(source.held_out()) * FORWARD_SHARE
+
+
+def seconds_per_image(job: Job) -> float:
+    """Return the seconds that an image takes in a training step of the job's network, measured now, on its device."""
+    prepare(job.run)
+    size, classes = job.data.size, job.weights.classes
+    images = torch.randint(0, 256, (PROBE_BATCH, 3, size, size), dtype=torch.uint8)
+    model = zoo.build(job.weights.network, classes)
+    quantize(placed(model, "cpu"), job.quant, [images.float() / 255])
+    trainer = Trainer(placed(model, job.run.device), build_loss(model), [None], job.train, progress=False)
+    targets = torch.tensor([[n, n % classes, 0.5, 0.5, 0.2, 0.2] for n in range(PROBE_BATCH)])
+    masks = [torch.ones(1, size, size, dtype=torch.uint8) for _ in images] if model.task == "segment" else None
+    for _ in range(2):  # the first step is slower
+        started = time.perf_counter()
+        trainer.train_step(Batch(images, targets, masks, []))
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+    return (time.perf_counter() - started) / PROBE_BATCH
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a reader says them.
+
+    >>> duration(42), duration(400), duration(20_000)
+    ('42 s', '7 min', '5.6 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def run_all(jobs: Sequence[Job], source: DataSource, *, at_once: int) -> list[tuple[Job, str]]:
     """Run the jobs that are not finished, and return those that failed, (job, error text) each."""
     todo = [job for job in jobs if status(job) != "done"]
     if at_once == 1 or len(todo) <= 1:
-        errors = [run_here(job, source) for job in todo]
+        errors = [_run_here(job, source) for job in todo]
     else:
         os.environ["TQDM_MININTERVAL"] = "1" if sys.stderr.isatty() else "30"
+        slots: queue.Queue[int] = queue.Queue()
+        for number in range(at_once):
+            slots.put(number)
         with ThreadPoolExecutor(at_once) as threads:
             try:
-                errors = list(threads.map(in_processes(at_once), todo))
+                errors = list(threads.map(lambda job: _run_in_process(job, slots), todo))
             except KeyboardInterrupt:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
     return [(job, error) for job, error in zip(todo, errors, strict=True) if error]
 
 
-def run_here(job: Job, source: DataSource) -> str | None:
+def _run_here(job: Job, source: DataSource) -> str | None:
     """Run a job in this process, and return what went wrong; None where nothing did."""
     try:
         run_job(job, source)
@@ -94,36 +189,23 @@ def run_here(job: Job, source: DataSource) -> str | None:
     return None
 
 
-def in_processes(at_once: int) -> Callable[[Job], str | None]:
-    """Return a function that runs a job in a process of its own, as `run_here`, to be called in `at_once` threads."""
-    slots: queue.Queue[int] = queue.Queue()
-    for number in range(at_once):
-        slots.put(number)
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-
-    def run(job: Job) -> str | None:
-        slot = slots.get()
-        try:
-            child = context.Process(target=run_in_child, args=(on_device_of(job, slot), slot, os.getpid()))
-            child.start()
-            child.join()
-            return outcome(job, child.exitcode)
-        finally:
-            slots.put(slot)
-
-    return run
+def _run_in_process(job: Job, slots: "queue.Queue[int]") -> str | None:
+    """Run a job in a process of its own, as `_run_here`; with several GPUs "cuda" is that of a free slot."""
+    slot, count = slots.get(), torch.cuda.device_count()
+    if job.run.device == "cuda" and count > 1:
+        job = replace(job, run=replace(job.run, device=f"cuda:{slot % count}"))
+    try:  # spawned, since torch's threads do not survive a fork
+        child = multiprocessing.get_context("spawn").Process(target=_run_in_child, args=(job, slot, os.getpid()))
+        child.start()
+        child.join()
+        return outcome(job, child.exitcode)
+    finally:
+        slots.put(slot)
 
 
-def on_device_of(job: Job, slot: int) -> Job:
-    """Return the job, on the GPU of its slot where it asks for "cuda" and there are several."""
-    if job.run.device != "cuda" or torch.cuda.device_count() < 2:
-        return job
-    return replace(job, run=replace(job.run, device=f"cuda:{slot % torch.cuda.device_count()}"))
-
-
-def run_in_child(job: Job, slot: int, parent: int) -> None:
+def _run_in_child(job: Job, slot: int, parent: int) -> None:
     """Run the job, its progress bars on a line of their own, and end when `parent` is no more."""
-    os.environ["TQDM_POSITION"] = str(slot)
+    tqdm.__init__ = partialmethod(tqdm.__init__, position=slot)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:

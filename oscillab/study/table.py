@@ -22,16 +22,9 @@ COLUMNS = (
 MAIN = tuple(name for name, one in METHODS.items() if one.main)  # the methods of the figures of mAP, FP32 first
 QUANTIZED = MAIN[1:]
 PAPER_CLAIMS = (  # (method, reference): the paper's order of methods, and what QC adds to each
-    ("ema", "lsq"),
-    ("ema+qc", "ema"),
-    ("ema+qc", "lsq"),
-    ("lsq+qc", "lsq"),
-    ("ema", "dampening"),
-    ("ema", "freezing"),
-    ("dampening", "lsq"),
-    ("dampening+qc", "dampening"),
-    ("freezing", "lsq"),
-    ("freezing+qc", "freezing"),
+    *(("ema", "lsq"), ("ema+qc", "ema"), ("ema+qc", "lsq"), ("lsq+qc", "lsq")),
+    *(("ema", "dampening"), ("ema", "freezing"), ("dampening", "lsq"), ("dampening+qc", "dampening")),
+    *(("freezing", "lsq"), ("freezing+qc", "freezing")),
 )
 QC_CONTROLS = (  # what might do as well as QC, after EMA and after LSQ
     *(
@@ -44,8 +37,7 @@ QC_CONTROLS = (  # what might do as well as QC, after EMA and after LSQ
     ("lsq+qc", "ema"),
 )
 OTHER_CLAIMS = (
-    *(("rounded_mask", "lsq"), ("rounded_mask+ema", "ema")),
-    *(("slow_step_sizes", "lsq"), ("ema", "slow_step_sizes")),
+    *(("rounded_mask", "lsq"), ("rounded_mask+ema", "ema"), ("slow_step_sizes", "lsq"), ("ema", "slow_step_sizes")),
 )
 CLAIMS = (*PAPER_CLAIMS, *QC_CONTROLS, *OTHER_CLAIMS)
 CLAIM_SETS = {"all": CLAIMS, "paper": PAPER_CLAIMS, "qc controls": QC_CONTROLS}
@@ -137,19 +129,17 @@ def claims(table: pd.DataFrame, *, score: str = "map", pairs: Pairs = "all") -> 
         for name, reference in pairs_of(pairs):
             gains = differences(table, group, name, reference, score=score)
             if len(gains):
-                row = about | {"method": name, "reference": reference, "seeds": len(gains)}
-                row |= {"difference": gains.mean(), "spread": gains.std(ddof=1) if len(gains) > 1 else float("nan")}
-                holds = "yes" if (gains > 0).all() else "no" if (gains < 0).all() else "unclear"
-                rows.append(row | {"p": paired_p(gains), "holds": holds})
+                row = about | {"method": name, "reference": reference, "seeds": len(gains), "difference": gains.mean()}
+                row |= {"spread": gains.std(ddof=1) if len(gains) > 1 else float("nan"), "p": paired_p(gains)}
+                rows.append(row | {"holds": "yes" if all(gains > 0) else "no" if all(gains < 0) else "unclear"})
     return pd.DataFrame(rows)
 
 
 def paired_p(gains: np.ndarray) -> float:
     """Return the two-sided p of Student's t test that the mean of `gains` (n,) is 0; nan below two, or without spread.
 
-    Methods of one seed share their images, and mostly the run itself, so they are compared pair by pair. Exact in the number
-    of seeds: P(|T| > t) with n - 1 degrees of freedom is the share of the area under cos(angle)^(n - 2) beyond
-    arctan(t / sqrt(n - 1)). With 2 degrees of freedom it is 1 - t / sqrt(2 + t^2):
+    P(|T| > t) with n - 1 degrees of freedom is the share of the area under cos(angle)^(n - 2) beyond arctan(t / sqrt(n - 1)).
+    With 2 degrees of freedom it is 1 - t / sqrt(2 + t^2):
 
     >>> float(round(paired_p(np.array([0.01, 0.02, 0.03])), 4)), round(1 - 12**0.5 / 14**0.5, 4)
     (0.0742, 0.0742)
@@ -160,8 +150,8 @@ def paired_p(gains: np.ndarray) -> float:
     t = abs(np.mean(gains)) / (spread / count**0.5)
     angle = np.linspace(0.0, np.pi / 2, 20_001)
     density = np.cos(angle) ** (count - 2)
-    beyond = angle >= np.arctan(t / (count - 1) ** 0.5)
-    return float(np.trapezoid(density * beyond, angle) / np.trapezoid(density, angle))
+    beyond = density * (angle >= np.arctan(t / (count - 1) ** 0.5))
+    return float(np.trapezoid(beyond, angle) / np.trapezoid(density, angle))
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -193,8 +183,7 @@ def spread(name: str, values: pd.Series) -> str:
 def paper(folder: Path | str = PAPER) -> pd.DataFrame:
     """Return every number of 2311.05109, one row per network, metric ("box" or "mask"), bit width and method; mAP in percent.
 
-    `table`, `row` and `column` name its place. A method's first cell counts where tables repeat it (they differ by 0.1 here
-    and there). Empty where the files are missing.
+    `table`, `row` and `column` name its place; the first cell counts where tables repeat it. Empty where the files are missing.
     """
     files = [Path(folder) / f"{name}.csv" for name in PAPER_TABLES]
     tables = [pd.read_csv(path) for path in files if path.is_file()]
@@ -206,9 +195,8 @@ def paper(folder: Path | str = PAPER) -> pd.DataFrame:
 def compare_with_paper(table: pd.DataFrame, *, cells: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return a row for each method of ours that the paper has as well, at the same network and bit width.
 
-    mAP itself, which only the same data and training make equal, and two things that may carry over: the gain on LSQ, and the
-    share of FP32's mAP. Columns: `network`, `metric`, `width`, `method`, `seeds`; `ours`, `ours_spread` (mean and standard
-    deviation over seeds), `paper`, `points_apart`, `our_gain` and `paper_gain`: all in points of mAP, 0..100; `our_share` and
+    Columns: `network`, `metric`, `width`, `method`, `seeds`; `ours`, `ours_spread` (mean and standard deviation over seeds),
+    `paper`, `points_apart`, `our_gain` and `paper_gain` (on LSQ): all in points of mAP, 0..100; `our_share` and
     `paper_share`, the share of FP32's mAP, 0..1. None where LSQ or FP32 is not known.
     """
     cells = paper() if cells is None else cells
@@ -231,17 +219,10 @@ def _percent(cells: pd.DataFrame, method: str) -> Any:
 
 def _compared(method: str, ours: pd.DataFrame, cells: pd.DataFrame, floats: tuple[Any, Any]) -> dict[str, Any]:
     """Compare one method; `ours`: seed by method in points, `cells`: the paper's, `floats`: FP32's of both."""
-    mean, theirs = ours[method].mean(), _percent(cells, method)
+    mean, spread, theirs = ours[method].mean(), ours[method].std(), _percent(cells, method)
     base, their_base = ours.get("lsq"), _percent(cells, "lsq")
-    return {
-        "method": method,
-        "seeds": int(ours[method].count()),
-        "ours": mean,
-        "ours_spread": ours[method].std(),
-        "paper": theirs,
-        "points_apart": mean - theirs,
-        "our_gain": None if base is None else (ours[method] - base).mean(),
-        "paper_gain": None if their_base is None else theirs - their_base,
-        "our_share": None if pd.isna(floats[0]) else mean / floats[0],
-        "paper_share": None if floats[1] is None else theirs / floats[1],
-    }
+    row = {"method": method, "seeds": int(ours[method].count()), "ours": mean, "ours_spread": spread, "paper": theirs}
+    row |= {"points_apart": mean - theirs, "our_gain": None if base is None else (ours[method] - base).mean()}
+    row |= {"paper_gain": None if their_base is None else theirs - their_base}
+    row |= {"our_share": None if pd.isna(floats[0]) else mean / floats[0]}
+    return row | {"paper_share": None if floats[1] is None else theirs / floats[1]}

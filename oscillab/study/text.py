@@ -5,22 +5,28 @@ from typing import Any
 
 import pandas as pd
 
-SHARES = ("oscillating_share", "flip_rate", "clipped_share", "our_share", "paper_share")
-SCORES = ("map", "map50", "map75", "mask_map")
-POINTS = ("ours", "ours_spread", "paper", "our_gain", "paper_gain", "points_apart")
-DIFFERENCES = ("difference", "spread", "p")
+FORMATS = {  # of the columns whose numbers are not written as they are
+    **dict.fromkeys(("map", "map50", "map75", "mask_map", "spread", "p"), "{:.3f}"),
+    **dict.fromkeys(("ours", "ours_spread", "paper", "points_apart"), "{:.1f}"),
+    **dict.fromkeys(("oscillating_share", "clipped_share", "our_share", "paper_share"), "{:.1%}"),
+    "our_gain": "{:+.1f}",
+    "paper_gain": "{:+.1f}",
+    "difference": "{:+.3f}",
+    "flip_rate": "{:.3%}",
+    "seconds": "{:.0f}",
+}
 HEADINGS = {
     "map": "mAP",
     "map50": "AP50",
     "map75": "AP75",
     "mask_map": "mask mAP",
+    "ends_bits": "ends",
     "ours_spread": "± over seeds",
     "points_apart": "ours - paper",
     "our_gain": "our gain on LSQ",
     "paper_gain": "paper's gain on LSQ",
     "our_share": "kept of FP32",
     "paper_share": "paper's kept",
-    "ends_bits": "ends",
     "oscillating_share": "oscillating",
     "flip_rate": "flips/step",
 }
@@ -65,16 +71,8 @@ def cell(name: str, value: Any) -> str:
     """
     if value is None or value != value:
         return "-"
-    if name in SCORES:
-        return f"{value:.3f}"
-    if name in POINTS:
-        return f"{value:+.1f}" if name.endswith("gain") else f"{value:.1f}"
-    if name in DIFFERENCES:
-        return f"{value:+.3f}" if name == "difference" else f"{value:.3f}"
-    if name in SHARES:
-        return f"{100 * value:.3f} %" if name == "flip_rate" else f"{100 * value:.1f} %"
-    if name == "seconds":
-        return f"{value:.0f}"
+    if name in FORMATS:
+        return FORMATS[name].format(value).replace("%", " %")
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -13,7 +13,7 @@ import pytest
 import oscillab
 from oscillab.data.options import DataOptions, DataSource
 from oscillab.study import job as state
-from oscillab.study import plan
+from oscillab.study import run as plan
 from oscillab.study.config import PAPER
 from oscillab.study.grid import jobs_of
 from oscillab.study.run import run_study

@@ -1,8 +1,4 @@
-"""Draw convolutions one by one: the bytes that a file saves, the error against the float network, and what QC learned.
-
-Costs are the rows of `oscillab.export.cost` (fields of `LayerCost` and of `Kind`), errors the tables of
-`oscillab.train.layer_errors.layer_errors`, factors plain arrays.
-"""
+"""Draw convolutions one by one: the bytes that a file saves, the error against the float network, and what QC learned."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,33 +13,27 @@ FLOAT, WHOLE, ENDS = METHODS["fp32"].color, METHODS["lsq"].color, METHODS["ema"]
 KILO, MEGA = 1024, 1e6
 
 
-def draw_bytes(
-    layers: Iterable[Any], *, file_bytes: int | None = None, float_file_bytes: int | None = None
-) -> InlineFigure:
+def draw_bytes(layers: Iterable[Any], *, file_bytes: int = 0, float_file_bytes: int = 0) -> InlineFigure:
     """Draw the bytes of each convolution, in the network's order: in single precision, and in the file.
 
-    `layers`: rows with `bits`, `bytes`, `float_bytes`. With the sizes of both files in bytes, the title compares them.
+    `layers`: rows of `oscillab.export.cost` with `bits`, `bytes`, `float_bytes`. With the sizes of both files in bytes, the title compares them.
     """
     layers = list(layers)
     figure, axes = new_figure(8.4, 3.6)
     panel, places = axes[0, 0], np.arange(len(layers))
     panel.bar(places, [layer.float_bytes / KILO for layer in layers], 0.9, color="#d9d9d9", label="FP32")
-    bits = [layer.bits for layer in layers]
-    for width in sorted(set(bits)):
-        chosen = [i for i in places if bits[i] == width]
-        color = WHOLE if width == min(bits) else ENDS
+    for order, width in enumerate(sorted({layer.bits for layer in layers})):
+        chosen = [i for i in places if layers[i].bits == width]
         heights = [layers[i].bytes / KILO for i in chosen]
-        panel.bar(chosen, heights, 0.9, color=color, label=f"{width} bits, in the file")
+        panel.bar(chosen, heights, 0.9, color=ENDS if order else WHOLE, label=f"{width} bits, in the file")
     panel.set_yscale("log")
     panel.set_xticks(places[::5], places[::5])
     set_labels(panel, x="convolution, from the image to the boxes", y="KB, logarithmic")
     panel.legend(frameon=False, ncols=3, fontsize=9, loc="upper left")
     panel.set_ylim(top=panel.get_ylim()[1] * 4)  # room for the legend
     saved = sum(layer.bytes for layer in layers) / sum(layer.float_bytes for layer in layers)
-    text = f"Weights take {saved:.1%} of their FP32 bytes"
-    if file_bytes and float_file_bytes:
-        text += f", the whole file {file_bytes / float_file_bytes:.1%}"
-    return set_headline(figure, text)
+    whole = f", the whole file {file_bytes / float_file_bytes:.1%}" if file_bytes and float_file_bytes else ""
+    return set_headline(figure, f"Weights take {saved:.1%} of their FP32 bytes{whole}")
 
 
 def draw_kinds(kinds: Iterable[Any]) -> InlineFigure:
@@ -53,8 +43,7 @@ def draw_kinds(kinds: Iterable[Any]) -> InlineFigure:
     """
     kinds = sorted(kinds, key=lambda kind: kind.numbers)
     figure, axes = new_figure(7.6, 0.8 + 0.42 * len(kinds))
-    panel = axes[0, 0]
-    colors = [WHOLE if kind.kind == "convolution" else FLOAT for kind in kinds]
+    panel, colors = axes[0, 0], [WHOLE if kind.kind == "convolution" else FLOAT for kind in kinds]
     panel.barh([kind.kind for kind in kinds], [kind.numbers / MEGA for kind in kinds], color=colors)
     for place, kind in enumerate(kinds):
         panel.text(kind.numbers / MEGA, place, f" {kind.operations} nodes", va="center", color=INK, fontsize=8.5)
@@ -70,17 +59,16 @@ def draw_layer_errors(tables: Mapping[str, pd.DataFrame]) -> InlineFigure:
     """Draw each layer's signal-to-noise ratio and of the share of its error that is a constant per channel.
 
     `tables`: method -> data frame with the columns `layer`, `signal_to_noise` (dB), `mean_share`, all of the same layers.
-    Raises ValueError where they are not.
+    Raises ValueError where they are not. `oscillab.tables.layer_errors` makes such a table.
     """
-    if not tables:
+    names = {tuple(table["layer"]) for table in tables.values()}
+    if not names:
         raise ValueError("there is nothing to draw: give at least one method's table")
-    names = [list(table["layer"]) for table in tables.values()]
-    if any(other != names[0] for other in names):
+    if len(names) > 1:
         raise ValueError(f"{' and '.join(tables)} cannot be compared: their tables hold unlike layers")
     figure, axes = new_figure(9.2, 4.6, rows=2, sharex=True)
     for name, table in tables.items():
-        style = method(name)
-        dots = style.points(markersize=4, markerfacecolor="none", label=style.label)
+        dots = method(name).points(markersize=4, markerfacecolor="none", label=method(name).label)
         axes[0, 0].plot(table["signal_to_noise"], **dots)
         axes[1, 0].plot(100 * table["mean_share"], **dots)
     axes[0, 0].axhline(0, color=QUIET, linewidth=0.8, linestyle=":")
