@@ -126,7 +126,7 @@ for _name, _label, _function, _options in (
     _how["starts"] = ("ema",) if _options else ("lsq", "ema")  # variants on EMA alone, as in the paper
     register(Method(_name, _label, "control", **_how))
 register(
-    Method("soft_rounding", "soft rounding", "control", applied=f"{ACT}.soft_rounding:soften", exact=False),
+    Method("soft_rounding", "soft rounding", "control", applied=f"{ACT}.controls:soften", exact=False),
     Method("lsq+qc", "LSQ+QC", "combination", "#029e73", "dotted", "^", main=True),
     Method("ema+qc", "EMA+QC", "combination", "#d55e00", "dashdot", "D", main=True),
 )

@@ -1,4 +1,9 @@
-"""Act beside training: move the average, count flips on the bar, log the loss, save checkpoints and resume, stop in order."""
+"""Act beside training: move the average, count flips on the bar, log the loss, save checkpoints and resume, stop in order.
+
+A callback is any object with some of four methods, each of which is given the running `Trainer`: `start` is called before the
+first step of a `fit`, `step_end` after every optimizer step, `epoch_end` after every pass over the data, and `end` when `fit`
+ends, whatever ended it.
+"""
 
 import csv
 import logging
@@ -25,23 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Callback:
-    """What may happen beside training; every method may be left out. `trainer` is the running `Trainer`."""
-
-    def start(self, trainer: "Trainer") -> None:
-        """Begin; called once before the first step of this call of `fit`."""
-
-    def step_end(self, trainer: "Trainer") -> None:
-        """Act after every optimizer step."""
-
-    def epoch_end(self, trainer: "Trainer") -> None:
-        """Act after every pass over the data."""
-
-    def end(self, trainer: "Trainer") -> None:
-        """Finish; called when `fit` ends, whatever ended it."""
-
-
-class MoveEma(Callback):
+class MoveEma:
     """Move the average after every optimizer step."""
 
     def __init__(self, ema: Ema):
@@ -52,7 +41,7 @@ class MoveEma(Callback):
         self.ema.update()
 
 
-class CountFlips(Callback):
+class CountFlips:
     """Show the flips of the last recorded step on the progress bar."""
 
     def __init__(self, recorder: Any, *, every: int = 10):
@@ -64,7 +53,7 @@ class CountFlips(Callback):
             trainer.notes["flips"] = self.recorder.last_flip_count()
 
 
-class SaveCheckpoint(Callback):
+class SaveCheckpoint:
     """Save what a resumed run needs, every `every` steps, at the end of each pass and when the run is stopped.
 
     `save(trainer)` does it; it is not called while the loss is not finite or after an error in the middle of a step, so that
@@ -77,23 +66,18 @@ class SaveCheckpoint(Callback):
     def step_end(self, trainer: "Trainer") -> None:
         """Save every `every` steps."""
         if self.every and trainer.step % self.every == 0:
-            self._save(trainer)
-
-    def epoch_end(self, trainer: "Trainer") -> None:
-        """Save after each pass."""
-        self._save(trainer)
+            self.end(trainer)
 
     def end(self, trainer: "Trainer") -> None:
-        """Save where the run was stopped."""
-        self._save(trainer)
-
-    def _save(self, trainer: "Trainer") -> None:
+        """Save after each pass and where the run was stopped, a step once."""
         if trainer.step != self.saved_at and math.isfinite(trainer.last_loss) and not trainer.mid_step:
             self.save(trainer)
             self.saved_at = trainer.step
 
+    epoch_end = end
 
-class LossLog(Callback):
+
+class LossLog:
     """Write a CSV of the loss, its parts and the learning rate, a row every `every` steps.
 
     `append`: go on with the file of a run that is resumed; rows past the step that it goes on from are made again.
@@ -106,9 +90,10 @@ class LossLog(Callback):
     def start(self, trainer: "Trainer") -> None:
         """Open the file; a resumed run appends to the rows of the steps that it has behind it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = self._kept(trainer.step) if self.append and self.path.is_file() else ""
+        rows = self.path.read_text().splitlines(keepends=True) if self.append and self.path.is_file() else []
+        whole = [row for row in rows[1:] if row.endswith("\n") and int(row.partition(",")[0]) <= trainer.step]
         self.file = open(self.path, "w", newline="")
-        self.file.write(kept)
+        self.file.writelines(rows[:1] + whole)
 
     def step_end(self, trainer: "Trainer") -> None:
         """Write a row every `every` steps."""
@@ -126,12 +111,6 @@ class LossLog(Callback):
         """Close the file."""
         if self.file is not None:
             self.file.close()
-
-    def _kept(self, step: int) -> str:
-        """Return the heading and the whole rows up to `step`."""
-        heading, *rows = self.path.read_text().splitlines(keepends=True) or [""]
-        whole = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= step]
-        return heading + "".join(whole)
 
 
 def save_checkpoint(path: Path | str, trainer: "Trainer", **parts: Mapping[str, Any]) -> Path:
@@ -156,8 +135,12 @@ def resume_from(path: Path | str, trainer: "Trainer", **parts: Mapping[str, Any]
     state = pt_file.read(path)
     if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
-    _check_context(path, state.get("context", {}), context_of(trainer))
-    _check_network(path, state["model"], trainer.model.state_dict())
+    if words := _other_run(state.get("context", {}), context_of(trainer)):
+        words = f"run: {words}"
+    elif words := _other_network(state["model"], trainer.model.state_dict()):
+        words = f"network: it {words}"
+    if words:
+        raise ValueError(f"{path} is of another {words}; resume with the options of its run, or start without")
     trainer.model.load_state_dict(state["model"])
     trainer.load_state_dict(state["trainer"])
     for kind, each in parts.items():
@@ -179,24 +162,17 @@ def context_of(trainer: "Trainer") -> dict[str, Any]:
     return context
 
 
-def _check_context(path: Path | str, given: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError where a run differs from the one that a checkpoint is of; an older one says nothing of it."""
+def _other_run(given: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Say where two contexts differ, "" where they do not; an older checkpoint says nothing of some."""
     different = [name for name in wanted if name in given and given[name] != wanted[name]]
-    if different:
-        found = "; ".join(f"{name} is {given[name]} there, {wanted[name]} here" for name in different[:3])
-        raise ValueError(f"{path} is of another run: {found}; resume with the options of its run, or start without")
+    return "; ".join(f"{name} is {given[name]} there, {wanted[name]} here" for name in different[:3])
 
 
-def _check_network(path: Path | str, given: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError, before anything is changed, where a state_dict is that of another network."""
+def _other_network(given: dict[str, Any], wanted: dict[str, Any]) -> str:
     missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    shaped = [key for key in wanted.keys() & given.keys() if given[key].shape != wanted[key].shape]
-    if missing or unknown or shaped:
-        kinds = (missing, "lacks"), (unknown, "has besides"), (sorted(shaped), "has in another shape")
-        found = "; ".join(f"{word} {len(keys)} tensors ({keys[0]})" for keys, word in kinds if keys)
-        raise ValueError(
-            f"{path} is of another network: it {found}; resume with the options of its run, or start without"
-        )
+    shaped = sorted(key for key in wanted.keys() & given.keys() if given[key].shape != wanted[key].shape)
+    kinds = (missing, "lacks"), (unknown, "has besides"), (shaped, "has in another shape")
+    return "; ".join(f"{word} {len(keys)} tensors ({keys[0]})" for keys, word in kinds if keys)
 
 
 @contextmanager

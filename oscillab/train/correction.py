@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from oscillab.quant.fold import PARTS, CorrectedConv2d, insert_corrections
+from oscillab.quant.fold import PARTS, corrections, insert_corrections
 from oscillab.train.callbacks import MoveEma
 from oscillab.train.config import Choices, TrainSpec
 from oscillab.train.ddp import World
@@ -49,27 +49,19 @@ def correct(
     with training_only(model, ()):
         insert_corrections(model, parts=tuple(parts), granularity=granularity, layers=choices.qc_layers)
         try:
-            norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-            for norm in norms if choices.qc_bn_affine else ():
-                norm.requires_grad_(True)
+            for module in model.modules() if choices.qc_bn_affine else ():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.requires_grad_(True)
             trainer = Trainer(model, loss, batches, spec, bn_fixed=True, title="QC", progress=progress, world=world)
             ema = Ema.for_steps(model, trainer.total_steps, ramp=0) if choices.qc_averaged else None
             trainer.callbacks += [MoveEma(ema)] if ema else []
             trainer.fit()
         except BaseException:
-            take_out(model)
+            for name, corrected in corrections(model).items():
+                model.set_submodule(name, corrected.conv)
             raise
     if ema:
         model.load_state_dict(ema.model.state_dict())
-    return model
-
-
-def take_out(model: nn.Module) -> nn.Module:
-    """Put every convolution back in the place of its correction, whose factors are lost (in place)."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, CorrectedConv2d):
-                setattr(parent, name, child.conv)
     return model
 
 

@@ -1,20 +1,27 @@
-"""Let several processes, each with a device of its own, train as if they were one.
+"""Let several processes, each with a device of its own, train as if they were one, and split batches into micro-batches.
 
 `torchrun --nproc-per-node 4 -m oscillab qat ...` starts them; each finds the others here. What they tell each other
 beside gradients is small and goes over the CPU (gloo): sums of counts, a loss, a wish to stop. Rank 0 is the main process: it
 alone calibrates, records, measures, writes files and speaks.
+
+Micro-batches lie side by side in several processes, one after another in one (gradient accumulation), or both. Their
+gradients add up if each loss is its share of the whole's. Errors of matched predictions are averaged over the matches: each
+micro-batch has to divide by the whole batch's, or one with few objects would count as much as one with many.
 """
 
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed, nn
+
+from oscillab.data.batches import Batch
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +107,8 @@ def init_distributed(device: str = "cpu", *, timeout: int = 600) -> Iterator[Wor
         yield World()
         return
     rank = int(os.environ["RANK"])
-    _take_device(device)
+    if device != "cpu":
+        _take_gpu(device)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     try:
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -120,10 +128,7 @@ def is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
-def _take_device(device: str) -> None:
-    """Make "cuda" mean this process's own GPU."""
-    if device == "cpu":
-        return
+def _take_gpu(device: str) -> None:
     if device != "cuda":
         raise ValueError(
             f"device must be cpu or cuda (each process takes a GPU of its own) under torchrun, got {device}"
@@ -157,8 +162,9 @@ def data_parallel(model: nn.Module, world: World, *, sync_bn: bool = True) -> It
     if sync_bn and kind is None and world.is_main:
         log.warning("batch norm takes each process's own share of a batch: torch syncs it on GPUs alone")
     with warnings.catch_warnings(), synced_bn(model, kind) if sync_bn and kind else nullcontext():
-        # of 1 x 1 convolutions, where all strides are equal
-        warnings.filterwarnings("ignore", message="Grad strides do not match")
+        warnings.filterwarnings(
+            "ignore", message="Grad strides do not match"
+        )  # of 1 x 1 convolutions, where all are equal
         yield nn.parallel.DistributedDataParallel(model)  # before each forward all take the main process's buffers
 
 
@@ -173,3 +179,53 @@ def synced_bn(model: nn.Module, kind: type[nn.BatchNorm2d]) -> Iterator[nn.Modul
     finally:
         for norm in norms:
             norm.__class__ = nn.BatchNorm2d
+
+
+class MicroBatch:
+    """Some images of a batch; `share` of them, 0 to 1, adds up to 1 over all micro-batches of all processes.
+
+    `totals`: the whole batch's matches at each level, where they are known before the outputs are.
+    """
+
+    def __init__(self, batch: Batch, share: float, totals: list[float] | None = None, world: World | None = None):
+        self.batch, self.share, self.totals, self.world = batch, share, totals, world or World()
+
+    def matches(self, own: Sequence[float]) -> list[float]:
+        """Return what errors are averaged over at each level: the whole batch's matches times the share of the images.
+
+        Where they are not known, it is those of the micro-batches that all processes have in hand, `own` of them here.
+        """
+        if self.totals is not None:
+            return [count * self.share for count in self.totals]
+        here = len(self.batch.images)
+        *counts, images = self.world.sum([*own, here])
+        return [count * (here / images) for count in counts]
+
+
+def micro_batches(batch: Batch, count: int, *, loss: Any, world: World) -> list[MicroBatch]:
+    """Split this process's `batch` into `count` micro-batches, or fewer where it has fewer images.
+
+    `world`: the processes that share the whole batch, all of which take equally many. `loss` may say how many matches
+    targets have before any output is known (`match_counts`). Where it cannot (YOLOv7's optimal transport), those of
+    `count` > 1 micro-batches are averaged over each round's own matches, as the official training does.
+    """
+    here = len(batch.images)
+    count = count if count == 1 else int(min(count, world.min(here)))
+    whole = world.sum([here])[0]
+    known = getattr(loss, "match_counts", None) if count > 1 else None
+    totals = world.sum(known(batch.targets, batch.images.shape[-2:])) if known else None
+    return [MicroBatch(part, len(part.images) / whole, totals, world) for part in split(batch, count)]
+
+
+def split(batch: Batch, count: int) -> list[Batch]:
+    """Split a batch into `count` of its kind, of equally many images or one more, in order."""
+    if count == 1:
+        return [batch]
+    parts = []
+    for numbers in np.array_split(np.arange(len(batch.images)), count):
+        first, last, image = int(numbers[0]), int(numbers[-1]) + 1, batch.targets[:, 0]
+        targets = batch.targets[(image >= first) & (image < last)].clone()
+        targets[:, 0] -= first
+        masks = None if batch.masks is None else batch.masks[first:last]
+        parts.append(type(batch)(batch.images[first:last], targets, masks, batch.image_ids[first:last]))
+    return parts

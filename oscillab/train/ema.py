@@ -28,9 +28,6 @@ def decay_for(step_count: int) -> float:
     0.9999 over a few hundred steps hardly leaves the starting point. Why a quarter: beside one 3-bit run of 500 steps on
     scenes (seed 0; LSQ 0.415) the decays 0.98, 0.988, 0.992, 0.994 and 0.996 gave mAP 0.500, 0.500, 0.508, 0.505 and
     0.493 (`python -m benchmarks.ema_decays`).
-
-    >>> decay_for(500), decay_for(184_900)
-    (0.992, 0.9999)
     """
     if step_count < 1:
         raise ValueError(f"step_count must be at least 1, got {step_count}")
@@ -78,8 +75,7 @@ class Ema:
 
     def current_decay(self) -> float:
         """Return the decay of the update that was made last; 0 before the first."""
-        ramp = 1 - math.exp(-self.update_count / self.ramp) if self.ramp else 1.0
-        return self.decay * ramp
+        return self.decay * (1 - math.exp(-self.update_count / self.ramp) if self.ramp else 1.0)
 
     def names(self) -> set[str]:
         """Return the names of the tensors that are averaged; every step size among them."""
@@ -91,7 +87,15 @@ class Ema:
 
         Raises ValueError where a parameter or a module was replaced since the average was built.
         """
-        if self._buffers_moved():
+        moved = [seen[:-1] for seen in self._seen if tuple(map(id, seen[2].values())) != seen[-1]]
+        for where, kind, now, before in moved:
+            if kind != "_buffers" or now.keys() != before.keys():
+                changed = next(key for key in {**before, **now} if now.get(key) is not before.get(key))
+                raise ValueError(
+                    f"{where}{'.' if where else ''}{changed} was added, removed or replaced since the average was built: "
+                    "build Ema after quantize and whatever else changes the model's modules"
+                )
+        if moved:  # buffers alone, as `model.to` makes them anew
             self._pair_tensors()
         self.update_count += 1
         torch._foreach_lerp_(self._average, self._source, 1 - self.current_decay())
@@ -118,14 +122,10 @@ class Ema:
     def _pair_tensors(self) -> None:
         """Pair every averaged tensor with its live one, once, whatever the number of its names."""
         live, average = self.live.state_dict(keep_vars=True), self.model.state_dict()
-        grids = {id(t) for grid in quantizers(self.live).values() for t in grid.state_dict(keep_vars=True).values()}
-
-        def part_of(tensor: torch.Tensor) -> str:
-            if id(tensor) in grids:  # offsets, and the floors of step sizes too
-                return "step_sizes"
-            return "weights" if isinstance(tensor, nn.Parameter) else "buffers"
-
-        self._averaged = [n for n, t in live.items() if t.is_floating_point() and part_of(t) in self.parts]
+        part = {id(t): "weights" if isinstance(t, nn.Parameter) else "buffers" for t in live.values()}
+        for grid in quantizers(self.live).values():  # offsets, and the floors of step sizes too
+            part |= dict.fromkeys(map(id, grid.state_dict(keep_vars=True).values()), "step_sizes")
+        self._averaged = [n for n, t in live.items() if t.is_floating_point() and part[id(t)] in self.parts]
         memory = {(t.data_ptr(), t.shape, t.stride()): n for n, t in reversed(average.items())}  # of one name each
         once, averaged = set(memory.values()), set(self._averaged)
         self._average = [average[name] for name in self._averaged if name in once]
@@ -134,18 +134,3 @@ class Ema:
         kinds = ("_parameters", "_buffers", "_modules")
         held = ((name, kind, vars(module)[kind]) for name, module in self.live.named_modules() for kind in kinds)
         self._seen = [(name, kind, now, dict(now), tuple(map(id, now.values()))) for name, kind, now in held]
-
-    def _buffers_moved(self) -> bool:
-        """Return whether a buffer is another tensor than before, as after `model.to`; raise where anything else is."""
-        moved = False
-        for where, kind, now, before, ids in self._seen:
-            if tuple(map(id, now.values())) == ids:
-                continue
-            if kind != "_buffers" or now.keys() != before.keys():
-                changed = next(key for key in {**before, **now} if now.get(key) is not before.get(key))
-                raise ValueError(
-                    f"{where}{'.' if where else ''}{changed} was added, removed or replaced since the average was built: "
-                    "build Ema after quantize and whatever else changes the model's modules"
-                )
-            moved = True
-        return moved

@@ -5,6 +5,8 @@ An error's mean over a channel can be subtracted (bias correction, QC's shift); 
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 from oscillab.quant import eval_mode, quantizers_off
 from oscillab.quant.fold import CorrectedConv2d, following_bn
 from oscillab.quant.hooks import Hooks
+from oscillab.quant.lsq import check_choice
 
+COLUMNS = ("error_mean", "error_variance", "float_mean", "float_variance")
 AT = ("convolution", "batch_norm")
 Rows = list[dict[str, Any]]
 
@@ -25,14 +29,12 @@ def output_errors(
     """Return rows for a DataFrame, one per layer and channel: how the quantized network's outputs miss the float one's.
 
     `float_model`: the float network, with the same layer names; None is `model` itself with its quantizers off.
-    `images`: float tensors (N, 3, H, W), pixels in 0..1. Errors are those of the whole network, so that they include
-    what earlier layers passed on. `at`: the output of each "convolution" (with an unfolded correction), or of the
-    "batch_norm" behind it where there is one, which sees a folded correction and new statistics too.
-    Columns: `layer`, `channel`, `error_mean`, `error_variance` (quantized - float), `float_mean`, `float_variance`,
-    in units of the output. Both models run in eval mode. Raises ValueError when a layer is missing or nothing came.
+    `images`: float tensors (N, 3, H, W), pixels in 0..1. Errors include what earlier layers passed on. `at`: the output of each
+    "convolution" (with an unfolded correction), or of the "batch_norm" behind it where there is one, which sees a folded
+    correction and new statistics too. Columns: `layer`, `channel` and `COLUMNS`, in units of the output; an error is
+    quantized - float. Both models run in eval mode. Raises ValueError when a layer is missing or nothing came.
     """
-    if at not in AT:
-        raise ValueError(f"at must be one of {', '.join(AT)}, got {at}")
+    check_choice("at", at, AT)
     reference = model if float_model is None else float_model
     theirs, ours = watched_modules(reference, at=at), watched_modules(model, at=at)
     if missing := sorted(set(ours) - set(theirs)):
@@ -45,7 +47,7 @@ def output_errors(
             given = outputs_of(model, ours, batch)
         for name in given:
             sums[name] = sums[name] + _moments(expected[name], given[name])
-    if all(isinstance(total, int) for total in sums.values()):
+    if not any(torch.is_tensor(total) for total in sums.values()):
         raise ValueError("images is empty: at least one float tensor (N, 3, H, W) is needed")
     return [row for name, total in sums.items() for row in _channel_rows(name, total)]
 
@@ -56,10 +58,7 @@ def layer_errors(rows: Rows) -> Rows:
     Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
     what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
     """
-    by_layer: dict[str, Rows] = {}
-    for row in rows:
-        by_layer.setdefault(row["layer"], []).append(row)
-    return [{"layer": name} | _summed(channels) for name, channels in by_layer.items()]
+    return [{"layer": name} | _summed(list(channels)) for name, channels in groupby(rows, itemgetter("layer"))]
 
 
 def _summed(channels: Rows) -> dict[str, float]:
@@ -87,7 +86,7 @@ def watched_modules(model: nn.Module, *, at: str) -> dict[str, nn.Module]:
 
 
 def outputs_of(model: nn.Module, modules: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:
-    """Return the outputs of `modules` (by name) for one batch of images."""
+    """Return the outputs of `modules`, by their names there, for one batch of images."""
     seen: dict[str, Tensor] = {}
     with Hooks() as hooks:
         for name, module in modules.items():
@@ -105,13 +104,7 @@ def _moments(expected: Tensor, given: Tensor) -> Tensor:
 
 
 def _channel_rows(name: str, total: Tensor) -> Rows:
-    """Return the rows of one layer, from its summed `_moments`."""
     error, error_square, output, output_square = total[1:] / total[0]
-    columns = {
-        "error_mean": error,
-        "error_variance": (error_square - error.square()).clamp(min=0),
-        "float_mean": output,
-        "float_variance": (output_square - output.square()).clamp(min=0),
-    }
-    values = {key: column.tolist() for key, column in columns.items()}
-    return [{"layer": name, "channel": i} | {k: v[i] for k, v in values.items()} for i in range(total.shape[1])]
+    variance, float_variance = error_square - error.square(), output_square - output.square()
+    each = torch.stack([error, variance.clamp(min=0), output, float_variance.clamp(min=0)], 1).tolist()  # (C, 4)
+    return [{"layer": name, "channel": i} | dict(zip(COLUMNS, row, strict=True)) for i, row in enumerate(each)]

@@ -1,7 +1,6 @@
 """Train a detector, float, quantized or corrected, in one loop.
 
-Forward, loss, backward, clip, step, then the callbacks (the EMA, a checkpoint, a log). What differs between the three is
-which parameters the optimizer owns and whether BN statistics move.
+What differs between the three is which parameters the optimizer owns and whether BN statistics move.
 """
 
 import math
@@ -22,8 +21,7 @@ from oscillab.quant import step_sizes as step_sizes_of
 from oscillab.quant.hooks import is_hooked
 from oscillab.train.callbacks import stop_on_interrupt
 from oscillab.train.config import TrainSpec
-from oscillab.train.ddp import World, data_parallel
-from oscillab.train.micro_batches import micro_batches
+from oscillab.train.ddp import World, data_parallel, micro_batches
 from oscillab.train.remedies import warn_untrained
 
 
@@ -52,10 +50,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, step_size_rate: floa
 class Trainer:
     """One training run: `fit` carries on from `step` to the end of the last epoch, or until `stop()`.
 
-    `loss(outputs, targets, image_size, masks=...)` -> (scalar, items); `batches`: see `oscillab.data.batches.Batches`.
-    `bn_fixed`: BN in eval mode, statistics as they are (QC). `world`: the processes that train together, each on its part of
-    the batches. Where a batch is split into micro-batches, the loss is also given micro_batch=.... Raises
-    FloatingPointError when the loss is not finite.
+    `loss(outputs, targets, image_size, masks=...)` -> (scalar, items), given micro_batch=... too where a batch is split;
+    `batches`: see `oscillab.data.batches.Batches`; `callbacks`: see `oscillab.train.callbacks`. `bn_fixed`: BN in eval mode,
+    statistics as they are (QC). `world`: the processes that train together, each on its part of the batches. Raises
+    FloatingPointError when loss or gradient is not finite.
     """
 
     def __init__(
@@ -77,15 +75,13 @@ class Trainer:
         self.device = next(model.parameters()).device
         groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
-        self.step = 0
-        self.total_steps = spec.epochs * len(batches)
+        self.step, self.total_steps = 0, spec.epochs * len(batches)
         self.notes: dict[str, Any] = {}  # what the progress bar shows beside the loss
         self.last_loss, self.seconds = math.nan, 0.0
         self.last_items: dict[str, float] = {}
         self.mid_step = False  # whether an error left a step half done: batch norm has moved, the weights have not
         self._network: Any = model
         self._compiled: Any = None
-        self._stop_asked = False
 
     @property
     def interrupted(self) -> bool:
@@ -93,13 +89,12 @@ class Trainer:
         return self.step < self.total_steps
 
     def stop(self) -> None:
-        """End `fit` after the step that is under way, in every process; the state stays usable."""
+        """End `fit` after the step that is under way, in every process."""
         self._stop_asked = True
 
     def fit(self) -> nn.Module:
         """Train and return the model, in eval mode; `interrupted` is True when `stop` or Ctrl-C ended it early."""
-        self._stop_asked = False
-        started = time.perf_counter()
+        self._stop_asked, started = False, time.perf_counter()
         warn_untrained(self.model, self.optimizer)
         self._call("start")
         bar = tqdm(total=self.total_steps, initial=self.step, desc=self.title, disable=not self.progress, mininterval=1)
@@ -119,16 +114,19 @@ class Trainer:
             group["lr"] = self.spec.rate_at(self.step, self.total_steps) * group["rate_share"]
         self.mid_step = True
         loss, items = self.backward(batch)
-        if looks := self.device.type == "cpu" or self.step % self.spec.check_every == 0:  # a GPU waits for each look
-            self._look(loss, items)
+        if looks := self._looks():
+            self.last_loss, *values = self.world.sum([float(loss), *map(float, items.values())])
+            self.last_items = dict(zip(items, values, strict=True))
+            if not math.isfinite(self.last_loss):
+                raise self._not_finite("loss", self.last_loss, " or start from an earlier checkpoint")
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.spec.gradient_clip)
-        if looks:
-            self._check_gradient(norm)
+        if looks and not torch.isfinite(norm):
+            held = ", ".join(held_step_sizes(self.model)) or "none"
+            raise self._not_finite("gradient", float(norm), f". Step sizes that had to be held positive: {held}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.mid_step = False
+        self.step, self.mid_step = self.step + 1, False
         self._call("step_end")
 
     def backward(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
@@ -140,9 +138,8 @@ class Trainer:
         for part in parts:
             with nullcontext() if part is parts[-1] or size == 1 else self._network.no_sync():
                 value, found = self._loss_of(part.batch, {} if whole else {"micro_batch": part})
-                (
-                    value * size if size > 1 else value
-                ).backward()  # processes average their gradients, which are to be added
+                # processes average their gradients, which are to be added
+                (value * size if size > 1 else value).backward()
             loss = value.detach() if part is parts[0] else loss + value.detach()
             items = {name: items.get(name, 0.0) + item * part.share for name, item in found.items()}
         return loss, items
@@ -158,11 +155,11 @@ class Trainer:
                 self._network, self._compiled = self.model, None  # what holds on to other processes cannot end in peace
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a later run needs to continue to the same result."""
+        """Return what a later run needs to continue to the same result, beside the model's state."""
         return {"step": self.step, "optimizer": self.optimizer.state_dict(), "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, made by `state_dict`; the model's own state is loaded apart."""
+        """Continue from `state`, made by `state_dict`."""
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -178,7 +175,6 @@ class Trainer:
         self._call("epoch_end")
 
     def _loss_of(self, batch: Any, options: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a (micro-)batch, with its graph, and its items."""
         images = to_pixels(batch.images, self.device)
         # compiled code does not see hooks that come and go
         network = self._network if self._compiled is None or is_hooked(self.model) else self._compiled
@@ -196,27 +192,16 @@ class Trainer:
 
     def _stops(self) -> bool:
         """Return whether the run was asked to stop; several processes agree on it where they look at the loss."""
-        looks = self.world.size == 1 or self.device.type == "cpu" or self.step % self.spec.check_every == 0
-        return looks and self.world.sum([self._stop_asked])[0] > 0
+        return (self.world.size == 1 or self._looks()) and self.world.sum([self._stop_asked])[0] > 0
 
-    def _look(self, loss: Tensor, items: dict[str, Any]) -> None:
-        """Learn the loss of the whole batch; raise FloatingPointError where it is not finite."""
-        self.last_loss, *values = self.world.sum([float(loss), *map(float, items.values())])
-        self.last_items = dict(zip(items, values, strict=True))
-        if not math.isfinite(self.last_loss):
-            raise FloatingPointError(
-                f"the loss became {self.last_loss} at step {self.step} of {self.total_steps}; it must stay finite: "
-                f"lower the learning rate (now {self.spec.learning_rate}) or start from an earlier checkpoint"
-            )
+    def _looks(self) -> bool:
+        return self.device.type == "cpu" or self.step % self.spec.check_every == 0  # a GPU waits for each look
 
-    def _check_gradient(self, norm: Tensor) -> None:
-        """Raise FloatingPointError, with the weights as they were, where the gradient is not finite."""
-        if not torch.isfinite(norm):
-            held = ", ".join(held_step_sizes(self.model)) or "none"
-            raise FloatingPointError(
-                f"the gradient became {float(norm)} at step {self.step} of {self.total_steps}; it must stay finite: lower "
-                f"the learning rate (now {self.spec.learning_rate}). Step sizes that had to be held positive: {held}"
-            )
+    def _not_finite(self, what: str, value: float, more: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"the {what} became {value} at step {self.step} of {self.total_steps}; it must stay finite: "
+            f"lower the learning rate (now {self.spec.learning_rate}){more}"
+        )
 
     def _call(self, moment: str) -> None:
         for callback in self.callbacks:

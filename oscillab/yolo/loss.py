@@ -104,7 +104,7 @@ class DetectionLoss:
         `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
         index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
         longer side in pixels; `masks` are for the losses of networks that segment; `micro_batch` (see
-        `oscillab.train.micro_batches`) says what this is a part of: the totals of all parts then add up to the whole
+        `oscillab.train.ddp.micro_batches`) says what this is a part of: the totals of all parts then add up to the whole
         batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
         """
         self._check(outputs, targets)

@@ -9,10 +9,9 @@ from oscillab.train.correction import Choices
 from oscillab.train.ema import Ema
 from oscillab.train.layer_errors import output_errors
 from oscillab.train.remedies import Remedy, check_share
-from oscillab.train.remedies.controls import bn_affine, correct_bias, reestimate_bn
+from oscillab.train.remedies.controls import bn_affine, correct_bias, reestimate_bn, soft_rounding
 from oscillab.train.remedies.dampening import Dampening
 from oscillab.train.remedies.freezing import Freezing
-from oscillab.train.remedies.soft_rounding import soft_rounding
 from oscillab.train.run import apply_remedy
 
 LAYER = torch.nn.Conv2d(3, 3, 1)
@@ -49,7 +48,10 @@ CASES = [
     (lambda model: remedy(Freezing, model, thresholds=(0.1,)), "thresholds must be two frequencies of 0 or more"),
     (lambda model: remedy(Freezing, model, begin=1.0), "begin must be in 0 <= begin < 1"),
     (lambda model: apply_remedy(None, "ewgs"), "remedy must be one of none, dampening, freezing, .*, got ewgs"),
-    (lambda model: output_errors(None, model, IMAGES, at="act"), "at must be one of convolution, batch_norm, got act"),
+    (
+        lambda model: output_errors(None, model, IMAGES, at="act"),
+        "at must be one of convolution, batch_norm, got 'act'",
+    ),
     (lambda model: output_errors(model[:1], model, IMAGES), "must have the quantized one's layers, it lacks 3"),
     (lambda model: output_errors(None, model, []), "images is empty"),
     (lambda model: reestimate_bn(LAYER, IMAGES), "this Conv2d has no batch norm with running statistics"),

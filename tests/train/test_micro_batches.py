@@ -10,8 +10,7 @@ from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
 from oscillab.train.config import TrainSpec
-from oscillab.train.ddp import World
-from oscillab.train.micro_batches import MicroBatch, micro_batches, split
+from oscillab.train.ddp import MicroBatch, World, micro_batches, split
 from oscillab.train.run import apply_remedy
 from oscillab.train.trainer import Trainer, train_mode
 from oscillab.yolo import checkpoint, zoo

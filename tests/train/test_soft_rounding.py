@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oscillab.quant import Quantizer
-from oscillab.train.remedies.soft_rounding import soft_rounded, soft_rounding
+from oscillab.train.remedies.controls import soft_rounded, soft_rounding
 
 IMAGES = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(7))
 

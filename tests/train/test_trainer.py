@@ -13,7 +13,7 @@ from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.quant import step_sizes
 from oscillab.recording.recorder import record
-from oscillab.train.callbacks import Callback, LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
+from oscillab.train.callbacks import LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
 from oscillab.train.config import TrainSpec
 from oscillab.train.ema import Ema
 from oscillab.train.trainer import Trainer, parameter_groups
@@ -35,7 +35,7 @@ class Served:
         return (self.choose(batch) for batch in self.batches.epoch(index, start=start))
 
 
-class StopAt(Callback):
+class StopAt:
     """Stops the run after a step, as Ctrl-C does."""
 
     def __init__(self, step):
@@ -101,7 +101,7 @@ def test_nan_loss_stops_with_the_last_good_checkpoint_kept(quantized, batches, t
     """Oracle: the file that was written before the loss broke, byte for byte, and a sentence with a remedy."""
     path = tmp_path / "last.pt"
 
-    class Poison(Callback):
+    class Poison:
         def step_end(self, trainer):
             if trainer.step == 5:
                 self.before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Act against oscillations during training: what all remedies share, so that an ablation is a loop over a list.
+"""Act against oscillations during training: what all remedies share.
 
 A remedy is built from (model, optimizer, total_steps) and needs no other place in the training loop than the loss. Within a
 block, or between `attach` and `remove`, it counts the optimizer's steps itself and acts right before and after them.
@@ -57,11 +57,9 @@ class Remedy:
     def attach(self) -> Self:
         """Switch the remedy on."""
         warn_untrained(self.model, self.optimizer)
-        before = self.optimizer.register_step_pre_hook(self._before)
         after = self.optimizer.register_step_post_hook(self._after)
-        hooks: Any = self.optimizer._optimizer_step_post_hooks
-        hooks.move_to_end(after.id, last=False)  # what prepend does for module hooks
-        self._handles = [before, after]
+        self.optimizer._optimizer_step_post_hooks.move_to_end(after.id, last=False)  # as prepend does for module hooks
+        self._handles = [self.optimizer.register_step_pre_hook(self._before), after]
         return self
 
     def remove(self) -> None:
@@ -83,15 +81,14 @@ class Remedy:
     def __exit__(self, *exception: object) -> None:
         self.remove()
 
+    @torch.no_grad()
     def _before(self, *_: Any) -> None:
-        with torch.no_grad():
-            self.before_step()
+        self.before_step()
 
+    @torch.no_grad()
     def _after(self, *_: Any) -> None:
-        if skipped(self.optimizer):
-            return
-        self.step_count += 1
-        with torch.no_grad():
+        if not skipped(self.optimizer):
+            self.step_count += 1
             self.after_step()
 
 
@@ -105,14 +102,7 @@ def warn_untrained(model: nn.Module, optimizer: Any) -> None:
 
 
 def cosine_between(start: float, end: float, share: float, *, begin: float = 0.25) -> float:
-    """Return the value at `share` (0..1) of a run: `start` until `begin`, then half a cosine to `end`.
-
-    The schedule of dampening's weight and of freezing's threshold in the code of 2203.11086, whose first quarter is
-    left alone.
-
-    >>> [round(cosine_between(0.04, 0.01, share), 3) for share in (0.0, 0.25, 0.625, 1.0)]
-    [0.04, 0.04, 0.025, 0.01]
-    """
+    """Return the value at `share` (0..1) of a run: `start` until `begin`, then half a cosine to `end` (code of 2203.11086)."""
     if share <= begin:
         return start
     relative = min(1.0, (share - begin) / (1 - begin))

@@ -1,17 +1,16 @@
 """Repair a network after training, as functions to loop over.
 
-Would something simpler than QC have done? Three controls: train the batch norms' own scale and shift for as long as QC
-trains its factors (the same class of functions, where a convolution has a batch norm behind it); measure their running
-statistics anew, since an oscillating weight changes its layer's output from step to step, so that a running average
-describes no network at all (2203.11086); subtract each channel's mean error without training anything. Each control is
-called as control(model, batches, spec=, choices=, progress=), changes the model in place and returns it; `oscillab.methods`
-lists them.
+Would something simpler than QC have done? Train the batch norms' own scale and shift for as long as QC trains its factors
+(the same class of functions, where a convolution has a batch norm behind it); measure their running statistics anew, since
+an oscillating weight changes its layer's output from step to step, so that a running average describes no network at all
+(2203.11086); subtract each channel's mean error without training anything; round softly. Each control is called as
+control(model, batches, spec=, choices=, progress=), changes the model in place and returns it; `oscillab.methods` lists them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from itertools import count as counted
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
@@ -19,34 +18,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from oscillab.data.batches import to_pixels
-from oscillab.quant import eval_mode, quantizers_off
-from oscillab.quant.fold import PARTS, CorrectedConv2d, corrections, fold, insert_corrections
+from oscillab.quant import Quantizer, eval_mode, quant_layers, quantizers_off
+from oscillab.quant.fold import CorrectedConv2d, corrections, fold, insert_corrections
 from oscillab.quant.hooks import Hooks
+from oscillab.quant.lsq import along_channels
 from oscillab.train.config import TrainSpec
-from oscillab.train.correction import AS_PAPER, PAPER_SPEC, Choices, correct, training_only
+from oscillab.train.correction import PAPER_SPEC, correct, training_only
 from oscillab.train.layer_errors import outputs_of, watched_modules
 from oscillab.train.trainer import Trainer
 from oscillab.yolo.loss import build_loss
 
 BN_BATCH_COUNT = 50  # batches whose statistics are averaged, as the code of 2203.11086 has it
 BIAS_BATCH_COUNT = 4  # batches whose mean error bias correction subtracts
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-Pairs = list[tuple[Tensor, Tensor]]  # each statistic and what it was
+KINDS = {"weights": "weight_quantizer", "activations": "input_quantizer"}
 
 
-def qc(
-    model: nn.Module,
-    batches: Any,
-    *,
-    spec: TrainSpec = PAPER_SPEC,
-    choices: Choices = AS_PAPER,
-    progress: bool = True,
-    parts: Iterable[str] = PARTS,
-    granularity: str = "per_channel",
-) -> nn.Module:
-    """Train QC and fold it."""
-    options: dict[str, Any] = {"parts": parts, "granularity": granularity, "choices": choices, "progress": progress}
-    return fold(correct(model, batches, spec=spec, **options))
+def qc(model: nn.Module, batches: Any, **options: Any) -> nn.Module:
+    """Train QC, with the options of `correct`, and fold it."""
+    return fold(correct(model, batches, **options))
 
 
 def bn_affine(
@@ -79,8 +68,7 @@ def bn_affine(
 
 def bn_reestimation(model: nn.Module, batches: Any, **_: Any) -> nn.Module:
     """Measure the batch norms' statistics anew on `BN_BATCH_COUNT` training batches."""
-    reestimate_bn(model, pixels(model, batches, BN_BATCH_COUNT))
-    return model
+    return reestimate_bn(model, pixels(model, batches, BN_BATCH_COUNT))
 
 
 @torch.no_grad()
@@ -88,54 +76,26 @@ def reestimate_bn(model: nn.Module, images: Iterable[Tensor], *, count: int = BN
     """Set each running mean and variance to the average over `count` batches (in place); return the model.
 
     `images`: float tensors (N, 3, H, W), pixels in 0..1, of training data; all of them where there are fewer. Only
-    batch norm is in training mode meanwhile. Everything but the running statistics stays as it is. Raises ValueError
-    without batch norm or batches; on any error the statistics are as before. Source: the code of 2203.11086.
+    batch norm is in training mode meanwhile. Everything but the running statistics stays as it is, and on an error
+    they too. Raises ValueError without batch norm or batches. Source: the code of 2203.11086.
     """
-    norms = batch_norms(model)
-    modes = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
-    before = [[(getattr(norm, name), getattr(norm, name).clone()) for name in STATISTICS] for norm in norms]
-    try:
-        model.eval()
-        for norm in norms:
-            norm.train()
-            norm.reset_running_stats()
-            norm.momentum = None  # PyTorch's word for a plain average over batches
-        for batch in islice(images, count):
-            model(batch)
-        _keep_untouched(norms, before)
-    except BaseException:
-        for pairs in before:
-            _restore(pairs)
-        raise
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-    return model
-
-
-def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Return the batch norms that keep running statistics; raise ValueError when there is none."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
+    measured = copy.deepcopy(model).eval()
+    both: Iterable[Any] = zip(model.modules(), measured.modules(), strict=True)
+    pairs = [pair for pair in both if isinstance(pair[0], _BatchNorm) and pair[0].track_running_stats]
+    if not pairs:
         raise ValueError(f"this {type(model).__name__} has no batch norm with running statistics")
-    return norms
-
-
-def _keep_untouched(norms: list[_BatchNorm], before: list[Pairs]) -> None:
-    """Put counts of batches back, and norms that no batch reached; raise ValueError where no batch came."""
-    reached = [bool(norm.num_batches_tracked) for norm in norms]
-    if not any(reached):
+    for _, found in pairs:
+        found.train().reset_running_stats()
+        found.momentum = None  # PyTorch's word for a plain average over batches
+    for batch in islice(images, count):
+        measured(batch)
+    reached = [(norm, found) for norm, found in pairs if found.num_batches_tracked]
+    if not reached:
         raise ValueError("images is empty: re-estimation needs at least one float tensor (N, 3, H, W)")
-    for was_reached, pairs in zip(reached, before, strict=True):
-        _restore(pairs[-1:] if was_reached else pairs)
-
-
-def _restore(pairs: Pairs) -> None:
-    for buffer, before in pairs:
-        buffer.copy_(before)
+    for norm, found in reached:
+        norm.running_mean.copy_(found.running_mean)
+        norm.running_var.copy_(found.running_var)
+    return model
 
 
 def bias_correction(model: nn.Module, batches: Any, **_: Any) -> nn.Module:
@@ -154,15 +114,17 @@ def correct_bias(model: nn.Module, images: Iterable[Tensor], *, float_model: nn.
     """
     if not (batches := list(images)):
         raise ValueError("images is empty: bias correction needs at least one float tensor (N, 3, H, W)")
-    batch = torch.cat(batches)
-    expected = channel_means(model if float_model is None else float_model, batch)
+    batch, reference = torch.cat(batches), model if float_model is None else float_model
+    with eval_mode(reference), quantizers_off(reference):
+        outputs = outputs_of(reference, watched_modules(reference, at="convolution"), batch)
+    expected = {name: output.mean((0, 2, 3)) for name, output in outputs.items()}  # (C_out,) each
 
     with training_only(model, ()), eval_mode(model):
         insert_corrections(model, parts=("shift",))
         names = {module: name for name, module in corrections(model).items()}
 
         def subtract(corrected: CorrectedConv2d, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            error = output.mean((0, 2, 3)) - expected[names[corrected]]  # (C_out,)
+            error = output.mean((0, 2, 3)) - expected[names[corrected]]
             corrected.correction_shift.copy_(-error)
             return output - error.view(1, -1, 1, 1)
 
@@ -176,19 +138,52 @@ def correct_bias(model: nn.Module, images: Iterable[Tensor], *, float_model: nn.
     return model
 
 
-def channel_means(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-    """Return the mean output (C_out,) of each convolution of the float network, its quantizers off, by name."""
-    with eval_mode(model), quantizers_off(model):
-        outputs = outputs_of(model, watched_modules(model, at="convolution"), batch)
-    return {name: output.mean((0, 2, 3)) for name, output in outputs.items()}
+def pixels(model: nn.Module, batches: Any, given: int) -> Iterator[Tensor]:
+    """Yield `given` training batches as float pixels on the model's device, going on to the next epoch where one is short."""
+    device = next(model.parameters()).device
+    for batch in islice(chain.from_iterable(map(batches.epoch, count())), given):
+        yield to_pixels(batch.images, device)
 
 
-def pixels(model: nn.Module, batches: Any, count: int) -> Iterator[Tensor]:
-    """Yield `count` training batches as float pixels on the model's device, going on to the next epoch where one is short."""
-    device, given = next(model.parameters()).device, 0
-    for epoch in counted():
-        for batch in batches.epoch(epoch):
-            if given == count:
-                return
-            yield to_pixels(batch.images, device)
-            given += 1
+def soften(model: nn.Module, batches: Any = None, **_: Any) -> nn.Module:
+    """Let `model` round softly (`soft_rounding`) from now on."""
+    soft_rounding(model)
+    return model
+
+
+def soft_rounding(model: nn.Module, k: float = 0.45, *, parts: Collection[str] = tuple(KINDS)) -> Hooks:
+    """Let `model` round only what is nearer than `k` bins to a grid value, until the hooks are closed, as by a with block.
+
+    What would the network give if the weights at the edge of a bin were not forced to either side? Where that raises the
+    mAP, the side that they ended on was an accident of the last step (2311.05109). `k`: 0.45 is the paper's, 0.5 rounds
+    everything as ever, 0 rounds nothing (the limits stay). `parts`: the quantizers of "weights", of "activations" or both.
+    For evaluation: what passes carries no gradient. Raises ValueError for a model without quantizers.
+    """
+    if not 0 <= k <= 0.5:
+        raise ValueError(f"k must be in 0 <= k <= 0.5 bins, got {k}")
+    if not parts or set(parts) - set(KINDS):
+        raise ValueError(f"parts must be among {', '.join(KINDS)}, got {', '.join(parts) or 'none'}")
+    layers = quant_layers(model).values()
+    if not layers:
+        raise ValueError(f"soft rounding needs a quantized model, this {type(model).__name__} has no quantized layer")
+
+    def instead(quantizer: Quantizer, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        return soft_rounded(inputs[0], quantizer, k) if quantizer.enabled else output
+
+    hooks = Hooks()
+    for layer in layers:
+        for part in parts:
+            hooks.after(getattr(layer, KINDS[part]), instead)
+    return hooks
+
+
+@torch.no_grad()
+def soft_rounded(x: Tensor, quantizer: Quantizer, k: float = 0.45) -> Tensor:
+    """Return s * clip(sr(x / s), u, v) with sr(x) = round(x) where |x - round(x)| <= k, else x (2311.05109)."""
+    work = x if x.dtype == torch.float64 else x.float()
+    offset: Any = 0.0 if quantizer.offset is None else quantizer.offset
+    step = along_channels(quantizer.effective_step_size(), work)
+    position = (work - offset) / step
+    rounded = position.round()
+    soft = torch.where((position - rounded).abs() <= k, rounded, position)
+    return (soft.clamp(quantizer.low, quantizer.high) * step + offset).to(x.dtype)

@@ -1,7 +1,7 @@
 """Dampen oscillations by a loss that pulls weights to the middle of their bins (2203.11086).
 
-Does a weight that is pulled there stop flipping? The loss grows with the distance of each latent weight to its bin's
-centre, with a weight that rises from 0, so that weights may still change their bins early on.
+Does a weight that is pulled there stop flipping? The loss's weight rises from 0, so that weights may still change their
+bins early on.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from oscillab.quant import QuantConv2d
 from oscillab.quant.lsq import along_channels, integer_state
 from oscillab.recording.tracker import in_storage_order
 from oscillab.train.remedies import Remedy, check_share, cosine_between
@@ -36,8 +35,13 @@ class Dampening(Remedy):
         return cosine_between(0.0, self.last_weight, self.share, begin=self.begin)
 
     def penalty(self) -> Tensor:
-        """Return the 0-d distance of all latent weights from their bin centres, squared; its gradient reaches them alone."""
-        return torch.stack([squared_distance(layer) for layer in self.layers]).sum()
+        """Return the sum of (w^ - clip(w, s n, s p))^2 over all weights, 0-d (the damping loss of 2203.11086).
+
+        w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
+        """
+        pairs = [(layer.weight, layer.weight_quantizer) for layer in self.layers]
+        each = [_SquaredDistance.apply(w, grid.effective_step_size(), grid.low, grid.high) for w, grid in pairs]
+        return torch.stack(each).sum()
 
     def loss(self, loss: Callable[..., Any]) -> "Dampened":
         """Return `loss` with the penalty added: call it as `loss` is called, for (total, items)."""
@@ -52,7 +56,7 @@ class Dampened:
 
     @property
     def match_counts(self) -> Any:
-        """What the task's loss knows of the matches before the outputs; see `oscillab.train.micro_batches`."""
+        """What the task's loss knows of the matches before the outputs; see `oscillab.train.ddp.micro_batches`."""
         return getattr(self.task_loss, "match_counts", None)
 
     def __call__(self, *arguments: Any, micro_batch: Any = None, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -65,29 +69,14 @@ class Dampened:
         return total + added * share, items | {"dampening": added.detach()}
 
 
-def squared_distance(layer: QuantConv2d) -> Tensor:
-    """Return the sum of (w^ - clip(w, s n, s p))^2 over a layer's weights, 0-d (the damping loss of 2203.11086).
-
-    w^ and s are constants: the gradient to w is 2 (w - w^) within the grid, 0 at bin centres and beyond the grid.
-    """
-    grid = layer.weight_quantizer
-    return _SquaredDistance.apply(layer.weight, grid.effective_step_size(), grid.low, grid.high)
-
-
-@torch.no_grad()
-def bin_distances(weight: Tensor, step_size: Tensor, low: int, high: int) -> Tensor:
-    """Return how far each weight, clipped to the grid, lies above its bin's centre, in the units of the weight."""
-    step = along_channels(step_size, weight)
-    centres = integer_state(weight, step_size, low, high).mul_(step)
-    return weight.clamp(low * step, high * step).sub_(centres)
-
-
 class _SquaredDistance(torch.autograd.Function):
-    """The sum of squares of `bin_distances`, which are half of its gradient."""
+    """The sum of the squared distances of a layer's weights from their bin centres, which are half of its gradient."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, step_size: Tensor, low: int, high: int) -> Tensor:
-        distances = bin_distances(weight, step_size, low, high)
+        step = along_channels(step_size, weight)
+        centres = integer_state(weight, step_size, low, high).mul_(step)
+        distances = weight.clamp(low * step, high * step).sub_(centres)
         ctx.save_for_backward(distances)
         flat = in_storage_order(distances)
         return torch.dot(flat, flat)

@@ -1,8 +1,7 @@
 """Freeze the weights that oscillate most where they mostly are (Algorithm 1 of 2203.11086).
 
-Does it help to stop them? A weight whose oscillation frequency exceeds a threshold stays for ever
-at the integer nearest to the average of its integer states. Freezing is in the integer domain: the step size still
-learns, and a frozen weight moves with it.
+Does it help to stop them? A weight whose oscillation frequency exceeds a threshold stays for ever at the integer nearest to
+the average of its integer states; the step size still learns, and a frozen weight moves with it.
 """
 
 import math
@@ -68,10 +67,7 @@ class Freezing(Remedy):
             yield layer.module, layer.view(self.states.frozen), layer.view(self.states.frozen_state)
 
     def before_step(self) -> None:
-        """Give frozen latent weights no gradient, and the step size that of s * k, its derivative for a constant k.
-
-        LSQ's own gradient round(w / s) - w / s, which the backward pass gave, is 0 in a bin's middle.
-        """
+        """Give frozen latent weights no gradient, and the step size that of s * k for a constant k (LSQ's is 0 in mid-bin)."""
         for layer, frozen, state in self.frozen() if self._any else ():
             grid, gradient = layer.weight_quantizer, layer.weight.grad
             if gradient is None:
@@ -83,10 +79,7 @@ class Freezing(Remedy):
                 grid.step_size.grad.add_(total * grid._gradient_scale(layer.weight))
 
     def after_step(self) -> None:
-        """Count, then put each frozen latent weight in the middle of its bin, s * k, which every reader rounds to k.
-
-        Decay and a moving step size took it away.
-        """
+        """Count, then put each frozen weight back in its bin's middle, s * k, from where decay and a moving s took it."""
         self._any |= self.states.update(self._watched.integer_states(self._now), self.threshold()) > 0
         for layer, frozen, state in self.frozen() if self._any else ():
             centres = state * along_channels(layer.weight_step_size(), state)
@@ -104,7 +97,6 @@ class Freezing(Remedy):
 
 
 def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return `state` with every buffer over all weights changed."""
     if isinstance(state, dict):
         return {name: _each(value, change) for name, value in state.items()}
     return change(state) if isinstance(state, Tensor) else state
@@ -132,7 +124,7 @@ class FrozenStates:
     def update(self, state: Tensor, threshold: float) -> int:
         """Count the step to `state`, freeze what oscillates more often than `threshold`, and return how many that were.
 
-        The order is the published code's: the state that a weight is frozen in is the average before this step.
+        A weight is frozen in its average before this step, as in the published code.
         """
         state = self.hold(state)
         self.tracker.update(state)
