@@ -4,7 +4,7 @@ The command line and the study call these; options, data sets and measuring are 
 them, each with the same arguments: all train, rank 0 calibrates, records and writes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,14 +58,7 @@ class QatConfig:
 
 
 def run_pretraining(
-    model: Detector,
-    batches: Any,
-    spec: TrainSpec,
-    out: Path,
-    *,
-    ema_decay: float = 0.999,
-    progress: bool = True,
-    resume: bool = False,
+    model: Detector, batches: Any, spec: TrainSpec, out: Path, *, ema_decay: float, progress: bool, resume: bool
 ) -> dict[str, Any]:
     """Train a float detector and write its average to `out`, the log to <out>.csv; return its steps and seconds.
 
@@ -107,26 +100,23 @@ def run_qat(
     seed: int = 0,
     progress: bool = True,
     resume: bool = False,
-    callbacks: Iterable[Any] = (),
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train what `prepare_qat` made, with averages beside it and every flip recorded; return what was measured.
 
     `out` gets lsq.pt (the live network), a file for each average, lsq.npz and ema.npz (recordings), log.csv and run.json
-    with `about`; last.pt while the run goes on, which `resume` continues. `callbacks`: more of them, in every process.
+    with `about`; last.pt while the run goes on, which `resume` continues.
     """
     world, last = current_world(), out / "last.pt"
     trainer = Trainer(model, build_loss(model), batches, config.train, world=world, progress=progress and world.is_main)
     trainer.title = f"QAT {config.quant.bits} bit"
     model.size = getattr(batches, "size", None) or getattr(model, "size", None)  # the averages copy it
     with ExitStack() as stack:
-        remedy = stack.enter_context(apply_remedy(trainer, config.remedy))
-        averages = averages_of(model, config, trainer.total_steps)
-        recorders = _recorders(stack, trainer, averages.get("ema"), seed)
+        remedy, averages, recorders = _beside(stack, trainer, config, seed)
         parts: dict[str, Any] = {"averages": averages, "recorders": recorders, "remedies": {config.remedy: remedy}}
         if resume:
             resume_from(last, trainer, **parts)
-        trainer.callbacks += [*map(MoveEma, averages.values()), *callbacks]
+        trainer.callbacks += map(MoveEma, averages.values())
         if world.is_main:
             saves = SaveCheckpoint(partial(save_checkpoint, last, **parts), every=config.checkpoint_every)
             trainer.callbacks += [CountFlips(recorders["lsq"]), LossLog(out / "log.csv", append=resume), saves]
@@ -141,10 +131,15 @@ def run_qat(
     return measured
 
 
-def _recorders(stack: ExitStack, trainer: Trainer, ema: Ema | None, seed: int) -> dict[str, Any]:
-    """Record the live network, and the whole average where there is one, until the stack ends."""
-    watched: dict[str, Any] = {"lsq": (trainer.model, trainer.optimizer)} | ({"ema": (ema.model, ema)} if ema else {})
-    return {name: stack.enter_context(record(*pair, seed=seed)) for name, pair in watched.items()}
+def _beside(stack: ExitStack, trainer: Trainer, config: QatConfig, seed: int) -> tuple[Remedy, dict[str, Ema], Any]:
+    """Attach the remedy, build the averages, and record the live network and the whole average until the stack ends."""
+    remedy = stack.enter_context(apply_remedy(trainer, config.remedy))
+    how = {"decay": config.ema_decay, "ramp": config.ema_ramp}
+    averages = {name: methods.method(name).apply(trainer.model, trainer.total_steps, **how) for name in config.averages}
+    watched: dict[str, Any] = {"lsq": (trainer.model, trainer.optimizer)}
+    if ema := averages.get("ema"):
+        watched["ema"] = (ema.model, ema)
+    return remedy, averages, {name: stack.enter_context(record(*two, seed=seed)) for name, two in watched.items()}
 
 
 def _finish(out: Path, model: Any, averages: dict[str, Ema], remedy: Remedy, about: dict[str, Any]) -> None:
@@ -171,12 +166,6 @@ def apply_remedy(trainer: Trainer, name: str, **options: Any) -> Remedy:
     return remedy
 
 
-def averages_of(model: Detector, config: QatConfig, total_steps: int) -> dict[str, Ema]:
-    """Return the averages that the configuration names, by name; decay and ramp suit a run of `total_steps`."""
-    options = {"decay": config.ema_decay, "ramp": config.ema_ramp}
-    return {name: methods.method(name).apply(model, total_steps, **options) for name in config.averages}
-
-
 def run_correction(
     model: Detector, batches: Any, out: Path, *, spec: TrainSpec, choices: Choices, progress: bool = True
 ) -> dict[str, Any]:
@@ -195,9 +184,7 @@ def run_correction(
 def prepare(options: RunOptions) -> None:
     """Set threads and seeds as the options say; called first in every command."""
     if torch.device(options.device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"--device {options.device} needs a GPU that this torch can use, and there is none; allowed here: cpu"
-        )
+        raise ValueError(f"--device {options.device} needs a GPU that this torch can use; allowed here: cpu")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(0)
     seed_everything(options.seed)

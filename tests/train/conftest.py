@@ -6,6 +6,7 @@ import torch
 from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.quant import QuantSpec, quantize
+from oscillab.train.remedies.controls import reestimate_bn
 from oscillab.yolo import zoo
 
 
@@ -17,20 +18,10 @@ def batches():
 
 @pytest.fixture
 def detector(batches):
-    """A YOLOv5n for the scenes' classes, the same for every test, with the BN statistics of one batch.
-
-    Without them the signal of an untrained network dies out on the way, and nothing behind it has a gradient.
-    """
+    """A YOLOv5n for the scenes' classes, the same for every test; without BN statistics its signal would die out."""
     torch.manual_seed(0)
-    model = zoo.build("yolov5n", classes=len(batches.dataset.names)).train()
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model(to_pixels(next(batches.epoch(0)).images))
-    for norm in norms:
-        norm.momentum = 0.03
-    return model.eval()
+    model = zoo.build("yolov5n", classes=len(batches.dataset.names))
+    return reestimate_bn(model, [to_pixels(next(batches.epoch(0)).images)]).eval()
 
 
 @pytest.fixture
@@ -43,3 +34,25 @@ def quantized(detector, batches):
 def tiny(tiny_network):
     """The small network of all rooms that train."""
     return tiny_network
+
+
+@pytest.fixture
+def squared():
+    """A loss for networks that detect nothing: the outputs' mean square, or distance from targets of their shape."""
+
+    def squared_error(outputs, targets, image_size, *, masks=None):
+        error = (outputs - (targets if targets.shape == outputs.shape else 0)).square().mean()
+        return error, {"error": error.detach()}
+
+    return squared_error
+
+
+@pytest.fixture
+def same():
+    """`same(model, other)`: whether two networks, or state_dicts, are equal to the last bit."""
+
+    def equal(one, other):
+        one, other = (each if isinstance(each, dict) else each.state_dict() for each in (one, other))
+        return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+    return equal

@@ -1,4 +1,4 @@
-"""The controls train and change what they say, and nothing else."""
+"""The controls change what they say, and nothing else: batch norm's tuning and re-estimation, bias correction, soft rounding."""
 
 import copy
 
@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from oscillab.data.batches import to_pixels
+from oscillab.quant import Quantizer
 from oscillab.train.config import TrainSpec
 from oscillab.train.layer_errors import output_errors
-from oscillab.train.remedies.controls import bn_affine, correct_bias
+from oscillab.train.remedies.controls import bn_affine, correct_bias, pixels, reestimate_bn, soft_rounded, soft_rounding
 from oscillab.yolo.loss import DetectionLoss
 
 IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+
+
+def changed(model, before):
+    """The names of the tensors that are not as they were."""
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
 @pytest.mark.parametrize("biases", [False, True])
@@ -19,51 +25,179 @@ def test_bn_tuning_trains_batch_norm_alone(quantized, batches, biases):
     """Oracle: set equality of names; weights, step sizes, statistics and flags are as before, bit for bit; the loss on
     the pictures that it saw falls."""
     loss, batch = DetectionLoss(quantized), next(batches.epoch(0))
+    norms = {name: m for name, m in quantized.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
 
     def value():
+        quantized.train()
+        for norm in norms.values():
+            norm.eval()
         with torch.no_grad():
-            quantized.train()
-            for module in quantized.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
             return loss(quantized(to_pixels(batch.images)), batch.targets, 64)[0].item()
 
-    first, norms = value(), {n for n, m in quantized.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
-    before = copy.deepcopy(quantized.state_dict())
+    first, before = value(), copy.deepcopy(quantized.state_dict())
     flags = [p.requires_grad for p in quantized.parameters()]
     spec = TrainSpec(epochs=3, learning_rate=1e-2, warmup_steps=0, weight_decay=0.1)
     bn_affine(quantized, batches, spec=spec, biases=biases, progress=False)
-    changed = {name for name, tensor in quantized.state_dict().items() if not torch.equal(tensor, before[name])}
     allowed = {f"{norm}.{what}" for norm in norms for what in ("weight", "bias")}
-    detect = {f"model.24.m.{i}.bias" for i in range(3)}
-    assert changed == allowed | (detect if biases else set())
+    assert changed(quantized, before) == allowed | ({f"model.24.m.{i}.bias" for i in range(3)} if biases else set())
     assert [p.requires_grad for p in quantized.parameters()] == flags and not quantized.training
     assert value() < first
 
 
-def test_bias_correction_leaves_no_mean_error(tiny):
+def test_bias_correction_leaves_no_mean_error(tiny, same):
     """Oracle: the definition; on the same pictures no channel has a mean error, each layer in the sight of the others'
-    corrections, and no weight, step size or running statistic changed."""
-    model = tiny()
-    plain = copy.deepcopy(model)
-    for module in plain.modules():
-        if hasattr(module, "enabled"):
-            module.enabled = False
-    before = copy.deepcopy(model.state_dict())
-    errors = output_errors(plain, model, IMAGES, at="batch_norm")
-    assert max(abs(row["error_mean"]) for row in errors) > 0.02
-    correct_bias(model, IMAGES, float_model=plain)
-    assert max(abs(row["error_mean"]) for row in output_errors(plain, model, IMAGES, at="batch_norm")) < 1e-5
-    assert list(model.state_dict()) == list(before)
-    changed = {name for name, tensor in model.state_dict().items() if not (tensor == before[name]).all()}
-    assert changed == {"1.bias", "4.bias", "6.bias"}
-    assert all(p.requires_grad for p in model.parameters())
-
-
-def test_bias_correction_against_its_own_latent_weights(tiny):
-    """Oracle: the model's copy with its quantizers off, named as the float model, gives the same, bit for bit."""
+    corrections, and no weight, step size or running statistic changed. Its own latent weights give the same, bit for bit."""
     model = tiny()
     other, plain = copy.deepcopy(model), copy.deepcopy(model)
-    correct_bias(model, IMAGES)
-    correct_bias(other, IMAGES, float_model=plain)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    for module in plain.modules():
+        if isinstance(module, Quantizer):
+            module.enabled = False
+    before = copy.deepcopy(model.state_dict())
+    assert max(abs(row["error_mean"]) for row in output_errors(plain, model, IMAGES, at="batch_norm")) > 0.02
+    correct_bias(model, IMAGES, float_model=plain)
+    assert max(abs(row["error_mean"]) for row in output_errors(plain, model, IMAGES, at="batch_norm")) < 1e-5
+    assert list(model.state_dict()) == list(before) and changed(model, before) == {"1.bias", "4.bias", "6.bias"}
+    assert all(p.requires_grad for p in model.parameters())
+    assert same(correct_bias(other, IMAGES), model)
+
+
+def test_pixels_go_on_to_the_next_epoch(detector, batches):
+    """Oracle: arithmetic; six batches of a data set of four are its four and the first two of the next pass."""
+    given = list(pixels(detector, batches, 6))
+    assert len(given) == 6 and all(batch.shape == (4, 3, 64, 64) for batch in given)
+    torch.testing.assert_close(given[4], next(batches.epoch(1)).images.float() / 255)
+
+
+def noise(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(6, 3, 5, 5, generator=generator) * 2 + 1 for _ in range(count)]
+
+
+@pytest.fixture
+def network():
+    """Batch norm, convolution, batch norm, with statistics, affine and momentum of their own, in mixed modes."""
+    torch.manual_seed(0)
+    norms = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(4, momentum=0.03)
+    model = torch.nn.Sequential(norms[0], torch.nn.Conv2d(3, 4, 3), norms[1]).train()
+    for batch in noise(3, seed=9):
+        model(batch * 5)
+    model[2].eval()
+    return model
+
+
+def test_average_over_the_batches(network):
+    """Oracle: numpy-like sums; the first norm's mean and unbiased variance are the averages over three batches."""
+    given = noise(3)
+    reestimate_bn(network, given)
+    mean = torch.stack([batch.mean((0, 2, 3)) for batch in given]).mean(0)
+    variance = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in given]).mean(0)
+    torch.testing.assert_close(network[0].running_mean, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(network[0].running_var, variance, rtol=1e-5, atol=1e-6)
+
+
+def test_a_deep_norm_sees_what_training_would_show_it(network):
+    """Oracle: the statistics of the second norm's input when the first normalizes with the batch's own statistics."""
+    given = noise(1)
+    first = torch.nn.functional.batch_norm(given[0], None, None, network[0].weight, network[0].bias, training=True)
+    expected = network[1](first).transpose(0, 1).flatten(1)
+    reestimate_bn(network, given)
+    torch.testing.assert_close(network[2].running_mean, expected.mean(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network[2].running_var, expected.var(1), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_but_the_statistics_changes(network):
+    """Oracle: an invariant; weights, affine, counts, momenta and modes are as before, and a norm that no batch reaches."""
+    network[0].unused = torch.nn.BatchNorm2d(2)
+    before, modes = copy.deepcopy(network.state_dict()), [module.training for module in network.modules()]
+    reestimate_bn(network, noise(2))
+    assert changed(network, before) == {f"{i}.running_{what}" for i in (0, 2) for what in ("mean", "var")}
+    assert [module.training for module in network.modules()] == modes and not all(modes)
+    assert (network[0].momentum, network[2].momentum) == (0.1, 0.03)
+
+
+def test_no_more_batches_than_asked_for(network, same):
+    """Oracle: the first two batches alone, bit for bit; and no third is drawn from the data."""
+    other, drawn = copy.deepcopy(network), iter(noise(4))
+    reestimate_bn(network, drawn, count=2)
+    assert same(network, reestimate_bn(other, noise(2))) and len(list(drawn)) == 2
+
+
+@pytest.mark.parametrize("given, error", [([], "images is empty"), ([*noise(1), torch.zeros(1, 7, 5, 5)], None)])
+def test_an_error_leaves_the_statistics_alone(network, given, error):
+    """Oracle: the state before, bit for bit, not-a-number and negative zero included, in the same tensors; with no
+    batch at all and with a second batch of wrong channels."""
+    network[0].running_mean[:2] = torch.tensor([float("nan"), -0.0])
+    before = {name: (t.data_ptr(), t.numpy().tobytes()) for name, t in network.state_dict().items()}
+    with pytest.raises(ValueError if error else RuntimeError, match=error):
+        reestimate_bn(network, given)
+    assert before == {name: (t.data_ptr(), t.numpy().tobytes()) for name, t in network.state_dict().items()}
+    assert network[0].momentum == 0.1 and network[0].training
+
+
+def grid_of(*, bits=3, step_size=0.5, offset=None, **options):
+    quantizer = Quantizer(bits, **options)
+    quantizer.calibrate(torch.tensor([-1.0, 1.0]))
+    with torch.no_grad():
+        quantizer.step_size.fill_(step_size)
+        if offset is not None:
+            quantizer.offset.fill_(offset)
+    return quantizer
+
+
+def test_soft_rounding_by_hand():
+    """Oracle: by hand at k = 0.45, in bins: 0.3 and 1.4 are rounded, 0.46 and 1.52 are not, 9 and -9 are the limits; on an
+    affine grid the values are offset + s * state."""
+    x = 0.5 * torch.tensor([0.3, 1.4, 0.46, 1.52, 9.0, -9.0])
+    expected = 0.5 * torch.tensor([0.0, 1.0, 0.46, 1.52, 3.0, -4.0])
+    torch.testing.assert_close(soft_rounded(x, grid_of()), expected)
+    x = -0.2 + 0.5 * torch.tensor([0.3, 0.5, 9.0, -9.0])
+    grid = grid_of(offset=-0.2, affine=True, per_sample=True)
+    torch.testing.assert_close(soft_rounded(x, grid), -0.2 + 0.5 * torch.tensor([0.0, 0.5, 7.0, 0.0]))
+
+
+@pytest.mark.parametrize("spec", [{}, {"weight_granularity": "per_channel", "activation": "affine"}])
+@torch.no_grad()
+def test_half_a_bin_is_hard_rounding(tiny, spec):
+    """Oracle: the network as it is, bit for bit; nothing is farther than half a bin from a grid value."""
+    model = tiny(**spec)
+    expected = model(IMAGES[0])
+    with soft_rounding(model, k=0.5):
+        assert torch.equal(model(IMAGES[0]), expected)
+
+
+@torch.no_grad()
+def test_zero_only_clips(tiny):
+    """Oracle: the float network on weights within the grid; with unrounded activations too where no limit is met."""
+    model, outputs = tiny(bits=8), []
+    for layer in (model[0], model[3], model[6]):
+        layer.weight.clamp_(*layer.weight_quantizer.clipping_range())
+        layer.input_quantizer.step_size.mul_(4)  # so that no input reaches the limits
+    for enabled in (False, True):
+        for layer in (model[0], model[3], model[6]):
+            layer.weight_quantizer.enabled = layer.input_quantizer.enabled = enabled
+        with soft_rounding(model, k=0.0):  # lets what is switched off stay off
+            outputs.append(model(IMAGES[0]))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_one_part_alone(tiny):
+    """Oracle: with activations rounded as ever, the first layer's output is its convolution with softened weights."""
+    layer = (model := tiny())[0]
+    weight, given = soft_rounded(layer.weight, layer.weight_quantizer, 0.3), layer.input_quantizer(IMAGES[0])
+    with soft_rounding(model, k=0.3, parts=("weights",)):
+        torch.testing.assert_close(layer(IMAGES[0]), torch.nn.functional.conv2d(given, weight, layer.bias))
+
+
+@torch.no_grad()
+def test_the_block_leaves_nothing_behind(tiny):
+    """Oracle: the output before, bit for bit, after a block that ended in an error; float weights where a grid is off."""
+    model = tiny()
+    before = model(IMAGES[0])
+    with pytest.raises(KeyError), soft_rounding(model):
+        assert not torch.equal(model(IMAGES[0]), before)
+        model[0].weight_quantizer.enabled = False
+        assert torch.equal(model[0].weight_quantizer(model[0].weight), model[0].weight)
+        model[0].weight_quantizer.enabled = True
+        raise KeyError
+    assert torch.equal(model(IMAGES[0]), before) and not any(module._forward_hooks for module in model.modules())

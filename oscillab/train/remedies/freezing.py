@@ -24,8 +24,7 @@ class Freezing(Remedy):
 
     `thresholds`: the first and the last, along half a cosine from `begin` of the run on; nothing is frozen before it.
     (0.04, 0.01) is the paper's best. `momentum`: of the frequency and of the average of the states; frequencies take
-    some 1 / momentum steps to build up, so that a run should be many times as long.
-    `states`: the `FrozenStates` of all weights, each where it lies in memory.
+    some 1 / momentum steps to build up. `states`: the `FrozenStates` of all weights, each where it lies in memory.
     """
 
     def __init__(
@@ -58,8 +57,7 @@ class Freezing(Remedy):
         """Return the frequency above which a weight is frozen at this point of the run; infinite before `begin`."""
         if self.share < self.begin:
             return math.inf
-        first, last = self.thresholds
-        return cosine_between(first, last, self.share, begin=self.begin)
+        return cosine_between(*self.thresholds, self.share, begin=self.begin)
 
     def frozen(self) -> Iterator[tuple[Any, Tensor, Tensor]]:
         """Yield each layer, which of its weights are frozen and their states (0 where free), in its weight's shape."""
@@ -74,8 +72,8 @@ class Freezing(Remedy):
                 continue
             each = gradient * state  # 0 where the weight is free, as `state` is
             gradient.masked_fill_(frozen, 0)
-            total = each.sum() if grid.step_size.ndim == 0 else each.flatten(1).sum(1)
             if grid.step_size.grad is not None:
+                total = each.sum() if grid.step_size.ndim == 0 else each.flatten(1).sum(1)
                 grid.step_size.grad.add_(total * grid._gradient_scale(layer.weight))
 
     def after_step(self) -> None:
@@ -86,7 +84,7 @@ class Freezing(Remedy):
             layer.weight.copy_(torch.where(frozen, centres, layer.weight))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step count and all that is known of the weights, each at its flat index."""
+        """Return the step count and what is known of the weights, each at its flat index."""
         return super().state_dict() | {"states": _each(self.states.state_dict(), self._watched.in_order)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
