@@ -57,7 +57,8 @@ class Freezing(Remedy):
         """Return the frequency above which a weight is frozen at this point of the run; infinite before `begin`."""
         if self.share < self.begin:
             return math.inf
-        return cosine_between(*self.thresholds, self.share, begin=self.begin)
+        first, last = self.thresholds
+        return cosine_between(first, last, self.share, begin=self.begin)
 
     def frozen(self) -> Iterator[tuple[Any, Tensor, Tensor]]:
         """Yield each layer, which of its weights are frozen and their states (0 where free), in its weight's shape."""
