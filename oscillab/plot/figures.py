@@ -7,10 +7,9 @@ from oscillab.extras import nearest
 from oscillab.recording.recording import Recording
 
 from .images import draw_detections
-from .layer import draw_boundary_distance, draw_layer_map, draw_states, draw_trajectories
+from .layer import draw_autocorrelation, draw_boundary_distance, draw_layer_map, draw_states, draw_trajectories
 from .layer_view import draw_layer_view
-from .network import draw_flips, draw_layers
-from .ranges import draw_autocorrelation, draw_ranges, draw_step_sizes
+from .network import draw_flips, draw_layers, draw_ranges, draw_step_sizes
 from .style import InlineFigure
 from .toys import draw_frequencies, draw_one_weight, draw_three_weights
 

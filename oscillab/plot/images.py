@@ -19,7 +19,6 @@ BOX_COLORS = (
     *("#ffd23f", "#3fd0ff", "#ff6f59", "#9cff57", "#ff7bd5"),
     *("#ffffff", "#ffa64d", "#7af5d0", "#b79bff", "#d5ff40"),
 )
-MASK_SHARE = 0.45  # of a mask's colour in the pixels that it covers
 FORMAT = "oscillab detections"
 LEAST_OVERLAP = 0.5  # of a detection and an object of the same class, to count as found
 COLORS = 32  # of an image behind boxes, so that the figure's own colours stay as they are in its 256
@@ -40,43 +39,30 @@ def draw_images(
     rows = -(-len(images) // columns)
     texts = list(titles or [""] * len(images))
     figure, axes = new_figure(width, rows * (width / columns + 0.25 * any(texts)), rows=rows, columns=columns)
-    for one in axes.flat:
-        one.set_axis_off()
-    for one, image, text in zip(axes.flat, images, texts, strict=False):
-        add_image(one, *image)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, (image, boxes, names, scores, *masks), text in zip(axes.flat, images, texts, strict=False):
+        order = sorted(set(names))
+        colors = [BOX_COLORS[order.index(name) % len(BOX_COLORS)] for name in names]
+        panel.imshow(tinted(image, masks[0] if masks else (), colors))
+        for number, (box, name) in enumerate(zip(np.reshape(boxes, (-1, 4)), names, strict=True)):
+            label = name if scores is None else f"{name} {scores[number]:.2f}"
+            add_box(panel, box, label, colors[number], image.shape[1], fontsize=5.5, linewidth=1.4)
         if text:
-            one.set_title(text, loc="left", color=INK, fontsize=10)
+            panel.set_title(text, loc="left", color=INK, fontsize=10)
     return figure
 
 
-def add_image(
-    axes: Axes,
-    image: np.ndarray,
-    boxes: np.ndarray,
-    names: Sequence[str],
-    scores: Sequence[float] | None = None,
-    masks: Iterable[np.ndarray] = (),
-) -> Axes:
-    """Add an image and its boxes, one colour a name, and its masks; return the axes."""
-    order = {name: number for number, name in enumerate(sorted(set(names)))}
-    colors = [BOX_COLORS[order[name] % len(BOX_COLORS)] for name in names]
-    axes.imshow(tinted(image, masks, colors))
-    for number, (box, name, color) in enumerate(zip(np.reshape(boxes, (-1, 4)), names, colors, strict=True)):
-        axes.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, edgecolor=color, linewidth=1.4))
-        add_name(axes, box, name if scores is None else f"{name} {scores[number]:.2f}", color, image.shape[1])
-    return axes
-
-
-def add_name(axes: Axes, box: np.ndarray, text: str, color: str, width: int, *, fontsize: float = 5.5) -> Axes:
-    """Add a name above a box (x1 y1 x2 y2) of an image `width` pixels wide, so that it stays within the image.
+def add_box(axes: Axes, box: np.ndarray, text: str, color: str, width: int, *, fontsize: float, **line: Any) -> None:
+    """Add a box (x1 y1 x2 y2) and a name above it that stays within its image, `width` pixels wide.
 
     A box in the left half has its name from its left edge on, one in the right half up to its right edge.
     """
-    x1, y1, x2, _ = box
+    x1, y1, x2, y2 = box
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, **line))
     place, side = (max(x1, 0), "left") if x1 + x2 < width else (min(x2, width - 1), "right")
     patch = {"facecolor": color, "edgecolor": "none", "pad": 0.5}
     axes.text(place, max(y1 - 1.5, 6), text, fontsize=fontsize, ha=side, va="bottom", clip_on=True, bbox=patch)
-    return axes
 
 
 def tinted(image: np.ndarray, masks: Iterable[np.ndarray], colors: Iterable[str], *, share: float = 0.5) -> np.ndarray:
@@ -102,24 +88,22 @@ def paint_detections(
     or None. A class has one colour; the best score is painted last, on top.
     """
     order = np.argsort(scores, kind="stable")
-    colors = {number: BOX_COLORS[int(labels[number]) % len(BOX_COLORS)] for number in order}
+    colors = [BOX_COLORS[int(labels[number]) % len(BOX_COLORS)] for number in order]
     covers = [] if masks is None else [masks[number] for number in order]
-    painted = Image.fromarray(tinted(image, covers, colors.values(), share=MASK_SHARE))
-    for number in order:
-        text = f"{names[int(labels[number])]} {scores[number]:.2f}"
-        _paint_box(ImageDraw.Draw(painted), painted.size, boxes[number], text, colors[number])
-    return np.array(painted)
-
-
-def _paint_box(draw: ImageDraw.ImageDraw, size: tuple[int, int], box: np.ndarray, text: str, color: str) -> None:
-    scale = max(min(size) / 640, 0.7)  # lines and letters in proportion to the image, letters that can still be read
-    x1, y1, x2, y2 = (round(float(side)) for side in box)
-    draw.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=color, width=max(1, round(2 * scale)))
+    painted = Image.fromarray(tinted(image, covers, colors, share=0.45))
+    draw, (width, height) = ImageDraw.Draw(painted), painted.size
+    scale = max(min(width, height) / 640, 0.7)  # lines and letters in proportion to the image, readable in small ones
     font = ImageFont.load_default(16 * scale)
-    wide, high = (round(side) + 4 for side in draw.textbbox((0, 0), text, font=font)[2:])
-    left, bottom = max(0, min(x1, size[0] - wide)), max(y1, high)
-    draw.rectangle((left, bottom - high, left + wide, bottom), fill=color)
-    draw.text((left + 2, bottom - high + 1), text, fill="black", font=font)
+    for number, color in zip(order, colors, strict=True):
+        text = f"{names[int(labels[number])]} {scores[number]:.2f}"
+        x1, y1, x2, y2 = (round(float(side)) for side in boxes[number])
+        edges = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+        draw.rectangle(edges, outline=color, width=max(1, round(2 * scale)))
+        wide, high = (round(side) + 4 for side in draw.textbbox((0, 0), text, font=font)[2:])
+        left, bottom = max(0, min(x1, width - wide)), max(y1, high)
+        draw.rectangle((left, bottom - high, left + wide, bottom), fill=color)
+        draw.text((left + 2, bottom - high + 1), text, fill="black", font=font)
+    return np.array(painted)
 
 
 class RecordedDetections:
@@ -167,12 +151,7 @@ class RecordedDetections:
 
 
 def matches(boxes: np.ndarray, labels: Any, true_boxes: np.ndarray, true_labels: Any) -> list[int]:
-    """Return for each detection (best first) the number of the object that it finds, or -1; each is found once.
-
-    >>> box = np.array([[0.0, 0, 4, 4]])
-    >>> matches(np.vstack([box, box]), [1, 1], box, [1])
-    [0, -1]
-    """
+    """Return for each detection (best first) the number of the object that it finds, or -1; each is found once."""
     found: list[int] = []
     for row, label in zip(overlap(boxes, true_boxes), labels, strict=True):
         free = [k for k in range(len(true_boxes)) if k not in found and true_labels[k] == label]
@@ -204,34 +183,22 @@ def draw_detections(
     `image`: uint8 (H, W, 3), the one of that number. `chosen`: the method whose panel is framed.
     """
     shown = list(methods)
+    smooth = Image.fromarray(image).filter(ImageFilter.MedianFilter(3)).quantize(COLORS, dither=Image.Dither.NONE)
     figure, axes = new_figure(9.6, 2.9, columns=len(shown))
     for panel, name in zip(axes[0], shown, strict=True):
-        text = f"{method(name).label}: {_add_detections(panel, detections, number, image, name)}"
+        panel.grid(False)
+        panel.set(xticks=[], yticks=[])
+        panel.imshow(np.asarray(smooth.convert("RGB")), interpolation="nearest")  # a third of the bytes behind boxes
+        boxes, scores, labels = detections.seen(number, name)
+        found = detections.matches(number, name)
+        for box, score, label, hit in zip(boxes, scores, labels, found, strict=True):
+            color, dash = (FOUND, "solid") if hit >= 0 else (WRONG, "dashed")
+            words = f"{detections.names[label]} {score:.2f}"
+            add_box(panel, box, words, color, image.shape[1], fontsize=5, linewidth=1.3, linestyle=dash)
+        hits = sum(hit >= 0 for hit in found)
+        text = f"{method(name).label}: {hits} found, {len(found) - hits} wrong"
         panel.set_title(text, loc="left", color=INK, fontsize=9, fontweight="bold" if name == chosen else "normal")
         for spine in panel.spines.values():
             spine.set(visible=name == chosen, color=METHODS["ema+qc"].color, linewidth=3)
-    count = len(detections.truth(number)[0])
-    text = f"Image {number}, {count} objects: found (blue, score) and wrong (red, dashed) detections"
+    text = f"Image {number}, {len(detections.truth(number)[0])} objects: found (blue, score) and wrong (red, dashed) detections"
     return set_headline(figure, text)
-
-
-def _add_detections(axes: Axes, detections: RecordedDetections, number: int | str, image: np.ndarray, name: str) -> str:
-    """Draw one method's detections; return how many objects it finds, and how many of its boxes are wrong, in words."""
-    axes.grid(False)
-    axes.set(xticks=[], yticks=[])
-    axes.imshow(_background(image), interpolation="nearest")
-    boxes, scores, labels = detections.seen(number, name)
-    found = detections.matches(number, name)
-    for box, score, label, hit in zip(boxes, scores, labels, found, strict=True):
-        color, dash = (FOUND, "solid") if hit >= 0 else (WRONG, "dashed")
-        sides = box[2:] - box[:2]
-        axes.add_patch(Rectangle(box[:2], *sides, fill=False, edgecolor=color, linewidth=1.3, linestyle=dash))
-        add_name(axes, box, f"{detections.names[label]} {score:.2f}", color, image.shape[1], fontsize=5)
-    hits = sum(hit >= 0 for hit in found)
-    return f"{hits} found, {len(found) - hits} wrong"
-
-
-def _background(image: np.ndarray) -> np.ndarray:
-    """Return the image (H, W, 3) smoothed and in few colours: a third of the bytes behind boxes."""
-    smooth = Image.fromarray(image).filter(ImageFilter.MedianFilter(3))
-    return np.asarray(smooth.quantize(COLORS, dither=Image.Dither.NONE).convert("RGB"))

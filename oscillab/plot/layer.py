@@ -20,6 +20,7 @@ from .style import INK, MAP, QUIET, InlineFigure, new_figure, set_labels
 
 NEUTRAL = method("lsq")
 BEFORE = {"color": QUIET, "linewidth": 1.0, "label": "before the first step"}
+DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
 def draw_trajectories(recordings: Recording | Runs, layer: str, *, last: int = 150, count: int = 3) -> InlineFigure:
@@ -61,12 +62,13 @@ def most_flipping(table: pd.DataFrame, count: int) -> list[int]:
 
 
 def flip_count(states: Iterable[int]) -> int:
-    """Return how often a sequence of integer states changes.
-
-    >>> flip_count([0, 1, 1, 0])
-    2
-    """
+    """Return how often a sequence of integer states changes."""
     return int(np.count_nonzero(np.diff(np.asarray(states, int))))
+
+
+def flips_in_words(count: int) -> str:
+    """Return a number of flips in words."""
+    return f"{count} flip{'s' if count != 1 else ''}"
 
 
 def add_trajectory(axes: Axes, table: pd.DataFrame, color: str) -> Axes:
@@ -78,9 +80,36 @@ def add_trajectory(axes: Axes, table: pd.DataFrame, color: str) -> Axes:
         if position.min() - 0.5 <= edge <= position.max() + 0.5:
             axes.axhline(edge, color=INK, linewidth=0.8, linestyle=":")
     place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "bottom"}
-    flips = flip_count(table["integer_state"])
-    axes.annotate(f"{flips} flip{'s' if flips != 1 else ''}", (1, 1), (0, 1), fontsize=8.5, color=INK, **place)
+    axes.annotate(flips_in_words(flip_count(table["integer_state"])), (1, 1), (0, 1), fontsize=8.5, color=INK, **place)
     return axes
+
+
+def draw_autocorrelation(
+    recording: Recording, layer: str, *, last: int = 250, count: int = 3, lag_count: int = 60
+) -> InlineFigure:
+    """Return a figure of the autocorrelation of the states of the layer's sampled weights that flip most, over the last steps.
+
+    A regular oscillation comes back at every multiple of its cycle; a random walk decays and does not come back. Raises
+    ValueError where the layer has no recorded trajectory or no sampled weight flips.
+    """
+    rows = last_steps(recording, layer, last)
+    table = rows.pivot(index="step", columns="weight", values="integer_state")
+    table = table[[weight for weight in most_flipping(rows, count) if table[weight].nunique() > 1]]
+    if table.empty:
+        raise ValueError(f"no sampled weight of layer '{layer}' flips in the last {last} steps")
+    curves, cycles = tables.autocorrelation(table.to_numpy(), lag_count), tables.cycle_lengths(table.to_numpy())
+    figure, axes = new_figure(7.6, 3.6)
+    panel = axes[0, 0]
+    for curve, cycle, weight, dash in zip(curves.T, cycles, table.columns, DASHES, strict=False):
+        text = f"a cycle takes {cycle:.1f} steps" if np.isfinite(cycle) else "less than a cycle"
+        panel.plot(curve, **NEUTRAL.line(linestyle=dash, label=f"weight {weight}: {text}"))
+    chance = 1.96 / np.sqrt(len(table))  # of independent states; those of a walk depend on each other
+    panel.axhspan(-chance, chance, color=QUIET, alpha=0.15, linewidth=0)
+    panel.axhline(0, color=INK, linewidth=0.8)
+    panel.legend(frameon=False, fontsize=9)
+    set_labels(panel, x="lag (steps)", y="autocorrelation of the state")
+    text = f"{layer}: how much a state says about the state some steps later (grey: nothing)"
+    return set_headline_of(figure, text, {"": recording})
 
 
 def draw_boundary_distance(recording: Recording, layer: str | None = None) -> InlineFigure:
@@ -92,7 +121,16 @@ def draw_boundary_distance(recording: Recording, layer: str | None = None) -> In
     if not recording["position_count"].any():
         raise ValueError("the recording holds no latent weights, so their distance to the edges is unknown")
     figure, axes = new_figure(7.6, 3.6)
-    panel = add_positions(axes[0, 0], recording, layer) if layer else add_distances(axes[0, 0], recording)
+    panel = axes[0, 0]
+    if layer:
+        add_positions(panel, recording, layer)
+    else:
+        for first, style in ((True, BEFORE), (False, NEUTRAL.line(label="at the end"))):
+            distance, share = edge_distances(recording, first=first)
+            panel.step(distance, 100 * share, where="mid", **style)
+        panel.axhline(100 / len(share), color=INK, linewidth=0.8, linestyle=":", label="spread evenly")
+        unit = f"weights (% in each 1/{2 * len(share)} bin)"
+        set_labels(panel, x="distance to the nearest bin edge (bins)", y=unit)
     panel.set_ylim(0, 1.3 * max(np.max(line.get_ydata()) for line in panel.lines[:2]))
     panel.legend(framealpha=0.9, edgecolor="none", fontsize=9, ncols=3, loc="upper left")
     start, end = (near_edge(recording, layer, first=first) for first in (True, False))
@@ -114,41 +152,28 @@ def add_positions(axes: Axes, recording: Recording, layer: str, style: Method = 
     return set_labels(axes, x="latent weight / step size (dotted: bin edges)", y="density of weights (1 per bin)")
 
 
-def add_distances(axes: Axes, recording: Recording) -> Axes:
-    """Add the share of all weights by distance to the nearest edge, first, last and spread evenly."""
-    for first, style in ((True, BEFORE), (False, NEUTRAL.line(label="at the end"))):
-        distance, share = all_distances(recording, first=first)
-        axes.step(distance, 100 * share, where="mid", **style)
-    axes.axhline(100 / len(share), color=INK, linewidth=0.8, linestyle=":", label="spread evenly")
-    return set_labels(
-        axes, x="distance to the nearest bin edge (bins)", y=f"weights (% in each 1/{2 * len(share)} bin)"
-    )
-
-
-def distances(recording: Recording, layer: str, *, first: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances to the nearest edge in bins (cells,) and counts (cells,) of a layer's weights within its grid."""
-    table = tables.edge_distances(recording, layer, first=first)
-    about, places = recording.layers[recording.index(layer)], tables.positions(recording, layer, first=first)
-    beyond = ~places["position"].between(about["low"], about["high"])
-    counts = table["weight_count"].to_numpy().copy()
-    counts[-1] -= places.loc[beyond, "weight_count"].sum()  # the last cell holds them too
-    return table["distance"].to_numpy(), counts
-
-
-def all_distances(
-    recording: Recording, layers: list[str] | None = None, *, first: bool = False
+def edge_distances(
+    recording: Recording, layer: str | None = None, *, first: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances (cells,) and shares (cells,) of the weights within the grids of all low-bit layers, or of `layers`."""
-    names = layers or tables.chosen_layers(recording, tables.LOW_BITS)
-    pairs = [distances(recording, name, first=first) for name in names]
-    counts = np.sum([counts for _, counts in pairs], axis=0)
-    return pairs[0][0], counts / max(counts.sum(), 1)
+    """Return distances to the nearest edge in bins (cells,) and shares (cells,) of a layer's (all low-bit layers') weights.
+
+    Only weights within the grid count.
+    """
+    counts = []
+    for name in [layer] if layer else tables.chosen_layers(recording, tables.LOW_BITS) or recording.layer_names:
+        table = tables.edge_distances(recording, name, first=first)
+        about, places = recording.layers[recording.index(name)], tables.positions(recording, name, first=first)
+        beyond = ~places["position"].between(about["low"], about["high"])
+        counts.append(table["weight_count"].to_numpy().copy())
+        counts[-1][-1] -= places.loc[beyond, "weight_count"].sum()  # the last cell holds them too
+    total = np.sum(counts, axis=0)
+    return table["distance"].to_numpy(), total / max(total.sum(), 1)
 
 
-def near_edge(recording: Recording, layer: str | None = None, *, first: bool = False, within: float = 0.05) -> float:
-    """Return the share of a layer's (of all low-bit layers') weights nearer than `within` bins to an edge; 0.1 where even."""
-    distance, share = all_distances(recording, [layer] if layer else None, first=first)
-    return float(share[distance < within].sum())
+def near_edge(recording: Recording, layer: str | None = None, *, first: bool = False) -> float:
+    """Return the share of a layer's (of all low-bit layers') weights within 1/20 bin of an edge; 0.1 where even."""
+    distance, share = edge_distances(recording, layer, first=first)
+    return float(share[distance < 0.05].sum())
 
 
 def flip_map(recording: Recording, layer: str) -> np.ndarray:
@@ -185,7 +210,9 @@ def draw_states(recordings: Runs, layer: str) -> InlineFigure:
         bar = {"width": 0.92 * width, "edgecolor": style.color, "linewidth": 0.8}
         panel.bar(place, 100 * table["still"], color=style.color, label=f"{style.label}, never flipped", **bar)
         panel.bar(place, 100 * table["moved"], bottom=100 * table["still"], color="none", label="flipped", **bar)
-        notes.append(f"{style.label}: {state_sentence(recording, layer)}")
+        about = tables.layers(recording).set_index("layer").loc[layer]
+        shares = f"dead {100 * about['dead_share']:.1f} %, saturated {100 * about['saturated_share']:.1f} %"
+        notes.append(f"{style.label}: {shares}, entropy {about['entropy']:.2f} bits")
     if len(table) <= 16:
         panel.set_xticks(table["state"])
     panel.legend(frameon=False, fontsize=9)
@@ -199,10 +226,3 @@ def still_and_moved(recording: Recording, layer: str) -> pd.DataFrame:
     never = weights.loc[weights["flip_count"] == 0, "integer_state"].astype(int) - table["state"].min()
     still = np.bincount(never, minlength=len(table)) / len(weights)
     return table[["state"]].assign(still=still, moved=table["share"] - still)
-
-
-def state_sentence(recording: Recording, layer: str) -> str:
-    """Return the layer's dead and saturated shares and its entropy, in words."""
-    about = tables.layers(recording).set_index("layer").loc[layer]
-    shares = f"dead {100 * about['dead_share']:.1f} %, saturated {100 * about['saturated_share']:.1f} %"
-    return f"{shares}, entropy {about['entropy']:.2f} bits"

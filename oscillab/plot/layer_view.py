@@ -5,7 +5,6 @@ histogram of latent weights, the step size and the range of the inputs over time
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,18 +14,18 @@ from oscillab.recording import tables
 from oscillab.recording.recording import Recording
 
 from .layer import add_positions, add_trajectory, flip_map
-from .network import same_layers, set_headline_of
-from .ranges import add_range, observed
+from .network import add_range, observed, same_layers, set_headline_of
 from .style import ABOVE, MAP, QUIET, InlineFigure, new_mosaic, set_labels
 
 AROUND = 75  # steps before and after the marked one that a trajectory shows
 PANELS = ("map", "trajectory", "positions", "sizes", "range")
 LEGEND = {"frameon": False, "fontsize": 7.5, "handlelength": 1.3, "columnspacing": 1.0} | ABOVE
 PICKED = METHODS["ema+qc"].color
-NamedRuns = Mapping[str, tuple[str, Recording]]
 
 
-def draw_layer_view(runs: NamedRuns, layer: str, *, weight: int | None = None, step: int | None = None) -> InlineFigure:
+def draw_layer_view(
+    runs: Mapping[str, tuple[str, Recording]], layer: str, *, weight: int | None = None, step: int | None = None
+) -> InlineFigure:
     """Return a figure of one layer in one run, or in two side by side.
 
     `runs`: name -> (method, Recording). `weight`: flat index of a sampled weight, None for the one that flips most.
@@ -35,17 +34,23 @@ def draw_layer_view(runs: NamedRuns, layer: str, *, weight: int | None = None, s
     """
     recordings = {name: recording for name, (_, recording) in runs.items()}
     same_layers(recordings)
-    first = next(iter(runs.values()))[1]
+    first = next(iter(recordings.values()))
     weight = sampled_weights(first, layer)[0] if weight is None else weight
     step = int(first.steps[-1]) if step is None else step
-    figure, panels = _new_view(len(runs))
+    rows = [[f"{panel}{column}" for column in range(len(runs))] for panel in PANELS]
+    wide = [["map0", "trajectory0", "trajectory0"], ["positions0", "sizes0", "range0"]]
+    figure, panels = new_mosaic(9.6, 5.2, wide) if len(runs) == 1 else new_mosaic(9.6, 8.6, rows)
+    parts = []
     for column, (name, (kind, recording)) in enumerate(runs.items()):
         own, style = {panel: panels[f"{panel}{column}"] for panel in PANELS}, method(kind)
         _fill(own, recording, style, layer, weight, min(step, int(recording.steps[-1])))
-        own["map"].set_title(f"{name}, {style.label}" if len(runs) > 1 else style.label, loc="left", fontsize=10)
-    _share_scales([[panels[f"{panel}{column}"] for column in range(len(runs))] for panel in PANELS])
-    text = f"{layer}, weight {weight}, step {step}: {weight_sentence(runs, layer, weight)}"
-    return set_headline_of(figure, text, recordings)
+        alone, label = len(runs) == 1 or name == style.label, style.label
+        own["map"].set_title(label if alone else f"{name}, {label}", loc="left", fontsize=10)
+        flips = int(recording["flip_count"][recording.weights_of(layer)][weight])
+        whose = label if alone else f"{name} ({label})"
+        parts.append(f"{flips} flips in {recording.meta['tick_count']} steps with {whose}")
+    _share_scales([[panels[name] for name in row] for row in rows])
+    return set_headline_of(figure, f"{layer}, weight {weight}, step {step}: {', '.join(parts)}", recordings)
 
 
 def _share_scales(rows: list[list[Axes]]) -> None:
@@ -62,15 +67,15 @@ def _share_scales(rows: list[list[Axes]]) -> None:
             drawn[0].autoscale_view()
 
 
-def _new_view(count: int) -> tuple[InlineFigure, dict[str, Axes]]:
-    if count == 1:
-        return new_mosaic(9.6, 5.2, [["map0", "trajectory0", "trajectory0"], ["positions0", "sizes0", "range0"]])
-    return new_mosaic(9.6, 8.6, [[f"{panel}{column}" for column in range(count)] for panel in PANELS])
-
-
 def _fill(panels: dict[str, Axes], recording: Recording, style: Method, layer: str, weight: int, step: int) -> None:
     add_map(panels["map"], recording, layer, weight)
-    _add_trajectory_around(panels["trajectory"], recording, style, layer, weight, step)
+    table = tables.trajectories(recording, layer)
+    table = table[(table["weight"] == weight) & table["step"].between(step - AROUND, step + AROUND)]
+    if table.empty:
+        hint = "those that have are ringed in the map"
+        raise ValueError(f"weight {weight} of layer '{layer}' has no recorded trajectory; {hint}")
+    add_trajectory(panels["trajectory"], table, style.color)
+    set_labels(panels["trajectory"], x="optimizer step", y="w / s")
     if not recording["position_count"].any():
         raise ValueError(f"the latent weights of layer '{layer}' were not recorded")
     add_positions(panels["positions"], recording, layer, style)
@@ -79,21 +84,16 @@ def _fill(panels: dict[str, Axes], recording: Recording, style: Method, layer: s
     sizes = recording["step_size"][:, recording.index(layer)]
     panels["sizes"].plot(recording.steps, sizes, **style.line(label=None))
     set_labels(panels["sizes"], x="optimizer step", y="step size s")
-    for name in ("trajectory", "sizes"):
-        panels[name].axvline(step, color=PICKED, linewidth=1.0)
-    _add_inputs(panels["range"], recording, layer, step)
-
-
-def _add_inputs(axes: Axes, recording: Recording, layer: str, step: int) -> None:
-    table = observed(recording, layer)
-    if table.empty:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "no inputs were observed:\nno training forward came by", ha="center", color=QUIET)
-        return
-    add_range(axes, table)
-    axes.legend(**LEGEND)
-    axes.axvline(step, color=PICKED, linewidth=1.0)
-    set_labels(axes, x="optimizer step", y="input")
+    inputs, below = observed(recording, layer), panels["range"]
+    if inputs.empty:
+        below.set_axis_off()
+        below.text(0.5, 0.5, "no inputs were observed:\nno training forward came by", ha="center", color=QUIET)
+    else:
+        add_range(below, inputs)
+        below.legend(**LEGEND)
+        set_labels(below, x="optimizer step", y="input")
+    for axes in (panels["trajectory"], panels["sizes"], *([] if inputs.empty else [below])):
+        axes.axvline(step, color=PICKED, linewidth=1.0)
 
 
 def add_map(axes: Axes, recording: Recording, layer: str, weight: int) -> Axes:
@@ -106,22 +106,13 @@ def add_map(axes: Axes, recording: Recording, layer: str, weight: int) -> Axes:
     for one in sampled_weights(recording, layer):
         row, column = divmod(one, rates.shape[1])
         color, size = (PICKED, 11) if one == weight else ("white", 6)
-        ring: dict[str, Any] = {
-            "markerfacecolor": "none",
-            "markeredgecolor": color,
-            "markeredgewidth": 1.6,
-            "markersize": size,
-        }
-        axes.plot(column, row, "o", clip_on=False, **ring)
+        ring = axes.plot(column, row, "o", clip_on=False, markersize=size)[0]
+        ring.set(markerfacecolor="none", markeredgecolor=color, markeredgewidth=1.6)
     return set_labels(axes, x="input channel and kernel place", y="output channel")
 
 
 def coarse(values: np.ndarray, most: int = 48) -> np.ndarray:
-    """Return a map (rows, columns) of at most `most` cells a side, each the mean of as many neighbours as that takes.
-
-    >>> coarse(np.array([[1.0, 3.0, 5.0]]), most=2)
-    array([[2., 5.]])
-    """
+    """Return a map (rows, columns) of at most `most` cells a side, each the mean of as many neighbours as that takes."""
     for axis in (0, 1):
         starts = np.arange(0, values.shape[axis], -(-values.shape[axis] // most))
         counts = np.diff([*starts, values.shape[axis]])
@@ -140,27 +131,6 @@ def sampled_weights(recording: Recording, layer: str) -> list[int]:
         raise ValueError(f"no weight of layer '{layer}' has a recorded trajectory; record with trajectories=8 or more")
     order = np.argsort(-recording["flip_count"][picked].astype(int), kind="stable")
     return [int(one) for one in picked[order] - where.start]
-
-
-def _add_trajectory_around(axes: Axes, recording: Recording, style: Method, layer: str, weight: int, step: int) -> None:
-    table = tables.trajectories(recording, layer)
-    table = table[(table["weight"] == weight) & table["step"].between(step - AROUND, step + AROUND)]
-    if table.empty:
-        raise ValueError(
-            f"weight {weight} of layer '{layer}' has no recorded trajectory; those that have are ringed in the map"
-        )
-    add_trajectory(axes, table, style.color)
-    set_labels(axes, x="optimizer step", y="w / s")
-
-
-def weight_sentence(runs: NamedRuns, layer: str, weight: int) -> str:
-    """Return how often the weight flips in each run, in words."""
-    parts = []
-    for name, (kind, recording) in runs.items():
-        flips, label = int(recording["flip_count"][recording.weights_of(layer)][weight]), method(kind).label
-        whose = f"{name} ({label})" if len(runs) > 1 else label
-        parts.append(f"{flips} flips in {recording.meta['tick_count']} steps with {whose}")
-    return ", ".join(parts)
 
 
 def flip_rates_at(recording: Recording, step: int, *, width: int = 50) -> dict[str, float]:

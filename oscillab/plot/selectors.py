@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets
 import matplotlib
+import numpy as np
 import traitlets
 from matplotlib.colors import to_hex, to_rgb
 
@@ -16,10 +17,11 @@ from oscillab.methods import METHODS
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import LOW_BITS, chosen_layers
 
+from .layer import flips_in_words
 from .layer_view import flip_rates_at, sampled_weights
 from .style import MAP
 
-SHADES = 8  # colours of the scale; each is one style that many buttons share
+SHADES = [to_hex(matplotlib.colormaps[MAP](place)) for place in np.linspace(0, 1, 8)]  # each a style that buttons share
 EMPTY = "#eeeeee"
 
 
@@ -35,12 +37,12 @@ class ButtonMap(ipywidgets.VBox):
         self.what, self.note = what, ""
         self.buttons: dict[str, ipywidgets.Button] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
-        self.styles = [ipywidgets.ButtonStyle(button_color=c, text_color=readable_on(c)) for c in shades()]
+        self.styles = [ipywidgets.ButtonStyle(button_color=color, text_color=readable_on(color)) for color in SHADES]
         self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
         size = {"width": "auto", "height": "30px", "padding": "0 6px", "margin": "1px"}
         self.plain = ipywidgets.Layout(**size, border="2px solid transparent")
         self.chosen = ipywidgets.Layout(**size, border=f"2px solid {METHODS['ema+qc'].color}")
-        self.title_layout, self.title_style = ipywidgets.Layout(height="26px"), ipywidgets.Label().style
+        self.title_look = {"layout": ipywidgets.Layout(height="26px"), "style": ipywidgets.Label().style}
         self.column_layout = ipywidgets.Layout(margin="0 4px 4px 0")
         self.legend = ipywidgets.HTML()
         self.parts = ipywidgets.Box(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
@@ -53,22 +55,21 @@ class ButtonMap(ipywidgets.VBox):
             self.legend.value = self.note
         if shown == self.groups:
             return
-        self.groups, self.buttons = shown, {}
+        self.groups, self.buttons, columns = shown, {}, []
         for column in self.parts.children:  # out of the page and out of the notebook's stored state
             for one in (*column.children, column):
                 one.close()
-        self.parts.children = [self._group(title, labels) for title, labels in groups.items()]
+        for title, labels in groups.items():
+            column = [ipywidgets.Label(title, **self.title_look)]
+            for key, text in labels.items():
+                button = ipywidgets.Button(description=text, layout=self.plain, style=self.unknown)
+                button.on_click(lambda _, key=key: self.choose(key))
+                self.buttons[key] = button
+                column.append(button)
+            columns.append(ipywidgets.VBox(column, layout=self.column_layout))
+        self.parts.children = columns
         self.value = self.value if self.value in self.buttons else None
         self._mark()
-
-    def _group(self, title: str, labels: Mapping[str, str]) -> ipywidgets.VBox:
-        column = [ipywidgets.Label(title, layout=self.title_layout, style=self.title_style)]
-        for key, text in labels.items():
-            button = ipywidgets.Button(description=text, layout=self.plain, style=self.unknown)
-            button.on_click(lambda _, key=key: self.choose(key))
-            self.buttons[key] = button
-            column.append(button)
-        return ipywidgets.VBox(column, layout=self.column_layout)
 
     def choose(self, key: str) -> None:
         """Choose a button, as a click does; raises ValueError for a key that the map has not."""
@@ -86,16 +87,11 @@ class ButtonMap(ipywidgets.VBox):
         top = top or max((rate for rate in rates.values() if rate is not None), default=0) or 1e-12
         for key, button in self.buttons.items():
             rate = rates.get(key)
-            button.style = self.unknown if rate is None else self.styles[int(min(rate / top, 1) * (SHADES - 1) + 0.5)]
+            shade = 0 if rate is None else int(min(rate / top, 1) * (len(SHADES) - 1) + 0.5)
+            button.style = self.unknown if rate is None else self.styles[shade]
             button.tooltip = f"{key}: {'unknown' if rate is None else f'{100 * rate:.2g} %'} {self.what}"
-        blocks = "".join(f'<span style="background:{c}">&emsp;</span>' for c in shades())
+        blocks = "".join(f'<span style="background:{color}">&emsp;</span>' for color in SHADES)
         self.legend.value = f"0 {blocks} {100 * top:.2g} % {self.what}. {self.note}"
-
-
-def shades() -> list[str]:
-    """Return the colours of the scale, low to high."""
-    scale = matplotlib.colormaps[MAP]
-    return [to_hex(scale(i / (SHADES - 1))) for i in range(SHADES)]
 
 
 def readable_on(color: str) -> str:
@@ -104,8 +100,7 @@ def readable_on(color: str) -> str:
     >>> readable_on("#ffea46"), readable_on("#00224e")
     ('black', 'white')
     """
-    red, green, blue = to_rgb(color)
-    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.45 else "white"
+    return "black" if np.dot((0.3, 0.59, 0.11), to_rgb(color)) > 0.45 else "white"
 
 
 def stages(names: list[str]) -> dict[str, dict[str, str]]:
@@ -167,12 +162,3 @@ class WeightSelector(ButtonMap):
         self.paint({str(one): flips[one] / ticks for one in weights})
         if self.value is None:
             self.value = str(weights[0])
-
-
-def flips_in_words(count: int) -> str:
-    """Return a number of flips in words.
-
-    >>> flips_in_words(1), flips_in_words(2)
-    ('1 flip', '2 flips')
-    """
-    return f"{count} flip{'s' if count != 1 else ''}"

@@ -31,8 +31,7 @@ class InlineFigure(Figure):
         with_256_colors(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])).save(file, format="png")
         return file.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        return self.png()
+    _repr_png_ = png
 
 
 def with_256_colors(image: Image.Image) -> Image.Image:

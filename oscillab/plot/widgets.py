@@ -39,24 +39,24 @@ class ImageBox(ipywidgets.VBox):
         (image or self.image).value = figure.png()
 
     def png(self) -> bytes:
-        """Return the bytes that stand for the widget where no kernel runs: its images, one above the other."""
-        return self.image.value if len(self.images) == 1 else stacked([one.value for one in self.images])
+        """Return the bytes that stand for the widget where no kernel runs: its images, one above the other, a fifth smaller."""
+        if len(self.images) == 1:
+            return self.image.value
+        parts = [Image.open(BytesIO(one.value)) for one in self.images]
+        whole, top = (
+            Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white"),
+            0,
+        )
+        for part in parts:
+            whole.paste(part, (0, top))
+            top += part.height
+        whole, file = whole.resize((whole.width * 4 // 5, top * 4 // 5), Image.Resampling.LANCZOS), BytesIO()
+        with_256_colors(whole).save(file, "png", optimize=True)
+        return file.getvalue()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
         return bundle | {"text/plain": repr(self), "image/png": b64encode(self.png()).decode()}
-
-
-def stacked(images: list[bytes]) -> bytes:
-    """Return one image (PNG bytes) of several, one above the other, at four fifths of their size."""
-    parts = [Image.open(BytesIO(one)) for one in images]
-    whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
-    for number, part in enumerate(parts):
-        whole.paste(part, (0, sum(above.height for above in parts[:number])))
-    whole = whole.resize((whole.width * 4 // 5, whole.height * 4 // 5), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    with_256_colors(whole).save(file, "png", optimize=True)
-    return file.getvalue()
 
 
 class Explorer(ImageBox):
@@ -90,21 +90,13 @@ class Explorer(ImageBox):
 class ToyExplorer(Explorer):
     """The one-weight toy under three knobs: bits, learning rate and target.
 
-    `simulate(target, bits=…, learning_rate=…)` returns a trajectory; `oscillab.toy.one_weight` is the one to give.
+    `simulate(target, bits=…, learning_rate=…, steps=…)` returns a trajectory: give `oscillab.toy.one_weight`.
     """
 
     def __init__(
-        self,
-        simulate: Callable[..., Any],
-        *,
-        bits: int = 3,
-        learning_rate: float = 0.05,
-        target: float = 0.2,
+        self, simulate: Callable[..., Any], *, bits: int = 3, learning_rate: float = 0.05, target: float = 0.2,
         steps: int = 300,
-    ):
-        def draw(bits: int, learning_rate: float, target: float) -> InlineFigure:
-            return draw_one_weight(simulate(target, bits=bits, learning_rate=learning_rate, steps=steps))
-
+    ):  # fmt: skip
         slow: dict[str, Any] = {"continuous_update": False, "style": {"description_width": "initial"}}
         rate = {"min": -2.5, "max": -0.3, "description": "learning rate"}
         controls = {
@@ -112,7 +104,7 @@ class ToyExplorer(Explorer):
             "learning_rate": ipywidgets.FloatLogSlider(learning_rate, **rate, **slow),
             "target": ipywidgets.FloatSlider(target, min=-1.95, max=1.95, step=0.05, description="target w*", **slow),
         }
-        super().__init__(draw, controls)
+        super().__init__(lambda **knobs: draw_one_weight(simulate(steps=steps, **knobs)), controls)
 
 
 OF_A_LAYER = ("latent weights", "trajectories", "states", "step size", "inputs", "rhythm")
@@ -130,12 +122,8 @@ class LayerExplorer(Explorer):
         runs = by_name(recordings)
         first = next(iter(runs.values()))
         names, at = first.layer_names, first.index(layer) if layer else 0
-
-        def draw(layer: str, picture: str) -> Any:
-            return draw_figure(runs, picture, layer)
-
         controls = {
             "layer": ipywidgets.Dropdown(options=names, value=names[at], description="layer"),
             "picture": ipywidgets.Dropdown(options=OF_A_LAYER, value=picture, description="picture"),
         }
-        super().__init__(draw, controls)
+        super().__init__(lambda layer, picture: draw_figure(runs, picture, layer), controls)

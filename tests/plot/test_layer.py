@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from oscillab.plot.layer import (
+    draw_autocorrelation,
     draw_boundary_distance,
     draw_layer_map,
     draw_states,
@@ -11,7 +12,7 @@ from oscillab.plot.layer import (
     near_edge,
     still_and_moved,
 )
-from oscillab.plot.ranges import draw_autocorrelation, draw_ranges, draw_step_sizes
+from oscillab.plot.network import draw_ranges, draw_step_sizes
 from oscillab.recording.recording import Recording
 from oscillab.recording.tables import layers
 
