@@ -5,14 +5,14 @@ weights picks a weight. Whatever cannot be drawn leaves its sentence in the figu
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import numpy as np
 
-from oscillab.methods import method
+from oscillab.methods import METHODS, method
 from oscillab.recording.recording import Recording
 
 from .images import RecordedDetections, draw_detections
@@ -23,13 +23,13 @@ from .widgets import ImageBox
 
 ALONE = "nothing"  # what to show beside a run
 WIDE = {"description_width": "initial"}
-METHOD = {(False, False): "lsq", (True, False): "ema", (False, True): "lsq+qc", (True, True): "ema+qc"}
 
 
 class RecordingExplorer(ImageBox):
     """Runs, layers, weights, steps and detections, to be explored.
 
-    `runs`: a Recording, name -> Recording, or name -> {"lsq": Recording of the live network, "ema": of its average}.
+    `runs`: a Recording, name -> Recording, labelled by that name, or name -> {"lsq": Recording of the live network,
+    "ema": of its average}.
     `detections`: `RecordedDetections` of the runs' network, and `image_of(number)` -> uint8 (H, W, 3).
     `layer`: the one that is picked first; None: the low-bit one that flips most at the end.
     """
@@ -44,16 +44,16 @@ class RecordingExplorer(ImageBox):
     ):
         super().__init__(2)
         self.runs: dict[str, dict[str, Recording]] = {}
+        self.own: set[str] = set()  # runs that are labelled by their name
+        self.files: dict[str, Path] = {}
         self.detections, self.image_of, self._quiet = detections, image_of, True
         self._make_controls()
-        for name, run in {"recording": runs}.items() if isinstance(runs, Recording) else runs.items():
+        for name, run in ({"recording": {"lsq": runs}} if isinstance(runs, Recording) else runs).items():
             self._add(name, run)
         self.children = [
             ipywidgets.HBox([self.run, self.beside, self.path]),
             ipywidgets.HBox([self.ema, self.qc, self.step]),
-            *(self.network, self.weights, self.images[0]),
-            *([self.scene] if detections else []),
-            self.images[1],
+            *(self.network, self.weights, self.images[0], *([self.scene] if detections else []), self.images[1]),
         ]
         self._quiet = False
         if layer is not None and self.runs:
@@ -65,8 +65,11 @@ class RecordingExplorer(ImageBox):
         return f"RecordingExplorer({', '.join(self.runs) or 'no recording'})"
 
     def open_file(self, path: Path | str) -> None:
-        """Add the recording of a file and show it; raises ValueError where it cannot be read."""
-        recording, name = Recording.open(path), Path(path).stem
+        """Add the recording of a file under the file's name and show it; raises ValueError where it cannot be read."""
+        recording, path = Recording.open(path), Path(path).resolve()
+        taken = path.stem in self.runs and self.files.get(path.stem) != path
+        name = f"{path.parent.name}/{path.stem}" if taken else path.stem
+        self.files[name] = path
         with self._at_once():
             self._add(name, recording)
             self.run.value = name
@@ -74,18 +77,23 @@ class RecordingExplorer(ImageBox):
 
     def recording(self, name: str | None = None) -> Recording:
         """Return the recording that is shown of a run, live or averaged as the EMA switch says."""
+        return self._shown(name)[1]
+
+    def _shown(self, name: str | None = None) -> tuple[str, Recording]:
+        """Return what labels the recording of a run (the picked one by default), and the recording."""
         if not self.runs:
             raise ValueError("no recording: open a file, or give runs={'name': oscillab.Recording.open(path)}")
         name = name or self.run.value
-        kind = "ema" if self.ema.value else "lsq"
-        if kind not in self.runs[name]:
-            raise ValueError(f"{name} holds no recording of {method(kind).label}; it has {', '.join(self.runs[name])}")
-        return self.runs[name][kind]
+        run = self.runs[name]
+        kind = "ema" if self.ema.value else "lsq" if "lsq" in run else next(iter(run))
+        if kind not in run:
+            raise ValueError(f"{name} holds no recording of {method(kind).label}; it has {', '.join(run)}")
+        return name if name in self.own else kind, run[kind]
 
     @property
     def method(self) -> str:
         """The method that the two switches choose."""
-        return METHOD[self.ema.value, self.qc.value]
+        return f"{'ema' if self.ema.value else 'lsq'}{'+qc' if self.qc.value else ''}"
 
     def refresh(self) -> None:
         """Draw everything anew."""
@@ -95,8 +103,9 @@ class RecordingExplorer(ImageBox):
     def refresh_layer(self, change: Any = None) -> None:
         """Colour the maps and draw the layer anew."""
         if not self._quiet:
-            with self._at_once():
-                self._fill_selectors()
+            with self._at_once(), suppress(ValueError):  # the figure says why
+                self.network.fill(self.recording(), self.step.value)
+                self.weights.fill(self.recording(), self.network.value)
             self.show(self._layer_figure, self.images[0])
 
     def refresh_detections(self, change: Any = None) -> None:
@@ -123,7 +132,10 @@ class RecordingExplorer(ImageBox):
             control.observe(self.refresh_detections, "value")
 
     def _add(self, name: str, run: Recording | Mapping[str, Recording]) -> None:
-        self.runs[name] = dict(run) if isinstance(run, Mapping) else {"lsq": run}
+        if isinstance(run, Recording):
+            self.own.add(name)
+            run = {kind if (kind := Path(name).name) in METHODS else "lsq": run}
+        self.runs[name] = dict(run)
         chosen = self.run.value, self.beside.value
         self.run.options, self.beside.options = list(self.runs), [ALONE, *self.runs]
         self.run.value, self.beside.value = chosen[0] or name, chosen[1]
@@ -146,19 +158,10 @@ class RecordingExplorer(ImageBox):
         finally:
             self._quiet = before
 
-    def _fill_selectors(self) -> None:
-        try:
-            recording = self.recording()
-        except ValueError:
-            return
-        self.network.fill(recording, self.step.value)
-        self.weights.fill(recording, self.network.value)
-
     def _layer_figure(self) -> InlineFigure:
-        kind = "ema" if self.ema.value else "lsq"
-        runs = {self.run.value: (kind, self.recording())}
+        runs = {self.run.value: self._shown()}
         if self.beside.value not in (ALONE, self.run.value):
-            runs[self.beside.value] = (kind, self.recording(self.beside.value))
+            runs[self.beside.value] = self._shown(self.beside.value)
         weight = None if self.weights.value is None else int(self.weights.value)
         return draw_layer_view(runs, self.network.value, weight=weight, step=self.step.value)
 
@@ -167,10 +170,8 @@ class RecordingExplorer(ImageBox):
             return text_figure("no detections were recorded for these runs")
         missing = [name for name in self.recording().layer_names if name not in self.detections.layers]
         if missing:
-            raise ValueError(
-                f"{self.run.value} records another network than the one whose detections these are "
-                f"({self.detections.content['network']}): that one has no layer '{missing[0]}'"
-            )
-        image = self.image_of(int(self.scene.value))
-        shown = dict.fromkeys(("fp32", "lsq", "ema", self.method if self.qc.value else "ema+qc"))
+            other = f"another network than the one whose detections these are ({self.detections.content['network']})"
+            raise ValueError(f"{self.run.value} records {other}: that one has no layer '{missing[0]}'")
+        image, last = self.image_of(int(self.scene.value)), self.method if self.qc.value else "ema+qc"
+        shown = ("fp32", "lsq", "ema", last)
         return draw_detections(self.detections, self.scene.value, image, methods=shown, chosen=self.method)

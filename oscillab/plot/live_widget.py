@@ -34,11 +34,6 @@ LABELS = ("training loss", "weights that flip in a step (%)", "step size / first
 EXPLAINED = "Step sizes: the median layer, and the middle 80 % of layers (thin)"
 
 
-def live(recorders: Any) -> "Live":
-    """Return a `Live` of a Recorder, or of name -> Recorder ("lsq", "ema"): `await live.fit(trainer)` watches the run."""
-    return Live(recorders)
-
-
 class Live(ImageBox):
     """Loss, flips and step sizes of a run while it goes on, and a Stop button. A callback of a `Trainer`.
 
@@ -123,7 +118,9 @@ class Live(ImageBox):
         """Note the loss of a step; the figure follows where one is due."""
         self.losses.append((step, loss))
         if not self._fresh and self.clock() >= self._due:
-            self._read()  # here, in the thread that records
+            for curves in self.curves.values():
+                curves.read()  # here, in the thread that records
+            self._fresh = True
             if _in_main_thread():  # a run that nobody awaits
                 self._draw_if_due()
 
@@ -159,11 +156,6 @@ class Live(ImageBox):
             panel.set_ylim(bottom=None if panel is sizes else 0)
         self.image.value, self.status.value = figure.png(), self.sentence()
 
-    def _read(self) -> None:
-        for curves in self.curves.values():
-            curves.read()
-        self._fresh = True
-
     def _draw_if_due(self) -> None:
         begin = self.clock()
         if self._fresh and begin >= self._due:
@@ -173,7 +165,8 @@ class Live(ImageBox):
 
     def _finish(self) -> None:
         self.button.disabled = True
-        self._read()
+        for curves in self.curves.values():
+            curves.read()
         self.draw(f"{'Stopped after' if self.stopping else 'After'} {len(self.losses)} steps.")
         self.status.value = f"{'stopped' if self.stopping else 'done'}: {self.sentence(clock=False)}"
         if self._display_handle:

@@ -41,7 +41,7 @@ class ImageBox(ipywidgets.VBox):
     def png(self) -> bytes:
         """Return the bytes that stand for the widget where no kernel runs: its images, one above the other, a fifth smaller."""
         if len(self.images) == 1:
-            return self.image.value
+            return bytes(self.image.value)
         parts = [Image.open(BytesIO(one.value)) for one in self.images]
         whole, top = (
             Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white"),

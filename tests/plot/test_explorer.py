@@ -113,6 +113,21 @@ def test_a_file_of_ones_own(explorer, drawn, live, tmp_path):
     assert set(last(drawn["layer"])[0][0]) == {"mine", "run"} and len(drawn["sentence"]) == count
 
 
+def test_a_file_is_labelled_by_its_name(explorer, drawn, live, average, tmp_path):
+    """Oracle: the names: an average is no LSQ, and a second `lsq.npz` does not take the place of the first."""
+    explorer.open_file(average.save(tmp_path / "ema.npz"))
+    for switch in (False, True):
+        explorer.ema.value = switch
+        assert last(drawn["layer"])[0][0] == {"ema": ("ema", explorer.recording())}
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        explorer.open_file(live.save(tmp_path / folder / "lsq.npz"))
+    explorer.ema.value, explorer.beside.value = False, "lsq"
+    assert [kind for kind, _ in last(drawn["layer"])[0][0].values()] == ["other/lsq", "lsq"]
+    explorer.open_file(tmp_path / "other" / "lsq.npz")
+    assert list(explorer.runs) == ["run", "ema", "lsq", "other/lsq"]
+
+
 def test_what_cannot_be_shown_is_said(drawn, live, make_recording):
     """Oracle: the sentences of the documented cases: no recording, another network, unlike layers, no trajectory."""
     empty = RecordingExplorer({})

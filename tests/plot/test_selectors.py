@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from oscillab.plot.selectors import SHADES, ButtonMap, LayerSelector, WeightSelector, shades
+from oscillab.plot.selectors import SHADES, ButtonMap, LayerSelector, WeightSelector
 
 
 @pytest.fixture
@@ -27,10 +27,14 @@ def test_colours_go_from_nothing_to_the_largest(chart):
     """Oracle: 0, the half and the whole of the largest rate by hand: first, middle and last shade; grey where unknown."""
     chart.paint({"model.0.conv": 0.0, "model.2.cv1": 0.02, "model.2.cv2": 0.01})
     place = {key: chart.styles.index(button.style) for key, button in chart.buttons.items()}
-    assert place == {"model.0.conv": 0, "model.2.cv1": SHADES - 1, "model.2.cv2": 4}
-    assert chart.buttons["model.2.cv1"].style.button_color == shades()[-1]
+    assert place == {"model.0.conv": 0, "model.2.cv1": len(SHADES) - 1, "model.2.cv2": 4}
+    assert chart.buttons["model.2.cv1"].style.button_color == SHADES[-1]
     chart.paint({"model.0.conv": 0.5, "model.2.cv1": 0.02, "model.2.cv2": 0.01}, top=0.02)
-    assert [chart.styles.index(button.style) for button in chart.buttons.values()] == [SHADES - 1, SHADES - 1, 4]
+    assert [chart.styles.index(button.style) for button in chart.buttons.values()] == [
+        len(SHADES) - 1,
+        len(SHADES) - 1,
+        4,
+    ]
     chart.paint({"model.0.conv": None, "model.2.cv1": 0.02})
     assert chart.buttons["model.0.conv"].style is chart.unknown
     assert chart.buttons["model.2.cv1"].tooltip == "model.2.cv1: 2 % of weights flip"
