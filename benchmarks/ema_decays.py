@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from oscillab.data.evaluate import evaluate
-from oscillab.data.options import DataOptions, held_out, training_batches
+from oscillab.data.options import DataOptions, DataSource
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec
 from oscillab.quant.exact import exact_or_float
@@ -46,7 +46,7 @@ def main(options):
     spec = TrainSpec(learning_rate=options.learning_rate, schedule="constant", autocast=True)
     one_pass = DataOptions(count=options.steps * data.batch_size, held_out=data.held_out)
     prepare(RunOptions(seed=options.seed))
-    batches = training_batches(one_pass, options.seed)
+    batches = DataSource(one_pass).training_batches(options.seed)
     model, batches = prepare_qat(checkpoint.load(options.weights), batches, QuantSpec(options.bits))
     trainer = Trainer(model, DetectionLoss(model), batches, spec)
     averages = {decay: Ema(model, decay=decay, ramp=ramp_for(options.steps)) for decay in options.decays}
@@ -58,7 +58,7 @@ def main(options):
     networks = [model, *(ema.model for ema in averages.values())]
     for name, network, recorder in zip(["live", *averages], networks, recorders, strict=True):
         score, recording = (
-            evaluate(exact_or_float(network), held_out(one_pass), size=one_pass.size).map,
+            evaluate(exact_or_float(network), DataSource(one_pass).held_out(), size=one_pass.size).map,
             recorder.recording(),
         )
         share, rate = oscillating_share(recording), flip_rate(recording)

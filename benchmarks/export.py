@@ -23,7 +23,7 @@ from oscillab.data.batches import to_pixels
 from oscillab.data.dataset import open_dataset
 from oscillab.data.evaluate import evaluate
 from oscillab.data.images import letterbox_batch
-from oscillab.data.options import DataOptions, held_out
+from oscillab.data.options import DataOptions, DataSource
 from oscillab.export.reader import load_onnx
 from oscillab.export.write import export_onnx
 from oscillab.io import write_json
@@ -80,7 +80,7 @@ class Joined:
 
 def pictures_of(options, masks):
     """Return the data set that the options name."""
-    dataset = held_out(DataOptions(options.data, options.size, held_out=options.held_out), masks=masks)
+    dataset = DataSource(DataOptions(options.data, options.size, held_out=options.held_out)).held_out(masks=masks)
     if not options.both_splits:
         return dataset
     return Joined(dataset, open_dataset(options.data, "train", size=options.size))

@@ -55,13 +55,18 @@ def faults(content: Any) -> list[str]:
     """Return what is wrong with the content of an annotation file, each in words with its entry; empty if nothing is."""
     if not isinstance(content, dict):
         return [f"must hold a dictionary in COCO's format, got a {type(content).__name__}"]
-    lacking = [part for part in FIELDS if not isinstance(content.get(part), list)]
-    if lacking:
+    if lacking := [part for part in FIELDS if not isinstance(content.get(part), list)]:
         return [f"lacks the list {part!r}: COCO's format has {', '.join(FIELDS)}" for part in lacking]
     if not content["images"]:
         return ["is empty: it must list one image or more"]
-    wrong = [fault for part in FIELDS for fault in _field_faults(part, content[part])]
-    return wrong or [*_identity_faults(content), *_segmentation_faults(content)]
+    if wrong := [fault for part in FIELDS for fault in _field_faults(part, content[part])]:
+        return wrong
+    wrong, images = [*_identity_faults(content)], {image["id"]: image for image in content["images"]}
+    for number, entry in enumerate(content["annotations"]):
+        given, image = entry.get("segmentation"), images.get(entry["image_id"])
+        if given and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
+            wrong.append(f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}")
+    return wrong
 
 
 def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -97,8 +102,8 @@ def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def clip_box(box: list[float], image: dict[str, Any]) -> list[float]:
     """Return COCO's box [x, y, width, height] as [x1, y1, x2, y2], cut to the image's own height and width."""
     x, y, width, height = box
-    low = min(max(x, 0), image["width"]), min(max(y, 0), image["height"])
-    return [*low, min(max(x + width, 0), image["width"]), min(max(y + height, 0), image["height"])]
+    sides = (image["width"], image["height"]) * 2
+    return [min(max(edge, 0), side) for edge, side in zip((x, y, x + width, y + height), sides, strict=True)]
 
 
 def is_number(value: Any) -> bool:
@@ -154,7 +159,6 @@ OPTIONAL = {"annotations": ("id", "iscrowd", "area")}  # null counts as absent
 
 
 def _field_faults(part: str, entries: list[Any]) -> Iterator[str]:
-    """Yield what is wrong with the types of the fields of one list."""
     optional = OPTIONAL.get(part, ())
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -182,14 +186,6 @@ def _identity_faults(content: dict[str, Any]) -> Iterator[str]:
         if lost := [entry for entry in content["annotations"] if entry[key] not in known]:
             first = f"the first has {key} {_short(lost[0][key])}"
             yield f"{len(lost)} annotations point at {part} that it does not list, {first}"
-
-
-def _segmentation_faults(content: dict[str, Any]) -> Iterator[str]:
-    images = {image["id"]: image for image in content["images"]}
-    for number, entry in enumerate(content["annotations"]):
-        given, image = entry.get("segmentation"), images.get(entry["image_id"])
-        if given and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
-            yield f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}"
 
 
 def _segmentation_fault(given: Any, height: int, width: int) -> str | None:

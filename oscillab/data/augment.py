@@ -15,17 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from oscillab.data.images import (
-    GREY,
-    Dataset,
-    Sample,
-    letterbox_sample,
-    resize_masks,
-    shape_of_longest,
-    tight_box,
-)
-
-_LEAST_SIDE, _LEAST_AREA, _MOST_ASPECT = 2, 0.1, 100  # of a box that survives the affine step
+from oscillab.data.images import GREY, Dataset, Sample, letterbox_sample, resize_masks, shape_of_longest, tight_box
 
 
 @dataclass(frozen=True)
@@ -74,16 +64,16 @@ class Augment:
 
     def draw_matrix(self, shape: Sequence[int], size: int, generator: np.random.Generator) -> tuple[np.ndarray, float]:
         """Return a random affine matrix (2, 3) from a canvas (height, width) to a square of `size`, and its gain."""
-        centre = _matrix(x=-shape[1] / 2, y=-shape[0] / 2)
+        centre = np.array([[1, 0, -shape[1] / 2], [0, 1, -shape[0] / 2], [0, 0, 1]])
         angle = math.radians(generator.uniform(-self.degrees, self.degrees))
         gain = max(generator.uniform(1 - self.scale, 1 + self.scale), 0.01)
-        turn = np.eye(3)
         cosine, sine = gain * math.cos(angle), gain * math.sin(angle)
-        turn[:2, :2] = (cosine, sine), (-sine, cosine)
-        slant = np.eye(3)
-        slant[0, 1], slant[1, 0] = np.tan(np.radians(generator.uniform(-self.shear, self.shear, size=2)))
+        turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+        across, down = np.tan(np.radians(generator.uniform(-self.shear, self.shear, size=2)))
+        slant = np.array([[1, across, 0], [down, 1, 0], [0, 0, 1]])
         x, y = generator.uniform(0.5 - self.translate, 0.5 + self.translate, size=2) * size
-        return (_matrix(x=x, y=y) @ slant @ turn @ centre)[:2], gain
+        shift = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+        return (shift @ slant @ turn @ centre)[:2], gain
 
 
 def augmentation(name: str) -> Augment | None:
@@ -107,8 +97,9 @@ def mosaic(samples: Sequence[Sample], size: int, generator: np.random.Generator)
         height, width = shape_of_longest(sample.image, size)
         left = centre_x - width if place in (0, 2) else centre_x  # upper left, upper right, lower left, lower right
         top = centre_y - height if place in (0, 1) else centre_y
-        _paste_resized(canvas, sample.image, (height, width), left, top)
-        ratio = np.array([width / sample.image.shape[1], height / sample.image.shape[0]] * 2, np.float32)
+        image = sample.image
+        _paste(canvas, image if image.shape[:2] == (height, width) else cv2.resize(image, (width, height)), left, top)
+        ratio = np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
         moved_boxes.append(sample.boxes * ratio + np.array([left, top] * 2, np.float32))
         if sample.masks is not None:
             moved = np.zeros((len(sample.masks), 2 * size, 2 * size), dtype=np.uint8)
@@ -129,7 +120,9 @@ def transform(sample: Sample, matrix: np.ndarray, size: int, *, gain: float) -> 
     image = sample.image
     if image.shape[:2] != (size, size) or not np.allclose(matrix, np.eye(3)[:2]):
         image = _warp(image, matrix, size, border=(GREY,) * 3)
-    boxes = np.clip(_move_boxes(sample.boxes, matrix), 0, size)
+    corners = sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
+    moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (n, 4, 2)
+    boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32).clip(0, size)
     masks = sample.masks
     if masks is not None:
         planes = [_warp(mask, matrix, size, border=0) for mask in masks]
@@ -142,12 +135,10 @@ def transform(sample: Sample, matrix: np.ndarray, size: int, *, gain: float) -> 
 
 def box_candidates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Tell which boxes (n, 4) are still worth learning: both sides above 2 pixels, a tenth of the area, aspect below 100."""
-    sides = after[:, 2:] - after[:, :2]
-    full = before[:, 2:] - before[:, :2]
-    width, height = sides[:, 0], sides[:, 1]
+    (width, height), full = (after[:, 2:] - after[:, :2]).T, before[:, 2:] - before[:, :2]
     share = width * height / (full[:, 0] * full[:, 1] + 1e-16)
     aspect = np.maximum(width / (height + 1e-16), height / (width + 1e-16))
-    return (width > _LEAST_SIDE) & (height > _LEAST_SIDE) & (share > _LEAST_AREA) & (aspect < _MOST_ASPECT)
+    return (width > 2) & (height > 2) & (share > 0.1) & (aspect < 100)
 
 
 def shift_colours(image: np.ndarray, gains: Sequence[float], generator: np.random.Generator) -> np.ndarray:
@@ -169,30 +160,9 @@ def mirror(sample: Sample) -> Sample:
     return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, sample.labels, masks, sample.image_id)
 
 
-def _matrix(*, x: float, y: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
-
-
 def _warp(image: np.ndarray, matrix: np.ndarray, size: int, *, border: Any) -> np.ndarray:
     method = cv2.INTER_LINEAR if image.ndim == 3 else cv2.INTER_NEAREST
     return cv2.warpAffine(image, matrix, (size, size), flags=method, borderValue=border)
-
-
-def _move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return the boxes (n, 4) around the four moved corners of boxes (n, 4)."""
-    corners = boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
-    moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (n, 4, 2)
-    return np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32)
-
-
-def _paste_resized(canvas: np.ndarray, image: np.ndarray, shape: tuple[int, int], left: int, top: int) -> None:
-    """Paste the image resized to `shape`, straight into the canvas where all of it lies there."""
-    height, width = shape
-    inside = left >= 0 and top >= 0 and left + width <= canvas.shape[1] and top + height <= canvas.shape[0]
-    if image.shape[:2] == shape or not inside:
-        _paste(canvas, image if image.shape[:2] == shape else cv2.resize(image, (width, height)), left, top)
-    else:
-        cv2.resize(image, (width, height), dst=canvas[top : top + height, left : left + width])
 
 
 def _paste(canvas: np.ndarray, image: np.ndarray, left: int, top: int) -> None:

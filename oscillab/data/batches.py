@@ -27,9 +27,7 @@ class Batch(NamedTuple):
 
     images: torch.Tensor  # (N, 3, size, size) uint8, RGB
     targets: torch.Tensor  # (n, 6) float32: image in the batch, class, cx, cy, w, h as fractions of size
-    masks: (
-        list[torch.Tensor] | None
-    )  # N tensors (objects, size, size) uint8, in the order of targets; None unless asked for
+    masks: list[torch.Tensor] | None  # N tensors (objects, size, size) uint8, as targets; None unless asked for
     image_ids: list[int]  # N ids of the data set's ground truth
 
 
@@ -55,7 +53,14 @@ class Batches:
         masks: bool = False,
         pinned: bool | None = None,
     ) -> None:
-        _check(dataset, size=size, batch_size=batch_size, workers=workers, seed=seed)
+        if len(dataset) == 0:
+            raise ValueError(f"the data set {dataset.name} is empty: it must hold one image or more")
+        if size < STRIDE or size % STRIDE:
+            raise ValueError(f"size must be a multiple of {STRIDE} pixels, got {size}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        if workers < 0 or seed < 0:
+            raise ValueError(f"workers and seed must be 0 or more, got {workers} and {seed}")
         self.dataset, self.size, self.batch_size, self.seed = dataset, size, batch_size, seed
         self.augment = augmentation(augment) if isinstance(augment, str) else augment
         self.shuffle, self.workers, self.masks = shuffle, workers, masks
@@ -91,17 +96,22 @@ class Batches:
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """Return an iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
-        chunks = _Chunks(self, index, range(start, len(self)))
+        places = [(index, position) for position in range(start, len(self))]
         if not self.workers:
-            return (self._pin(chunks[position]) for position in range(len(chunks)))
+            return (self._pin(self[place]) for place in places)
         loader: DataLoader[Batch] = DataLoader(
-            chunks,  # type: ignore[arg-type]  # a map with a length is all that a loader asks for
+            self,  # type: ignore[arg-type]  # a map from the sampler's values is all that a loader asks for
             batch_size=None,
+            sampler=places,
             num_workers=self.workers,
             worker_init_fn=_one_thread,
             pin_memory=self.pinned,
         )
         return iter(loader)
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        """Return the Batch at (epoch, position)."""
+        return self.batch(*place)
 
     def batch(self, epoch: int, position: int) -> Batch:
         """Return the Batch number `position` of an epoch, or this process's part of it."""
@@ -142,19 +152,6 @@ def to_pixels(images: torch.Tensor, device: torch.device | str = "cpu") -> torch
     return images.to(device, non_blocking=True).to(memory_format=torch.channels_last).float().div_(255)
 
 
-class _Chunks:
-    """The batches of one epoch as a map from position to Batch, which a DataLoader can hand to its workers."""
-
-    def __init__(self, batches: Batches, epoch: int, positions: range) -> None:
-        self.batches, self.epoch, self.positions = batches, epoch, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, number: int) -> Batch:
-        return self.batches.batch(self.epoch, self.positions[number])
-
-
 def _targets(number: int, sample: Sample, size: int) -> np.ndarray:
     """Return the rows (n, 6) float32 of one Sample: image number, class, cx, cy, w, h."""
     rows = np.empty((len(sample.labels), 6), dtype=np.float32)
@@ -162,17 +159,6 @@ def _targets(number: int, sample: Sample, size: int) -> np.ndarray:
     low, high = np.clip(sample.boxes[:, :2], 0, size), np.clip(sample.boxes[:, 2:], 0, size)
     rows[:, 2:4], rows[:, 4:6] = (low + high) / 2 / size, (high - low) / size
     return rows
-
-
-def _check(dataset: Dataset, *, size: int, batch_size: int, workers: int, seed: int) -> None:
-    if len(dataset) == 0:
-        raise ValueError(f"the data set {dataset.name} is empty: it must hold one image or more")
-    if size < STRIDE or size % STRIDE:
-        raise ValueError(f"size must be a multiple of {STRIDE} pixels, got {size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    if workers < 0 or seed < 0:
-        raise ValueError(f"workers and seed must be 0 or more, got {workers} and {seed}")
 
 
 def _one_thread(_worker: int) -> None:

@@ -64,8 +64,18 @@ class CocoFolder:
 
     @staticmethod
     def write(dataset: Dataset, root: Path | str, split: str) -> Path:
-        """Write a data set as the split of a folder, its images as PNG; return the path of the annotation file."""
-        return write_folder(dataset, root, split)
+        """Write a data set, its images as PNG, as the split of a folder; return the path of the annotation file.
+
+        With masks, where the data set was opened with masks. Raises OSError where a file cannot be written.
+        """
+        truth = dataset.ground_truth()
+        images = Path(root) / "images" / split
+        for index, entry in enumerate(truth["images"]):
+            write_image(dataset.sample(index).image, images / entry["file_name"])
+        path = Path(root) / "annotations" / f"instances_{split}.json"
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(truth))
+        return path
 
     def with_masks(self) -> CocoFolder:
         """Return this data set with masks, without opening its file again; raises ValueError where some are missing."""
@@ -124,8 +134,7 @@ class CocoFolder:
         return other
 
     def _check_masks(self) -> None:
-        lost = [entry for objects in self._objects.values() for entry in objects if not entry.get("segmentation")]
-        if lost:
+        if lost := [e for objects in self._objects.values() for e in objects if not e.get("segmentation")]:
             raise ValueError(
                 f"{self.path}: {len(lost)} objects have no 'segmentation', the first in image {lost[0]['image_id']}: give "
                 "annotations with masks, or take a network without (masks=False)"
@@ -169,30 +178,12 @@ def splits_of(root: Path) -> list[str]:
     if not root.is_dir():
         raise ValueError(f"no data set {str(root)!r}: give 'scenes' or the path of a COCO-format folder")
     wanted = "COCO's has annotations/instances_<split>.json and images/<split>/"
-    found = sorted((root / "annotations").glob("instances_*.json"))
-    if not found and any(root.glob("*/_annotations.coco.json")):
-        raise ValueError(
-            f"{root} is in Roboflow's layout (<split>/_annotations.coco.json): {wanted}; move each file and its images there"
-        )
-    if not found and ((root / "labels").is_dir() or any(root.glob("*/labels")) or any(root.glob("*.yaml"))):
-        raise ValueError(
-            f"{root} is in YOLO's layout (labels/*.txt): {wanted}; export it as COCO from the tool that wrote it"
-        )
-    if not found:
+    if found := sorted((root / "annotations").glob("instances_*.json")):
+        return [path.stem.removeprefix("instances_") for path in found]
+    if any(root.glob("*/_annotations.coco.json")):
+        layout, remedy = "Roboflow's layout (<split>/_annotations.coco.json)", "move each file and its images there"
+    elif (root / "labels").is_dir() or any(root.glob("*/labels")) or any(root.glob("*.yaml")):
+        layout, remedy = "YOLO's layout (labels/*.txt)", "export it as COCO from the tool that wrote it"
+    else:
         raise ValueError(f"{root} holds no data set: {wanted}")
-    return [path.stem.removeprefix("instances_") for path in found]
-
-
-def write_folder(dataset: Dataset, root: Path | str, split: str) -> Path:
-    """Write a data set, its images as PNG, as the split of a folder; return the path of the annotation file.
-
-    With masks, where the data set was opened with masks. Raises OSError where a file cannot be written.
-    """
-    truth = dataset.ground_truth()
-    images = Path(root) / "images" / split
-    for index, entry in enumerate(truth["images"]):
-        write_image(dataset.sample(index).image, images / entry["file_name"])
-    path = Path(root) / "annotations" / f"instances_{split}.json"
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(truth))
-    return path
+    raise ValueError(f"{root} is in {layout}: {wanted}; {remedy}")

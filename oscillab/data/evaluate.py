@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import time
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -24,14 +23,13 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm.auto import tqdm
 
-from oscillab.data.images import Dataset, letterbox_batch
+from oscillab.data.images import Dataset, evaluation_batches, letterbox_batch
 from oscillab.data.nms import detections, mask_runs
 from oscillab.quant.calibrate import eval_mode
 
 log = logging.getLogger(__name__)
 
 BOXES_COUNTED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
-MARGIN = 0.5  # strides of grey that the official validation leaves in a rectangle: a square of 640 becomes one of 672
 IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
 
 
@@ -87,22 +85,12 @@ def evaluate(
     """
     begin = time.perf_counter()
     size = size or getattr(dataset, "size", None) or getattr(model, "size", None) or 640
-    if not len(dataset):
-        raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
-    classes = getattr(model, "classes", len(dataset.names))
-    if classes != len(dataset.names):
-        count = f"{len(dataset.names)}; they must be the same"
-        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {count}")
-    stride = max(getattr(model, "strides", (32,)))
-    if size < stride or size % stride:
-        raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    stride = _check(model, dataset, size, batch_size)
     truth = dataset.ground_truth()
     images = truth["images"][: len(dataset)]
     parts = evaluation_batches(images, size, batch_size, stride=stride, rectangular=rectangular)
-    mine = parts if world is None else parts[world.rank :: world.size]
-    mine = tqdm(mine, desc="evaluate", unit="batch", disable=not progress)
+    parts = parts if world is None else parts[world.rank :: world.size]
+    mine = tqdm(parts, desc="evaluate", unit="batch", disable=not progress)
     lacking = sum(not entry.get("segmentation") for entry in truth["annotations"])
     if 0 < lacking < len(truth["annotations"]):
         log.warning("%d of %d objects have no mask: masks are not measured", lacking, len(truth["annotations"]))
@@ -114,24 +102,20 @@ def evaluate(
     return world.broadcast(_summary(every, truth, dataset, begin) if world.is_main else None)
 
 
-def evaluation_batches(
-    images: list[dict[str, Any]], size: int, batch_size: int, *, stride: int = 32, rectangular: bool = False
-) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """Return the batches of an evaluation: (indices, (height, width) of their letterbox), every index below len(images) once.
-
-    `images` are entries of COCO's format with width and height. Squares come in the given order; rectangles in the
-    order of the aspect ratio, each as large as the batch's extremes need, in whole strides.
-    """
-    order = np.arange(len(images))
-    if not rectangular:
-        return [(part, (size, size)) for part in np.split(order, order[batch_size::batch_size])]
-    ratios = np.array([image["height"] / image["width"] for image in images])
-    batches = []
-    for part in np.split(ratios.argsort(), order[batch_size::batch_size]):
-        sides = min(ratios[part].max(), 1), min(1 / ratios[part].min(), 1)
-        height, width = (math.ceil(side * size / stride + MARGIN) * stride for side in sides)
-        batches.append((part, (height, width)))
-    return batches
+def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> int:
+    """Return the model's coarsest stride; raise the ValueError that says which argument of `evaluate` does not fit."""
+    if not len(dataset):
+        raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
+    classes = getattr(model, "classes", len(dataset.names))
+    if classes != len(dataset.names):
+        count = f"{len(dataset.names)}; they must be the same"
+        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {count}")
+    stride = max(getattr(model, "strides", (32,)))
+    if size < stride or size % stride:
+        raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    return stride
 
 
 def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
@@ -152,16 +136,26 @@ def _detect(
 ) -> Found:
     """Return the report of each index in `parts` and the seconds that the network took."""
     reports, network_seconds = {}, 0.0
+    parameter, classes = next(model.parameters()), len(dataset.names)
+    # Wait for the work queued on a GPU, so that the clock tells the truth.
+    wait = torch.cuda.synchronize if parameter.is_cuda else lambda: None
     with eval_mode(model):
         for indices, shape in parts:
             images, places = letterbox_batch(dataset, indices, size, shape)
-            decoded, prototypes, seconds = _forward(model, images, len(dataset.names))
+            images = images.to(parameter.device).to(parameter.dtype).div_(255)
+            wait()
+            begin = time.perf_counter()
+            outputs = model(images)
+            wait()
+            network_seconds += time.perf_counter() - begin
+            decoded, prototypes = outputs if isinstance(outputs, tuple) else (outputs, None)
+            if prototypes is None and decoded.shape[-1] != 5 + classes:
+                raise ValueError(f"{classes} classes need rows of {5 + classes}, the model gave {decoded.shape[-1]}")
             rows = suppress(decoded)
             planes = [None] * len(rows) if prototypes is None or not with_masks else prototypes.float().cpu().numpy()
             for index, found, place, plane in zip(indices, rows, places, planes, strict=True):
                 runs = None if plane is None else mask_runs(found, plane, place)
                 reports[int(index)] = _Report(place.image_id, place.boxes(found), runs)
-            network_seconds += seconds
     return reports, network_seconds
 
 
@@ -174,23 +168,6 @@ class _Report(NamedTuple):
 
 
 Found = tuple[dict[int, _Report], float]  # of a process: the report of each index, the network's seconds
-
-
-def _forward(model: nn.Module, images: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor | None, float]:
-    """Return decoded output (N, boxes, 5 + classes [+ 32]) of uint8 images, prototypes or None, the network's seconds."""
-    parameter = next(model.parameters())
-    images = images.to(parameter.device).to(parameter.dtype).div_(255)
-    # Wait for the work queued on a GPU, so that the clock tells the truth.
-    wait = torch.cuda.synchronize if parameter.is_cuda else lambda: None
-    wait()
-    begin = time.perf_counter()
-    outputs = model(images)
-    wait()
-    seconds = time.perf_counter() - begin
-    decoded, prototypes = outputs if isinstance(outputs, tuple) else (outputs, None)
-    if prototypes is None and decoded.shape[-1] != 5 + classes:
-        raise ValueError(f"{classes} classes need rows of {5 + classes}, the model gave {decoded.shape[-1]}")
-    return decoded, prototypes, seconds
 
 
 def _results(reports: list[_Report], dataset: Dataset) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ fills up: to a square, or, as the official validation does, to the smallest rect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +23,7 @@ from pycocotools import mask as coco
 from oscillab.io import atomic_write
 
 GREY = 114  # the borders' colour, of 255
+MARGIN = 0.5  # strides of grey that the official validation leaves in a rectangle: a square of 640 becomes one of 672
 
 
 class Sample(NamedTuple):
@@ -59,10 +61,14 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def encode_runs(mask: np.ndarray) -> dict[str, Any]:
     """Return the mask (H, W) as COCO's uncompressed run lengths, {"size": [H, W], "counts": [zeros, ones, zeros, …]}."""
-    flat = np.asarray(mask, dtype=np.int8).ravel(order="F")  # (W * H,), column after column
-    changes = np.flatnonzero(np.diff(flat, prepend=0))
-    counts = np.diff(changes, prepend=0, append=flat.size)
-    return {"size": [int(side) for side in mask.shape], "counts": counts.tolist()}
+    mask = np.asarray(mask, dtype=np.uint8)
+    (height, width), (left, _, right, _) = mask.shape, tight_box(mask)
+    flat = np.zeros((right - left) * height + 2, dtype=np.int8)  # column after column, those with ones alone
+    flat[1:-1] = mask[:, left:right].T.ravel()
+    changes = np.flatnonzero(np.diff(flat)) + left * height
+    changes = changes[changes < mask.size]
+    counts = np.diff(changes, prepend=0, append=mask.size)
+    return {"size": [height, width], "counts": counts.tolist()}
 
 
 def decode_mask(segmentation: list[list[float]] | dict[str, Any], height: int, width: int) -> np.ndarray:
@@ -208,3 +214,23 @@ def letterbox_batch(
     images, places = zip(*(letterbox(s.image, size, shape, image_id=s.image_id) for s in samples), strict=True)
     # A view: the colours stay innermost, the layout that convolutions on a CPU are quickest with.
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), list(places)
+
+
+def evaluation_batches(
+    images: list[dict[str, Any]], size: int, batch_size: int, *, stride: int = 32, rectangular: bool = False
+) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """Return the batches of an evaluation: (indices, (height, width) of their letterbox), every index below len(images) once.
+
+    `images` are entries of COCO's format with width and height. Squares come in the given order; rectangles in the
+    order of the aspect ratio, each as large as the batch's extremes need, in whole strides.
+    """
+    order = np.arange(len(images))
+    if not rectangular:
+        return [(part, (size, size)) for part in np.split(order, order[batch_size::batch_size])]
+    ratios = np.array([image["height"] / image["width"] for image in images])
+    batches = []
+    for part in np.split(ratios.argsort(), order[batch_size::batch_size]):
+        sides = min(ratios[part].max(), 1), min(1 / ratios[part].min(), 1)
+        height, width = (math.ceil(side * size / stride + MARGIN) * stride for side in sides)
+        batches.append((part, (height, width)))
+    return batches

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -87,16 +88,6 @@ class DataSource:
         return self._opened[split].with_masks() if masks else self._opened[split]
 
 
-def training_batches(options: DataOptions, seed: int, *, masks: bool = False) -> Batches:
-    """Return the training images as `Batches`; who needs more than one data set of the options takes a `DataSource`."""
-    return DataSource(options).training_batches(seed, masks=masks)
-
-
-def held_out(options: DataOptions, *, masks: bool = False) -> Dataset:
-    """Return the images that are measured on; who needs more of the options' data takes a `DataSource`."""
-    return DataSource(options).held_out(masks=masks)
-
-
 def known_size(model: Any) -> int | None:
     """Return the side in pixels of the images that a detector was trained with, or exported for; None where unknown."""
     from oscillab.data.paint import NAMES
@@ -148,7 +139,5 @@ def calibration_batches(batches: Batches, *, count: int = 4) -> Iterator[torch.T
     """Yield the first `count` training batches as float pixels, the same for every method."""
     from oscillab.data.batches import to_pixels
 
-    for index, batch in enumerate(batches.epoch(0)):
-        if index == count:
-            return
+    for batch in islice(batches.epoch(0), count):
         yield to_pixels(batch.images)

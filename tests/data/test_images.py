@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from oscillab.data.evaluate import evaluation_batches
 from oscillab.data.images import (
     Place,
     Sample,
+    evaluation_batches,
     letterbox,
     letterbox_batch,
     letterbox_sample,

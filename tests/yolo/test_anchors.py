@@ -9,7 +9,7 @@ import torch
 
 import oscillab
 from oscillab.__main__ import main
-from oscillab.data.dataset import write_folder
+from oscillab.data.dataset import CocoFolder
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.yolo import zoo
@@ -155,7 +155,7 @@ def test_pretrain_offers_anchors_and_never_changes_them_unasked(choice, tmp_path
     """Oracle: pictures shown so small that the anchors reach too few boxes: the written file's anchors are the model's
     own unless asked for otherwise; either way it is said, and the recall is in the json."""
     for split, count in (("train", 24), ("val", 4)):
-        write_folder(Scenes(count, split=split, size=64), tmp_path / "mine", f"{split}2017")
+        CocoFolder.write(Scenes(count, split=split, size=64), tmp_path / "mine", f"{split}2017")
     out = tmp_path / "float.pt"
     data = ["--data", str(tmp_path / "mine"), "--size", "32", "--batch-size", "8", "--augment", "none"]
     run = ["--epochs", "1", "--no-progress", "--no-autocast", "--out", str(out)]
