@@ -1,8 +1,7 @@
 """Vary a training image as YOLOv5's official recipe does.
 
-Four images are laid around a point of a grey canvas of twice the size (mosaic), the canvas is moved, scaled and cut
-to the size (affine), colours are shifted (HSV) and the image is mirrored (flip). Boxes and masks go along. Every
-choice comes from the generator that is passed in.
+Four images are laid around a point of a grey canvas of twice the size (mosaic), the canvas is moved, scaled and cut to the
+size (affine), colours are shifted (HSV) and the image is mirrored. Every choice comes from the generator passed in.
 """
 
 from __future__ import annotations

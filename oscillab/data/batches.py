@@ -1,8 +1,7 @@
-"""Serve a data set in batches that two runs see exactly alike.
+"""Serve a data set in batches that are a pure function of (seed, epoch, position).
 
-A batch is a pure function of (seed, epoch, position): the order comes from (seed, epoch), each image's augmentation
-from (seed, epoch, index). Hence a run that resumes in the middle of an epoch sees what it would have seen, with or
-without worker processes.
+The order comes from (seed, epoch), each image's augmentation from (seed, epoch, index). Hence a run that resumes in the
+middle of an epoch sees what it would have seen, with or without worker processes.
 """
 
 from __future__ import annotations
@@ -65,14 +64,12 @@ class Batches:
         self.augment = augmentation(augment) if isinstance(augment, str) else augment
         self.shuffle, self.workers, self.masks = shuffle, workers, masks
         self.pinned = torch.cuda.is_available() if pinned is None else pinned
-        whole, rest = divmod(len(dataset), batch_size)
-        self._length = whole if drop_last else whole + bool(rest)
+        self._length = (len(dataset) + (0 if drop_last else batch_size - 1)) // batch_size
         if self._length == 0:
             raise ValueError(f"batch_size must be 1..{len(dataset)} with drop_last on this data set, got {batch_size}")
         self._rank, self._count = 0, 1
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
         return self._length
 
     def part(self, rank: int, count: int) -> Batches:
@@ -110,16 +107,15 @@ class Batches:
         return iter(loader)
 
     def __getitem__(self, place: tuple[int, int]) -> Batch:
-        """Return the Batch at (epoch, position)."""
         return self.batch(*place)
 
     def batch(self, epoch: int, position: int) -> Batch:
         """Return the Batch number `position` of an epoch, or this process's part of it."""
         first = epoch * len(self.dataset) if self.dataset.fresh else 0
         pool = range(first, first + len(self.dataset))
-        order = np.arange(len(pool))
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        order = (
+            np.random.default_rng((self.seed, epoch)).permutation(len(pool)) if self.shuffle else np.arange(len(pool))
+        )
         chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
         chosen = np.array_split(chosen, self._count)[self._rank]
         return self._collate([self._sample(epoch, pool[number], pool) for number in chosen])
@@ -138,11 +134,9 @@ class Batches:
     def _collate(self, samples: list[Sample]) -> Batch:
         images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
         targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
-        masks = None
-        if self.masks:
-            if any(sample.masks is None for sample in samples):
-                raise ValueError("masks=True needs a data set with masks: open it with masks=True")
-            masks = [torch.from_numpy(np.ascontiguousarray(sample.masks)) for sample in samples]
+        if self.masks and any(sample.masks is None for sample in samples):
+            raise ValueError("masks=True needs a data set with masks: open it with masks=True")
+        masks = [torch.from_numpy(np.ascontiguousarray(s.masks)) for s in samples] if self.masks else None
         images = images.permute(0, 3, 1, 2).contiguous()  # (N, 3, size, size)
         return Batch(images, torch.from_numpy(targets), masks, [sample.image_id for sample in samples])
 

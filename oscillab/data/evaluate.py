@@ -1,8 +1,7 @@
 """Measure how well a detector finds the objects of a data set: COCO's mean average precision of the model it is given.
 
 As the official YOLO code works it out: square letterbox (or the official validation's rectangles), boxes above confidence
-0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image, scaled back to the image as it was, measured by
-pycocotools; and the same of the masks of a network that segments.
+0.001 after class-wise NMS at IoU 0.65, at most 300 of them an image, scaled back to the image as it was; and their masks.
 """
 
 from __future__ import annotations
@@ -176,10 +175,9 @@ def _results(reports: list[_Report], dataset: Dataset) -> list[dict[str, Any]]:
     for report in reports:
         rows = report.rows.astype(np.float64)
         boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).round(3).tolist()
-        labels = rows[:, 5].astype(int).tolist()
-        for k, (box, score, label) in enumerate(zip(boxes, rows[:, 4].round(5).tolist(), labels, strict=True)):
-            category = dataset.category_ids[label]
-            result = {"image_id": report.image_id, "category_id": category, "bbox": box, "score": score}
+        for k, (box, score, label) in enumerate(zip(boxes, rows[:, 4].round(5).tolist(), rows[:, 5], strict=True)):
+            result = {"image_id": report.image_id, "category_id": dataset.category_ids[int(label)]}
+            result |= {"bbox": box, "score": score}
             results.append(result if report.runs is None else result | {"segmentation": report.runs[k]})
     return results
 

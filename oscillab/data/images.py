@@ -3,9 +3,9 @@
 Boxes are (x1, y1, x2, y2) in pixels, measured on pixel edges: a mask of the single pixel (row 3, column 5) has the box
 (5, 3, 6, 4). Masks are 0/1 bytes, one plane an object.
 
-An image is fitted in two steps, as the official code takes them, so that pixels agree to the bit: first the longer side is
-resized to the square's (INTER_AREA when shrinking for validation, else INTER_LINEAR; sizes cut to whole pixels), then grey
-fills up: to a square, or, as the official validation does, to the smallest rectangle that suits all images of a batch.
+An image is fitted in two steps, as by the official code, to the bit: its longer side is resized (INTER_AREA when shrinking
+for validation, else INTER_LINEAR; sizes cut to whole pixels), then grey fills up, to a square, or to the smallest rectangle
+that suits all images of a batch.
 """
 
 from __future__ import annotations
@@ -94,19 +94,18 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises ValueError where the file is no image, is cut short (some versions of OpenCV fill up with grey), or too large.
     """
     data = Path(path).read_bytes()  # by bytes, since OpenCV does not open every path on every system
-    if is_cut_short(data):
-        raise ValueError(f"{path} cannot be read as an image: the file is cut short")
+    reason, pixels = "it is no JPEG, PNG or other image, or damaged", None
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:
         reason = "it is too large" if "pixels" in str(error).lower() else str(error).strip().splitlines()[-1]
-        raise ValueError(f"{path} cannot be read as an image: {reason}") from None
-    if pixels is None:
-        raise ValueError(f"{path} cannot be read as an image: it is no JPEG, PNG or other image, or damaged")
+    if pixels is None or _is_cut_short(data):
+        reason = "the file is cut short" if _is_cut_short(data) else reason
+        raise ValueError(f"{path} cannot be read as an image: {reason}")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def is_cut_short(data: bytes) -> bool:
+def _is_cut_short(data: bytes) -> bool:
     """Tell whether bytes begin as a JPEG or PNG does, but lack its end."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" not in data[-4096:]

@@ -1,11 +1,7 @@
 """Decode a detector's output: the boxes that survive non-maximum suppression (NMS), and their masks.
 
-Decoded output holds one row per anchor and cell: box, objectness, one probability per class. Most rows say "nothing here",
-and an object is found by many neighbours at once; the network reports what a score threshold and NMS, class by class, leave.
-
 NMS runs in onnxruntime, whose `NonMaxSuppression` treats every class apart in one call. The usual trick of moving each
-class's boxes far away and suppressing them all together rounds the coordinates, and then keeps a different box now and
-again.
+class's boxes far away and suppressing them all together rounds the coordinates, and keeps a different box now and again.
 """
 
 from __future__ import annotations
@@ -73,28 +69,23 @@ def _suppressed(rows: np.ndarray, classes: int, conf: float, iou: float, max_box
     scores = rows[:, 5 : 5 + classes] * rows[:, 4:5]  # (n, C)
     useful = scores.max(1, initial=0) > conf
     rows, scores = rows[useful], scores[useful]
+    if not len(rows):
+        return np.zeros((0, 1 + rows.shape[1] - classes), np.float32)
     if np.count_nonzero(scores > conf) > CANDIDATE_LIMIT:
         np.put(scores, np.argpartition(scores, -CANDIDATE_LIMIT, axis=None)[:-CANDIDATE_LIMIT], 0)
-    which_class, which_box = _nms(rows[:, :4], np.ascontiguousarray(scores.T), conf, iou, max_boxes)
+    inputs = {
+        "boxes": np.ascontiguousarray(rows[None, :, :4]),
+        "scores": np.ascontiguousarray(scores.T)[None],
+        "most": np.array([max_boxes], np.int64),  # of one class; all classes are cut below
+        "iou": np.array([iou], np.float32),
+        "conf": np.array([conf], np.float32),
+    }
+    which_class, which_box = _session(os.getpid()).run(None, inputs)[0].T[1:]  # from (image, class, box)
     score = scores[which_box, which_class]
     best = np.argsort(-score, kind="stable")[:max_boxes]
     which_class, which_box = which_class[best], which_box[best]
     parts = rows[which_box, :4], score[best, None], which_class[:, None], rows[which_box, 5 + classes :]
     return np.concatenate(parts, axis=1, dtype=np.float32)
-
-
-def _nms(boxes: np.ndarray, scores: np.ndarray, conf: float, iou: float, max_boxes: int) -> np.ndarray:
-    """Return indices (classes, boxes) of what NMS keeps of boxes (n, 4) with scores (C, n), every class by itself."""
-    if not len(boxes):
-        return np.zeros((2, 0), np.int64)
-    inputs = {
-        "boxes": np.ascontiguousarray(boxes[None]),
-        "scores": scores[None],
-        "most": np.array([max_boxes], np.int64),  # of one class; the caller cuts over all classes
-        "iou": np.array([iou], np.float32),
-        "conf": np.array([conf], np.float32),
-    }
-    return _session(os.getpid()).run(None, inputs)[0].T[1:]  # (image, class, box) x kept -> (class, box)
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,4 @@
-"""Open the data that options name, once, and hand it on: training batches, held-out images, calibration images.
-
-Needs no torch until data is opened, so that a command's help is quick.
-"""
+"""Open the data that options name, once, and hand it on; needs no torch until then, so that a command's help is quick."""
 
 from __future__ import annotations
 
@@ -50,10 +47,7 @@ class DataSource:
         self._opened: dict[Any, Any] = {}
 
     def training_batches(self, seed: int, *, masks: bool = False, model: Any = None, source: Any = None) -> Batches:
-        """Return the training images as `Batches`, with instance masks for a network that segments.
-
-        With a model, from the file `source`, classes are joined by name with the model's.
-        """
+        """Return the training images as `Batches`; with a model, from the file `source`, classes are joined by name."""
         from oscillab.data.batches import Batches
 
         options = self.options

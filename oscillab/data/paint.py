@@ -1,9 +1,8 @@
 """Draw the parts of a scene: outlines of its shapes, background, fills, noise.
 
 Ten classes of shapes, most in pairs that only a fine detail tells apart (a thin gap, a small notch, a sixth point, an arm
-that is too long), because such details are what a network of 3 or 4 bits loses first. Everything is drawn by OpenCV on
-bytes, because a scene must cost little beside the training step that reads it. Random numbers come from a `random.Random`
-that the caller made; the fields of noise are drawn once and then only cropped.
+that is too long), because such details are what a network of 3 or 4 bits loses first. A scene must cost little beside the
+training step that reads it: OpenCV draws on bytes, and the fields of noise are drawn once and then only cropped.
 """
 
 from __future__ import annotations
@@ -106,8 +105,7 @@ def background(random: Random, fields: Bank, size: int) -> tuple[np.ndarray, Col
     first = colour(hue, random.uniform(0.1, 0.55), value)
     spread = random.uniform(0.12, 0.4) * (1 if value < 0.5 else -1)
     second = colour(hue + random.uniform(-0.2, 0.2), random.uniform(0.1, 0.6), value + spread)
-    field = _crop(random, random.choice(fields.smooth), size)
-    image = cv2.applyColorMap(field, _palette("mottled", first, second))
+    image = cv2.applyColorMap(_crop(random, random.choice(fields.smooth), size), _palette("mottled", first, second))
     red, green, blue = ((a + b) / 2 for a, b in zip(first, second, strict=True))
     return image, (red, green, blue)
 

@@ -1,8 +1,7 @@
-"""Draw the embedded data set: image number i of it, whenever it is asked for.
+"""Draw the embedded data set: image i is a pure function of (seed, split, i, size), drawn when it is asked for.
 
-`Scenes` needs no download: image i is a pure function of (seed, split, i, size), drawn when it is asked for and never
-stored. Coloured shapes lie on clouds of noise, some behind others, some behind clutter. A shape is annotated by what is
-seen of it: its box is tight around its visible pixels, and every shape that is drawn is annotated.
+Coloured shapes lie on clouds of noise, some behind others, some behind clutter. A shape is annotated by what is seen of it:
+its box is tight around its visible pixels, and every shape that is drawn is annotated.
 """
 
 from __future__ import annotations
@@ -93,13 +92,9 @@ class Scenes:
                     mask = sample.masks[number]
                     entry |= {"area": int(np.count_nonzero(mask)), "segmentation": encode_runs(mask)}
                 annotations.append(entry)
-        pairs = zip(self.category_ids, self.names, strict=True)
-        return {
-            "info": {"description": f"scenes, split {self.split}, seed {self.seed}, {self.size} pixels"},
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": number, "name": name} for number, name in pairs],
-        }
+        info = {"description": f"scenes, split {self.split}, seed {self.seed}, {self.size} pixels"}
+        categories = [{"id": number, "name": name} for number, name in enumerate(self.names, start=1)]
+        return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
 def _layout(random: Random, size: int) -> list[Piece]:
@@ -108,14 +103,11 @@ def _layout(random: Random, size: int) -> list[Piece]:
     circles: list[Circle] = []
     pieces: list[Piece] = []
     for _ in range(random.randint(1, 8)):
-        circle = _place(random, circles, crowding)
-        if circle is not None:
+        if (circle := _place(random, circles, crowding)) is not None:
             circles.append(circle)
             pieces.append(_shape(random, circle, size))
     for _ in range(random.randint(0, 5)):
-        contours = clutter(random, size)
-        covered = coverage(contours, size, size)
-        if covered is not None:
+        if (covered := coverage(clutter(random, size), size, size)) is not None:
             pieces.insert(random.randrange(len(pieces)), Piece(-1, 0.0, *covered))
     return pieces
 
@@ -138,9 +130,9 @@ def _shape(random: Random, circle: Circle, size: int) -> Piece:
     cosine, sine = radius * math.cos(angle), radius * math.sin(angle)
     turn = np.array([[cosine, sine], [-sine * squeeze, cosine * squeeze]])
     contours = tuple(contour @ turn + (x, y) for contour in outline(NAMES[label], level))
-    pixels = area(NAMES[label], level) * squeeze * radius**2
     covered = coverage(contours, size, size)
-    return Piece(label, pixels, *covered)  # type: ignore[misc]  # its circle's centre lies in the image
+    assert covered is not None  # its circle's centre lies in the image
+    return Piece(label, area(NAMES[label], level) * squeeze * radius**2, *covered)
 
 
 def _visible(pieces: list[Piece], size: int) -> tuple[list[Piece], np.ndarray]:
