@@ -1,6 +1,7 @@
-"""COCO-format folders: a small one made here and read back, the real one, and everything that can be wrong with one."""
+"""COCO-format folders: a small one made here and read back, the real one, and the one line for each that is wrong."""
 
 import json
+import logging
 import pickle
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from pycocotools import mask as reference
 
 import oscillab
+from oscillab.data.annotations import read_annotations
 from oscillab.data.dataset import CocoFolder, open_dataset
 from oscillab.data.images import encode_runs
 from oscillab.data.options import chosen_size, joined_classes
@@ -50,10 +52,123 @@ def folder(tmp_path):
         cv2.imwrite(str(pictures / "b.png"), np.zeros((16, 16, 3), np.uint8))
         annotations = tmp_path / "annotations" / "instances_val2017.json"
         annotations.parent.mkdir(exist_ok=True)
-        annotations.write_text(json.dumps(whole or content()))
+        annotations.write_text(whole if isinstance(whole, str) else json.dumps(whole or content()))
         return tmp_path
 
     return write
+
+
+def changed(part, number, **fields):
+    """The content with fields of one entry changed."""
+    whole = content()
+    whole[part][number] |= fields
+    return whole
+
+
+def read(folder, whole):
+    """The checked content of an annotation file that holds `whole`."""
+    return read_annotations(folder(whole) / "annotations" / "instances_val2017.json")
+
+
+def test_a_good_file_is_read_with_its_defaults(folder, caplog):
+    """Oracle: what was written, with COCO's defaults where a value is absent or null: no crowd, the box's area, no mask."""
+    whole = changed("annotations", 2, iscrowd=None, area=None, segmentation=None, id=None) | {"info": {"year": 2017}}
+    expected = content()["annotations"]
+    expected[2] = {"image_id": 5, "category_id": 4, "bbox": [40, 30, 6, 4], "id": None, "iscrowd": 0, "area": 24}
+    assert read(folder, whole) == whole | {"annotations": expected}
+    assert not caplog.records
+
+
+def segmentation(given):
+    """The content with a segmentation in the first annotation, whose image has 40 rows and 50 columns."""
+    return changed("annotations", 0, segmentation=given)
+
+
+@pytest.mark.parametrize(("broken", "message"), [
+    ("{'images': [", "instances_val2017.json is not JSON: Expecting property name"),
+    ("[" * 100_000, "is not JSON: maximum recursion depth"),
+    ("[1, 2]", "must hold a dictionary in COCO's format, got a list"),
+    ("{}", "lacks the list 'images'"),
+    (content() | {"images": []}, "is empty: it must list one image or more"),
+    (content() | {"categories": [{"id": 9}]}, "entry 0 of 'categories' lacks name"),
+    (content() | {"annotations": [3]}, "entry 0 of 'annotations' must be a dictionary, got 3"),
+    (changed("annotations", 0, image_id=77), "1 annotations point at images that it does not list, .* image_id 77"),
+    (changed("annotations", 1, category_id=2), "1 annotations point at categories .* category_id 2"),
+    (changed("annotations", 0, image_id=[5]), r"image_id of entry 0 .* must be a whole number or text, got \[5\]"),
+    (changed("annotations", 1, bbox=[1, 2, 3]), r"bbox of entry 1 of 'annotations' \(image 5, id 2\) must be 4 finite"),
+    (changed("annotations", 1, bbox=[1, 2, 3, float("nan")]), "bbox of .* must be 4 finite numbers"),
+    (changed("annotations", 1, bbox=[1, 2, 3, 10**400]), "bbox of .* must be 4 finite numbers"),
+    (changed("annotations", 1, bbox=[1, 2, True, 3]), "bbox of .* must be 4 finite numbers"),
+    (changed("annotations", 0, iscrowd="0"), "iscrowd of .* must be 0 or 1, got '0'"),
+    (changed("annotations", 0, area="large"), "area of .* must be a number of 0 or more, got 'large'"),
+    (changed("annotations", 0, area=-1), "area of .* must be a number of 0 or more, got -1"),
+    (changed("images", 0, width=None), r"width of entry 0 of 'images' \(file 'a.png', id 5\) must be a whole number of pixels"),
+    (changed("images", 0, height=40.5), "height of .* must be a whole number of pixels"),
+    (changed("images", 0, file_name=7), "file_name of .* must be text, a path of names of 255 bytes at most, got 7"),
+    (changed("images", 1, id=5), "1 ids of 'images' occur twice, the first is 5"),
+    (changed("images", 1, id="8"), "the ids of 'images' must be all numbers or all text"),
+    (content() | {"categories": [{"id": 9, "name": "kite"}, {"id": 9, "name": "cup"}]}, "1 ids of 'categories' occur twice"),
+    (content() | {"categories": [{"id": 9, "name": "kite"}, {"id": 4, "name": "kite"}]}, "1 names of 'categories' .* 'kite'"),
+    (content() | {"annotations": [a | {"id": 3} for a in content()["annotations"]]}, "1 ids of 'annotations' occur twice"),
+    (segmentation([10, 5, 30, 5, 10, 25]), r"segmentation of entry 0 .*image 5.* must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 30, 5]]), "must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 30, 5, 10]]), "must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 30, 5, 10, "25"]]), "must be polygons, lists of 6 or more numbers"),
+    (segmentation([[10, 5, 10**6, 5, 10, 25]]), "x, y, x, y, … within ±65535"),
+    (segmentation({"size": [40, 50], "counts": "o"}), "compressed run lengths that are no numbers of 1 to 7"),
+    (segmentation({"size": [40, 50], "counts": "`n0"}), "run lengths that must add up to 2000 pixels, got"),
+    (segmentation("mask"), r"must be a list of polygons or run lengths with size \[height, width\] and counts, got 'mask'"),
+    (segmentation({"counts": [2000]}), "must be a list of polygons or run lengths"),
+    (segmentation({"size": [50, 40], "counts": [2000]}), r"has size \[50, 40\], its image has .* \[40, 50\]"),
+    (segmentation({"size": [40, 50], "counts": [1999]}), "run lengths that must add up to 2000 pixels, got 1999"),
+    (segmentation({"size": [40, 50], "counts": [-1, 2001]}), "has counts that must be a string, or a list of whole"),
+    (segmentation({"size": [40, 50]}), "has counts that must be a string, or a list of whole numbers"),
+    (segmentation({"size": [40, 50], "counts": "~~"}), "has compressed run lengths that are no numbers of 1 to 7"),
+    (segmentation({"size": [40, 50], "counts": "o" * 10_000}), "compressed run lengths that are no numbers of 1 to 7"),
+    (segmentation({"size": [40_000, 50_000], "counts": [2 * 10**9]}), "which is more than 1073741824 pixels"),
+])  # fmt: skip
+def test_a_bad_annotation_file_is_refused(folder, broken, message):
+    """Oracle: one line that names the file, the entry with its image, what was given and what is allowed."""
+    with pytest.raises(ValueError, match=message) as caught:
+        read(folder, broken)
+    assert "\n" not in str(caught.value) and "instances_val2017.json" in str(caught.value)
+
+
+def test_up_to_ten_faults_are_told_at_once(folder):
+    """Oracle: counted; twelve boxes of text give ten of them and the number of the others."""
+    entries = [content()["annotations"][0] | {"bbox": "box"} for _ in range(12)]
+    with pytest.raises(ValueError, match=r"entry 9 of .* … and 2 more$") as caught:
+        read(folder, content() | {"annotations": entries})
+    assert str(caught.value).count("must be 4 finite numbers") == 10
+
+
+def test_masks_of_a_shrunk_image_and_a_root_category(folder, caplog):
+    """Oracle: run lengths of twice the image's size are legal; Roboflow's root, a category without objects, is named."""
+    whole = segmentation({"size": [80, 100], "counts": [8000]})
+    whole["categories"] = [
+        {"id": 0, "name": "toys", "supercategory": "none"},
+        {"id": 9, "name": "kite", "supercategory": "toys"},
+        {"id": 4, "name": "cup"},
+    ]
+    assert read(folder, whole)["annotations"][0]["segmentation"]["size"] == [80, 100]
+    (text,) = (record.getMessage() for record in caplog.records)
+    assert "the category 'toys' has no object and is above others" in text
+
+
+def test_boxes_outside_are_clipped_or_left_out_with_a_warning(folder, caplog):
+    """Oracle: by hand; x from 45 to 65 in 50 columns keeps 5, from -3 to 7 keeps 7, a box beyond or of no width is left out.
+
+    Four tenths of a pixel beyond the edge are rounding, and stay as they are.
+    """
+    boxes = [[45, 10, 20, 10], [60, 5, 10, 10], [3, 3, 0, 5], [-0.4, 2, 10, 10], [-3, 30, 10, 20]]
+    annotations = [{"image_id": 5, "category_id": 9, "bbox": box} for box in boxes]
+    with caplog.at_level(logging.WARNING):
+        kept = read(folder, content() | {"annotations": annotations})["annotations"]
+    assert [entry["bbox"] for entry in kept] == [[45, 10, 5, 10], [-0.4, 2, 10, 10], [0, 30, 7, 10]]
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2
+    assert "2 boxes stand over their image's edge" in texts[0]
+    assert "left out 2 boxes without area in their image, the first [60, 5, 10, 10] in image 5" in texts[1]
 
 
 def test_a_folder_is_read_back(folder):
@@ -91,13 +206,6 @@ def test_the_real_folder(shared, caplog):
         for mask, entry in zip(sample.masks, entries, strict=True):
             expected = reference.decode(reference.merge(reference.frPyObjects(entry["segmentation"], *mask.shape)))
             assert np.array_equal(mask, expected)
-
-
-def changed(part, number, **fields):
-    """The content with fields of one entry changed."""
-    whole = content()
-    whole[part][number] |= fields
-    return whole
 
 
 def test_missing_pictures_are_counted(folder):
@@ -178,15 +286,6 @@ def test_what_is_written_comes_back(tmp_path):
         for name in ("image", "boxes", "labels", "masks"):
             assert np.array_equal(getattr(given, name), getattr(read, name)), name
     assert found.ground_truth()["annotations"] == scenes.ground_truth()["annotations"]
-
-
-def test_two_splits_share_a_folder_and_boxes_may_come_without_masks(tmp_path):
-    """Oracle: both open; a network that segments is refused where nothing was drawn."""
-    CocoFolder.write(Scenes(3, split="train", size=64, masks=False), tmp_path, "train2017")
-    CocoFolder.write(Scenes(2, split="val", size=64), tmp_path, "val2017")
-    assert [len(CocoFolder(tmp_path, split)) for split in ("train2017", "val2017")] == [3, 2]
-    with pytest.raises(ValueError, match="have no 'segmentation'"):
-        CocoFolder(tmp_path, "train2017", masks=True)
 
 
 def test_classes_are_joined_by_name(tmp_path, caplog):

@@ -15,7 +15,7 @@ from torch import nn
 from oscillab.data.batches import to_pixels
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import average_precision, evaluate
-from oscillab.data.images import Sample
+from oscillab.data.images import Sample, encode_runs
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.quant import QuantSpec, quantize
@@ -193,28 +193,13 @@ def test_it_is_silent_unless_asked(capsys):
     assert out == "" and "evaluate" in err
 
 
-def test_rows_of_a_segmenting_model():
-    """Invariant: mask coefficients after the classes and prototypes beside the rows change nothing about the boxes."""
-
-    class Segments(Says):
-        def forward(self, images):
-            decoded = super().forward(images)
-            return torch.cat([decoded, torch.ones(*decoded.shape[:2], 32)], 2), torch.zeros(len(images), 32, 16, 16)
-
-    found, plain = (evaluate(model(*FOUND), TOY, size=64) for model in (Segments, Says))
-    assert found.per_class == plain.per_class and [rows.shape for rows in found.detections] == [(3, 6), (2, 6)]
-
-
-@pytest.mark.parametrize(
-    ("model", "dataset", "arguments", "says"),
-    [
-        (Says(), Pictures(), {}, "the data set 'toy' holds no image"),
-        (Says(classes=80), TOY, {}, "the model knows 80 classes, the data set 'toy' has 4"),
-        (Says(), TOY, {"size": 100}, "size must be a multiple of the model's stride 32, got 100"),
-        (Says(), TOY, {"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-        (Says(*FOUND), TOY, {"conf": 2}, "conf must be 0..1, got 2"),
-    ],
-)
+@pytest.mark.parametrize("model, dataset, arguments, says", [
+    (Says(), Pictures(), {}, "the data set 'toy' holds no image"),
+    (Says(classes=80), TOY, {}, "the model knows 80 classes, the data set 'toy' has 4"),
+    (Says(), TOY, {"size": 100}, "size must be a multiple of the model's stride 32, got 100"),
+    (Says(), TOY, {"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+    (Says(*FOUND), TOY, {"conf": 2}, "conf must be 0..1, got 2"),
+])  # fmt: skip
 def test_what_does_not_fit(model, dataset, arguments, says):
     """Each error says what was wrong, what was given and what is allowed."""
     with pytest.raises(ValueError, match=says):
@@ -271,3 +256,81 @@ def test_a_model_is_measured_as_it_is_given():
         with model.register_forward_hook(lambda module, inputs, output: output * 0):
             assert evaluate(model, scenes).map == 0
         assert evaluate(model, scenes).map > 0.1
+
+
+class Squares(Pictures):
+    """Two pictures of 64 x 64 with an object each: rows 8..24, columns 16..48; all but a corner of a square."""
+
+    def __init__(self, masks=True):
+        super().__init__(((64, 64), [(0, 16, 8, 48, 24)]), ((64, 64), [(1, 0, 0, 32, 32)]))
+        self.masks = np.zeros((2, 64, 64), np.uint8)
+        self.masks[0, 8:24, 16:48] = self.masks[1, 0:32, 0:32] = 1
+        self.masks[1, 16:32, 16:32] = 0
+        self.with_masks = masks
+
+    def ground_truth(self):
+        truth = super().ground_truth()
+        for entry, mask in zip(truth["annotations"], self.masks if self.with_masks else [], strict=False):
+            entry |= {"segmentation": encode_runs(mask), "area": int(mask.sum())}
+        return truth
+
+
+class Paints(nn.Module):
+    """A network that reports each picture's box and fills the mask given for it, at a quarter of the size."""
+
+    classes, strides = 4, (8, 16, 32)
+
+    def __init__(self, dataset, masks):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1)
+        self.dataset, self.masks, self.seen = dataset, masks, 0
+
+    def forward(self, images):
+        decoded = torch.zeros(len(images), 1, 5 + 4 + 32)
+        prototypes = torch.full((len(images), 32, *(side // 4 for side in images.shape[2:])), -20.0)
+        border = (images.shape[2] - 64) // 2  # a rectangle leaves some grey on every side
+        for row, planes in zip(decoded[:, 0], prototypes, strict=True):
+            x1, y1, x2, y2 = (side + border for side in self.dataset.pictures[self.seen][1][0][1:])
+            row[:5] = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 1])
+            row[5 + self.seen] = row[9] = 1
+            middle = slice(border // 4, border // 4 + 16)
+            planes[0, middle, middle] += 40.0 * torch.from_numpy(self.masks[self.seen, ::4, ::4])
+            self.seen += 1
+        return decoded, prototypes
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("rectangular", [False, True])
+def test_mask_precision_by_hand(batch_size, rectangular):
+    """Worked by hand: both boxes are exact. Of the cat an eighth is left out: IoU 7/8 is a hit at 0.50, 0.55 …
+    0.85, eight of the ten thresholds. The dog's mask is right but for the rounding of its inner corner."""
+    dataset = Squares()
+    painted = dataset.masks.copy()
+    painted[0, :, 44:48] = 0
+    found = evaluate(Paints(dataset, painted), dataset, size=64, batch_size=batch_size, rectangular=rectangular)
+    assert found.per_class == pytest.approx({"cat": 1.0, "dog": 1.0})
+    assert found.mask_per_class == pytest.approx({"cat": 0.8, "dog": 1.0})
+    assert (found.mask_map, found.mask_map50, found.mask_map75) == pytest.approx((0.9, 1.0, 1.0))
+
+
+def test_without_masks_in_the_ground_truth_there_is_no_mask_precision():
+    """Oracle: the boxes' figures are there all the same."""
+    dataset = Squares(masks=False)
+    found = evaluate(Paints(dataset, dataset.masks), dataset, size=64)
+    assert found.map == pytest.approx(1)
+    assert (found.mask_map, found.mask_map50, found.mask_map75, found.mask_per_class) == (None,) * 4
+
+
+@pytest.mark.slow
+def test_official_numbers_on_real_pictures(shared):
+    """Oracle: the official code's AP of boxes and masks, same 188 pictures, rectangular batches of 8, 416 pixels.
+
+    The file's weights were rounded to half precision after they were folded, which the official run may have been
+    spared: hence 0.002, the limit that the study sets itself; found are 0.0005 and 0.0001.
+    """
+    model = checkpoint.load(shared / "coco" / "yolov5n-seg-fused.pt")
+    data = CocoFolder(shared / "coco", "val2017", masks=True)
+    found = evaluate(model, data, size=416, batch_size=8, iou=0.6, rectangular=True)
+    assert (found.map, found.map50, found.map75) == pytest.approx((0.26021, 0.40413, 0.26971), abs=0.002)
+    masks = found.mask_map, found.mask_map50, found.mask_map75
+    assert masks == pytest.approx((0.21298, 0.37362, 0.21287), abs=0.002)

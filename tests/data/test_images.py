@@ -1,4 +1,4 @@
-"""Letterboxes, against hand-worked geometry, OpenCV's own resize, and a square that the official code made."""
+"""Letterboxes and masks, against hand-worked geometry, OpenCV's own resize, a square of the official code, pycocotools."""
 
 import struct
 import zlib
@@ -6,16 +6,19 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as reference
 
 from oscillab.data.images import (
-    Place,
     Sample,
+    decode_mask,
+    encode_runs,
     evaluation_batches,
     letterbox,
     letterbox_batch,
     letterbox_sample,
     read_image,
     resize_longest,
+    tight_box,
 )
 
 
@@ -96,17 +99,6 @@ class Noise:
         return Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 10 + index)
 
 
-def test_squares_are_the_letterbox():
-    """Oracle: `letterbox`, pixel by pixel, and what it says of ratio and pads; shrunk, enlarged, as it is, odd."""
-    data = Noise((128, 64), (40, 33), (64, 64), (63, 64))
-    images, places = letterbox_batch(data, range(4), 64, (64, 64))
-    assert images.shape == (4, 3, 64, 64)
-    for index, place in enumerate(places):
-        square, expected = letterbox(data.sample(index).image, 64)
-        assert np.array_equal(images[index].permute(1, 2, 0).numpy(), square)
-        assert place == expected._replace(image_id=10 + index)
-
-
 @pytest.mark.parametrize("heights, size, shape", [
     ([100], 416, (448, 448)),
     ([75], 640, (512, 672)),
@@ -139,15 +131,6 @@ def test_square_batches_keep_the_order(count, size):
     found = evaluation_batches([{"width": 10, "height": 5 + k} for k in range(count)], 64, size)
     assert [part.tolist() for part, _ in found] == [list(range(count))[k : k + size] for k in range(0, count, size)]
     assert {shape for _, shape in found} == {(64, 64)}
-
-
-def test_boxes_come_back_clipped():
-    """Oracle: (x - pad) / ratio by hand, cut off at the picture's edges, without mask coefficients."""
-    place = Place(1, 128, 64, 0.5, (0.0, 16.0), (64, 64))
-    rows = np.float32([[10, 21, 30, 41, 0.9, 2, 7, 7], [-5, 10, 70, 60, 0.8, 1, 7, 7]])
-    expected = [[20, 10, 60, 50, 0.9, 2], [0, 0, 128, 64, 0.8, 1]]
-    np.testing.assert_allclose(place.boxes(rows), expected, rtol=1e-6)
-    assert rows[0, 0] == 10
 
 
 def exif(turn):
@@ -187,3 +170,33 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, data, words):
     with pytest.raises(ValueError, match=f"{name} cannot be read as an image: {words}") as caught:
         read_image(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+def test_the_box_of_one_pixel():
+    """Oracle: by hand; boxes are measured on pixel edges."""
+    mask = np.zeros((6, 8), np.uint8)
+    assert tight_box(mask) == (0, 0, 0, 0)
+    mask[3, 5] = 1
+    assert tight_box(mask) == (5, 3, 6, 4)
+
+
+def test_run_lengths_by_hand():
+    """Oracle: COCO's rule, columns first and zeros first, worked out by hand."""
+    assert encode_runs(np.array([[1, 0, 0], [1, 1, 0]], np.uint8)) == {"size": [2, 3], "counts": [0, 2, 1, 1, 2]}
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 1])
+def test_run_lengths_agree_with_pycocotools(share):
+    """Oracle: pycocotools reads what is written here, and what it writes is read here."""
+    mask = (np.random.default_rng(0).random((9, 14)) < share).astype(np.uint8)
+    runs = encode_runs(mask)
+    assert np.array_equal(reference.decode(reference.frPyObjects(runs, 9, 14)), mask)
+    for read in (runs, reference.encode(np.asfortranarray(mask))):
+        assert np.array_equal(decode_mask(read, 9, 14), mask)
+
+
+def test_polygons_by_hand():
+    """Oracle: by hand: rectangles on pixel edges, one of them partly beyond the image; parts are joined."""
+    expected = np.zeros((6, 8), np.uint8)
+    expected[1:3, 2:6], expected[4:, 6:] = 1, 1
+    assert np.array_equal(decode_mask([[2, 1, 6, 1, 6, 3, 2, 3], [6, 4, 11, 4, 11, 9, 6, 9]], 6, 8), expected)

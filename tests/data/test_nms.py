@@ -1,14 +1,17 @@
-"""The boxes that a detector reports, held to the official code's recorded output, to NMS written as its definition
-reads (a double loop over boxes), and to examples small enough to work out by hand."""
+"""The boxes and masks that a detector reports, held to the official code's recorded output, to NMS written as its
+definition reads, to the official formula of masks written with PyTorch, and to examples worked out by hand."""
 
 import multiprocessing
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from oscillab.data import nms
-from oscillab.data.nms import detections
+from oscillab.data.images import Place, decode_mask
+from oscillab.data.nms import detections, mask_runs
 
 
 def rows(*boxes, width=7):
@@ -132,22 +135,81 @@ def test_output_that_is_not_finite(column):
         detections(decoded)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({"conf": 1.5}, "conf must be 0..1, got 1.5"),
-        ({"iou": -0.1}, "iou must be 0..1, got -0.1"),
-        ({"max_boxes": 0}, "max_boxes must be 1 or more, got 0"),
-        ({"classes": 3}, r"classes must be 1\.\.2 for rows of 7, got 3"),
-    ],
-)
-def test_arguments_out_of_range(arguments, says):
-    """Each error says what is allowed and what was given."""
+@pytest.mark.parametrize("shape, arguments, says", [
+    ((1, 4, 7), {"conf": 1.5}, "conf must be 0..1, got 1.5"),
+    ((1, 4, 7), {"iou": -0.1}, "iou must be 0..1, got -0.1"),
+    ((1, 4, 7), {"max_boxes": 0}, "max_boxes must be 1 or more, got 0"),
+    ((1, 4, 7), {"classes": 3}, r"classes must be 1\.\.2 for rows of 7, got 3"),
+    ((1, 3, 8, 8, 85), {}, r"\(images, boxes, 5 \+ classes\), got \(1, 3, 8, 8, 85\)"),
+])  # fmt: skip
+def test_arguments_out_of_range(shape, arguments, says):
+    """Oracle: each error says what is allowed and what was given."""
     with pytest.raises(ValueError, match=says):
-        detections(torch.zeros(1, 4, 7), **arguments)
+        detections(torch.zeros(shape), **arguments)
 
 
-def test_shape_of_no_detector():
-    """A map of raw outputs is refused, with its shape."""
-    with pytest.raises(ValueError, match=r"\(images, boxes, 5 \+ classes\), got \(1, 3, 8, 8, 85\)"):
-        detections(torch.zeros(1, 3, 8, 8, 85))
+SHAPE = (64, 96)
+WHOLE = Place(1, 96, 64, 1.0, (0.0, 0.0), SHAPE)
+
+
+def random_rows(seed, count=40):
+    """Rows (count, 38) with boxes inside, across and beyond an image of SHAPE, and prototypes (32, 16, 24)."""
+    random = np.random.default_rng(seed)
+    centre, half = random.uniform(0, SHAPE[::-1], (count, 2)), random.uniform(0.2, 30, (count, 2))
+    rest = np.stack([random.uniform(0, 1, count), random.integers(0, 5, count)], 1)
+    rows = [centre - half, centre + half, rest, random.normal(0, 1, (count, 32))]
+    smooth = [cv2.resize(random.normal(0, 1, (4, 6)), (24, 16)) for _ in range(32)]
+    return np.concatenate(rows, 1, dtype=np.float32), np.stack(smooth).astype(np.float32)
+
+
+def decoded(rows, prototypes):
+    """The masks (k, height, width) of rows in an image of SHAPE."""
+    return np.stack([decode_mask(runs, *SHAPE) for runs in mask_runs(rows, prototypes, WHOLE)])
+
+
+def by_formula(rows, prototypes, shape):
+    """(probabilities at the image's size, inside the box?) of each row, both (k, height, width)."""
+    logits = torch.einsum("km,mhw->khw", torch.from_numpy(rows[:, 6:]), torch.from_numpy(prototypes))
+    large = interpolate(logits.sigmoid()[None], shape, mode="bilinear")[0].numpy()
+    x1, y1, x2, y2 = (rows[:, k, None, None] for k in range(4))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return large, (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+
+
+def test_masks_are_the_official_formula():
+    """Oracle: PyTorch's interpolation of the whole image, cut to the box by comparing every pixel's index.
+
+    Points nearer than 1e-5 to the threshold are left out: the two interpolations add in another order.
+    """
+    rows, prototypes = random_rows(0)
+    masks = decoded(rows, prototypes)
+    large, inside = by_formula(rows, prototypes, SHAPE)
+    clear = np.abs(large - 0.5) > 1e-5
+    assert masks.dtype == np.uint8 and 0.05 < masks.mean() < 0.5 and clear.mean() > 0.999
+    np.testing.assert_array_equal(masks[clear], (inside & (large > 0.5))[clear])
+
+
+def test_masks_come_back_in_the_pictures_own_pixels():
+    """Oracle: the whole masks, grey border cut off, resized by OpenCV: as it was (ratio 1), halved, and doubled."""
+    rows, prototypes = random_rows(2)
+    whole = decoded(rows, prototypes)
+    for place in (
+        Place(1, 75, 64, 1.0, (10.5, 0.0), SHAPE),
+        Place(1, 40, 32, 2.0, (8.0, 0.0), SHAPE),
+        Place(1, 192, 103, 0.5, (0.0, 6.25), SHAPE),
+    ):
+        left, top = int(place.pad[0]), int(place.pad[1])
+        bottom, right = int(64 - place.pad[1]), int(96 - place.pad[0])
+        for runs, mask in zip(mask_runs(rows, prototypes, place), whole, strict=True):
+            expected = cv2.resize(mask[top:bottom, left:right], (place.width, place.height))
+            assert runs["size"] == [place.height, place.width]
+            assert np.array_equal(decode_mask(runs, place.height, place.width), expected)
+
+
+def test_what_does_not_fit_together_is_refused():
+    """Oracle: the error says what was given and what must hold; no row gives no mask."""
+    rows, prototypes = random_rows(0)
+    assert mask_runs(rows[:0], prototypes, WHOLE) == []
+    for arguments in ((rows[:, :-1], prototypes, WHOLE), (rows, prototypes, WHOLE._replace(shape=(64, 100)))):
+        with pytest.raises(ValueError, match=r"do not fit an image of .*: rows must be 6 \+ M"):
+            mask_runs(*arguments)

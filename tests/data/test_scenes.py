@@ -107,15 +107,12 @@ def test_the_ground_truth_reads_in_pycocotools(capsys):
         assert [scenes.category_ids.index(entry["category_id"]) for entry in entries] == sample.labels.tolist()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"count": 0}, "scenes is empty: count must be 1 or more, got 0"),
-        ({"split": "vall"}, "split must be one of train, val, test, got 'vall'"),
-        ({"size": 32}, "size must be 64..640 pixels, got 32"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
-    ],
-)
+@pytest.mark.parametrize("settings, message", [
+    ({"count": 0}, "scenes is empty: count must be 1 or more, got 0"),
+    ({"split": "vall"}, "split must be one of train, val, test, got 'vall'"),
+    ({"size": 32}, "size must be 64..640 pixels, got 32"),
+    ({"seed": -1}, "seed must be 0 or more, got -1"),
+])  # fmt: skip
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Scenes(**settings)
