@@ -3,7 +3,7 @@
 from oscillab.yolo.zoo import build as build
 from oscillab.yolo.checkpoint import load as load
 from oscillab.yolo.checkpoint import save as save
-from oscillab.yolo.anchors import fit_anchors as fit_anchors
+from oscillab.yolo.boxes import fit_anchors as fit_anchors
 from oscillab.yolo.loss import DetectionLoss as DetectionLoss
 from oscillab.yolo.loss import build_loss as build_loss
 

@@ -42,7 +42,7 @@ def pretrain(options: Pretrain) -> dict[str, Any]:
     from oscillab.provenance import provenance
     from oscillab.train.run import placed, prepare, run_pretraining
     from oscillab.yolo import checkpoint, zoo
-    from oscillab.yolo.anchors import auto_anchor
+    from oscillab.yolo.boxes import auto_anchor
 
     run, last = options.run, options.out.with_suffix(".last")
     check_free([options.out], options)

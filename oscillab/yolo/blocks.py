@@ -115,7 +115,7 @@ class SPPCSPC(nn.Module):
 
 
 class RepConv(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side, added, then SiLU; `fuse.fuse` makes one 3x3 convolution of them."""
+    """A 3x3 and a 1x1 convolution side by side, added, then SiLU; `graph.fuse` makes one 3x3 convolution of them."""
 
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()

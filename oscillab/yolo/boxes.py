@@ -1,13 +1,27 @@
-"""Convert boxes between their two notations, and measure how alike two boxes are.
+"""Convert boxes, measure how alike two boxes are, and fit anchors to a data set's (YOLOv5's AutoAnchor).
 
 Boxes are float tensors whose last axis is either (x1, y1, x2, y2), called `xyxy`, or (centre x, centre y, width,
-height), called `cxcywh`, in any one unit.
+height), called `cxcywh`, in any one unit. Anchors are judged by sizes alone: one can answer for an object where neither
+side is more than `threshold` times the other's (`loss.match`). Where the given ones reach nearly all objects (`recall`
+above `ENOUGH`), better keep them: weights trained before know them. Otherwise `fit_anchors` finds others.
 """
 
+import logging
 import math
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .graph import Detector
+
+logger = logging.getLogger(__name__)
+
+ENOUGH = 0.98  # recall above which the official code keeps the anchors it has
+LEAST_SIDE = 2.0  # pixels; boxes with neither side as long are left out of a fit
+RESTARTS, ROUNDS = 5, 30  # of k-means
+MUTATION_SHARE, MUTATION_SPREAD = 0.9, 0.1  # of the sides that a mutation changes, and how much
 
 
 def xyxy_from_cxcywh(boxes: Tensor) -> Tensor:
@@ -64,3 +78,150 @@ def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
     with torch.no_grad():
         weight = aspect / (aspect - iou + (1 + eps))
     return iou - (distance + aspect * weight)
+
+
+class Suitability(NamedTuple):
+    """How well anchors suit the boxes of a data set."""
+
+    recall: float  # share of the boxes that an anchor can answer for, in 0..1 (the official "best possible recall")
+    fitness: float  # mean of the best anchor's likeness, counted 0 beyond the threshold, in 0..1
+    anchors_per_box: float  # that can answer for a box, on the average
+
+
+def auto_anchor(model: Detector, dataset: Any, size: int, *, choice: str = "keep", seed: int = 0) -> float:
+    """Return the best possible recall (0..1) of the anchors that `model` has now, on boxes of `dataset` at `size` pixels.
+
+    Where they reach too few boxes ("auto") others take their place, in place and before the loss is built, if those
+    reach more; ("keep") a warning names the option. Raises ValueError where the data set holds no box.
+    """
+    if choice not in ("keep", "auto"):
+        raise ValueError(f"anchors must be keep or auto, got {choice}")
+    sizes = box_sizes(dataset.ground_truth(), size)
+    recall = suitability(sizes, model.anchors.cpu().numpy()).recall
+    if recall > ENOUGH:
+        logger.info("anchors: kept, they can answer for %.1f %% of the boxes at %d pixels", 100 * recall, size)
+        return recall
+    few = f"anchors: at {size} pixels they can answer for {100 * recall:.1f} % of the boxes, {100 * ENOUGH:g} % are enough"
+    if choice == "keep":
+        logger.warning("%s; --anchors auto fits others to this data", few)
+        return recall
+    others = fit_anchors(sizes, seed=seed)
+    better = suitability(sizes, others).recall
+    if better <= recall:
+        logger.warning("%s; kept, as those fitted to this data reach no more (%.1f %%)", few, 100 * better)
+        return recall
+    model.head.set_anchors(others)
+    logger.warning("%s; others, fitted to this data, took their place and reach %.1f %%", few, 100 * better)
+    return better
+
+
+def box_sizes(ground_truth: dict[str, Any], size: int) -> np.ndarray:
+    """Return width and height (n, 2) in pixels of a data set's boxes, its images' longer sides being `size` pixels.
+
+    `ground_truth` is a dictionary in COCO's format, as data sets give it; crowds do not count. Raises ValueError where
+    it holds no box.
+    """
+    scales = {image["id"]: size / max(image["width"], image["height"]) for image in ground_truth["images"]}
+    rows = [entry for entry in ground_truth["annotations"] if not entry.get("iscrowd")]
+    sizes = np.array([np.multiply(entry["bbox"][2:], scales[entry["image_id"]]) for entry in rows], np.float64)
+    return checked(sizes)
+
+
+def suitability(sizes: Any, anchors: Any, *, threshold: float = 4.0) -> Suitability:
+    """Return the `Suitability` of anchors (…, 2) for boxes of `sizes` (n, 2), width and height in one unit.
+
+    >>> suitability([[10, 10], [20, 10]], [[10, 10], [100, 100]])
+    Suitability(recall=1.0, fitness=0.75, anchors_per_box=1.0)
+    """
+    likeness = likenesses(checked(sizes), np.reshape(anchors, (-1, 2)))
+    best, near = likeness.max(1), likeness > 1 / threshold
+    return Suitability(float(near.any(1).mean()), fitness_of(best, threshold), float(near.sum(1).mean()))
+
+
+def fit_anchors(
+    sizes: Any, *, levels: int = 3, per_level: int = 3, threshold: float = 4.0, generations: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Return anchors (levels, per_level, 2) in the unit of `sizes` (n, 2, pixels), from small to large, for `set_anchors`.
+
+    k-means in units of each side's spread, then `generations` of random mutations of which those stay that raise the
+    official fitness. Half precision holds the result. Raises ValueError for fewer boxes than anchors.
+    """
+    sizes = checked(sizes)
+    sizes = sizes[(sizes >= LEAST_SIDE).any(1)]
+    count = levels * per_level
+    if len(np.unique(sizes, axis=0)) < count:
+        raise ValueError(f"{count} anchors need as many boxes of different size, got {len(np.unique(sizes, axis=0))}")
+    generator = np.random.default_rng(seed)
+    spread = np.maximum(sizes.std(0), 1e-9)
+    anchors = evolve(sizes, cluster(sizes / spread, count, generator) * spread, generations, threshold, generator)
+    anchors = anchors[anchors.prod(1).argsort()].astype(np.float16)
+    return anchors.astype(np.float32).reshape(levels, per_level, 2)
+
+
+def likenesses(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Return how alike boxes (n, 2) and anchors (k, 2) are, (n, k) in 0..1: the smallest of the sides' ratios.
+
+    1 is equal; 1 / 4 where a side is four times the other's, whichever is longer.
+    """
+    ratio = sizes[:, None] / anchors[None]
+    return np.minimum(ratio, 1 / ratio).min(2)
+
+
+def fitness_of(best: np.ndarray, threshold: float) -> float:
+    """Return the mean of each box's best likeness (n,), 0 for a box that no anchor can answer for."""
+    return float((best * (best > 1 / threshold)).mean())
+
+
+def cluster(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the best of several k-means of points (n, 2): `count` centres (count, 2) of the least squared distance."""
+    found = [lloyd(points, spread_start(points, count, generator)) for _ in range(RESTARTS)]
+    return min(found, key=lambda centres: distances(points, centres).min(1).sum())
+
+
+def spread_start(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return points to start k-means from, (count, 2), each drawn in proportion to its distance from those before."""
+    centres = points[generator.integers(len(points), size=1)]
+    while len(centres) < count:
+        far = distances(points, centres).min(1)
+        centres = np.concatenate((centres, points[[generator.choice(len(points), p=far / far.sum())]]))
+    return centres
+
+
+def lloyd(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the centres after k-means: every point joins its nearest one, every centre moves to the mean of its points."""
+    for _ in range(ROUNDS):
+        nearest = distances(points, centres).argmin(1)
+        counts = np.bincount(nearest, minlength=len(centres))[:, None]
+        sums = np.stack([np.bincount(nearest, axis, len(centres)) for axis in points.T], 1)
+        centres = np.where(counts > 0, sums / np.maximum(counts, 1), centres)
+    return centres
+
+
+def distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the squared distance (n, k) of every point (n, 2) from every centre (k, 2)."""
+    return np.square(points[:, None] - centres[None]).sum(2)
+
+
+def evolve(
+    sizes: np.ndarray, anchors: np.ndarray, generations: int, threshold: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Return anchors (k, 2) at least as fit as those given: of each generation's mutations the better one lives on."""
+    fitness = fitness_of(likenesses(sizes, anchors).max(1), threshold)
+    for _ in range(generations):
+        changed = generator.random(anchors.shape) < MUTATION_SHARE
+        factor = 1 + changed * generator.random() * generator.normal(0, MUTATION_SPREAD, anchors.shape)
+        mutant = np.maximum(anchors * factor.clip(0.3, 3.0), LEAST_SIDE)
+        better = fitness_of(likenesses(sizes, mutant).max(1), threshold)
+        if better > fitness:
+            anchors, fitness = mutant, better
+    return anchors
+
+
+def checked(sizes: Any) -> np.ndarray:
+    """Return `sizes` as an array (n, 2) of float64; raises ValueError unless they are finite, above 0, and one or more."""
+    sizes = np.asarray(sizes, np.float64)
+    if not sizes.size:
+        raise ValueError("anchors need boxes to suit: the data set holds none")
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or not np.isfinite(sizes).all() or sizes.min() <= 0:
+        raise ValueError(f"sizes must be finite widths and heights above 0, (n, 2), got {sizes.shape}")
+    return sizes

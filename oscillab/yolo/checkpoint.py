@@ -17,8 +17,7 @@ from oscillab.quant import QuantSpec, integer_state, is_quantized, quant_layers,
 from oscillab.quant.fold import corrections, insert_corrections
 
 from . import pt_file, zoo
-from .fuse import fuse
-from .graph import Detector
+from .graph import Detector, fuse
 from .heads import COEFFICIENTS
 from .official import class_names, plain, read_official, tensors
 

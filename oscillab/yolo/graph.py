@@ -1,13 +1,24 @@
-"""Turn a table of rows into a network.
+"""Turn a table of rows into a network, and fold what training alone needs out of it.
 
 YOLOv5 and YOLOv7 are both written as tables: a row names the rows it reads, its block and the block's arguments. Such a
-table becomes one `Detector`, whose `state_dict` keys are the official `model.<row>.…`.
+table becomes one `Detector`, whose `state_dict` keys are the official `model.<row>.…`. `fuse` folds every BatchNorm into
+its convolution, the branches of a `RepConv` into one, and YOLOv7's learned offsets and factors into its head; outputs
+differ by rounding alone.
 """
 
+import copy
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from .blocks import Conv, RepConv
+from .heads import GridDetect, ImplicitDetect, ImplicitSegment, Segment
+
+PLAIN_HEADS = {ImplicitDetect: GridDetect, ImplicitSegment: Segment}
 
 
 class Row(NamedTuple):
@@ -106,3 +117,74 @@ def check_image_size(images: Tensor, stride: int) -> None:
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or shape[2] % stride or shape[3] % stride:
         raise ValueError(f"images must be (N, 3, H, W) with H and W multiples of {stride}, got {shape}")
+
+
+class Fused(nn.Sequential):
+    """A convolution with a bias and its activation, what is left of a `Conv` or a `RepConv`; `key` is the convolution's."""
+
+    def __init__(self, key: str, conv: nn.Conv2d, activation: nn.Module):
+        super().__init__(OrderedDict({key: conv, "act": activation}))
+
+
+@torch.no_grad()
+def fuse(model: Detector) -> Detector:
+    """Return a copy of a float network, in eval mode, with every BatchNorm and re-parameterization folded away.
+
+    Raises ValueError for a network whose convolutions are not plain ones (a quantized one) and for one fused already.
+    """
+    if is_fused(model):
+        raise ValueError(f"this {model.name} is fused already")
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d) and type(layer) is not nn.Conv2d:
+            raise ValueError(f"only a float network can be folded, but layer {name!r} is a {type(layer).__name__}")
+    fused = copy.deepcopy(model).eval()
+    if type(fused.head) in PLAIN_HEADS:
+        fused.model[-1] = plain_head(fused.head)
+    for parent in list(fused.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Conv):
+                setattr(parent, name, Fused("conv", folded(child.conv, child.bn), child.act))
+            elif isinstance(child, RepConv):  # a 1x1 kernel is a 3x3 one with a rim of zeros
+                dense, point = folded(*child.rbr_dense), folded(*child.rbr_1x1)
+                both = with_weights(dense, dense.weight + pad(point.weight, (1, 1, 1, 1)), dense.bias + point.bias)
+                setattr(parent, name, Fused("rbr_reparam", both, child.act))
+    return fused
+
+
+def is_fused(model: nn.Module) -> bool:
+    """Tell whether the network has gone through `fuse`."""
+    return any(isinstance(layer, Fused) for layer in model.modules())
+
+
+def folded(conv: Any, bn: Any) -> Any:
+    """Return one convolution (a new one) that computes `bn(conv(x))` with the BatchNorm's running statistics.
+
+    w' = gamma / sqrt(var + eps) · w,  b' = beta − gamma / sqrt(var + eps) · mean.
+    """
+    slope = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    return with_weights(conv, conv.weight * slope.view(-1, 1, 1, 1), bn.bias - slope * bn.running_mean)
+
+
+def with_weights(conv: Any, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """Return a convolution like `conv` with that weight (C_out, C_in, K, K) and bias (C_out,)."""
+    made = copy.deepcopy(conv)
+    made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return made
+
+
+def plain_head(head: Any) -> Any:
+    """Return a copy of the head without learned offsets and factors that computes the same.
+
+    m · (W (x + a) + b) = (m W) x + m (b + W a): every output channel has its own m, every input channel its own a.
+    """
+    plain = copy.deepcopy(head)
+    plain.__class__ = PLAIN_HEADS[type(head)]  # which is all that it lacks but these two
+    del plain.ia, plain.im
+    for level, conv in enumerate(head.m):
+        weight, offset = conv.weight.flatten(1), head.ia[level].implicit.flatten()  # (C_out, C_in), (C_in,)
+        bias = conv.bias + weight @ offset
+        if isinstance(head, ImplicitDetect):  # the factors of the other head are idle
+            factor = head.im[level].implicit.flatten()
+            weight, bias = weight * factor[:, None], bias * factor
+        plain.m[level] = with_weights(conv, weight.view_as(conv.weight), bias)
+    return plain

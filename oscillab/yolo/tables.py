@@ -2,7 +2,7 @@
 
 YOLOv7's *training* graph, which a study quantizes, predicts through learned offsets and factors (`ImplicitDetect`). The
 *released* files `yolov7.pt` and `yolov7-tiny.pt` hold the same network with these folded away (`GridDetect`); YOLOv7's
-`RepConv` rows have both branches still. `fuse.py` leads from one to the other. YOLOv7-seg comes from the authors' u7
+`RepConv` rows have both branches still. `graph.fuse` folds the first. YOLOv7-seg comes from the authors' u7
 branch, which has plain convolutions in place of `RepConv`; there a join lists its newest row first.
 """
 
@@ -20,11 +20,7 @@ from .heads import Detect, GridDetect, ImplicitDetect, ImplicitSegment, Segment
 SIZES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 
 # width, height, … in pixels, one line per level of stride 8, 16, 32
-V5_ANCHORS = (
-    (10, 13, 16, 30, 33, 23),
-    (30, 61, 62, 45, 59, 119),
-    (116, 90, 156, 198, 373, 326),
-)
+V5_ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
 
 
 def v5_rows(size: str, classes: int, *, segment: bool = False) -> list[Row]:
@@ -86,11 +82,7 @@ def scaled_depth(depth: int, multiple: float) -> int:
 
 
 # width, height, … in pixels, one line per level of stride 8, 16, 32; YOLOv7-tiny has YOLOv5's
-V7_ANCHORS = (
-    (12, 16, 19, 36, 40, 28),
-    (36, 75, 76, 55, 72, 146),
-    (142, 110, 192, 243, 459, 401),
-)
+V7_ANCHORS = ((12, 16, 19, 36, 40, 28), (36, 75, 76, 55, 72, 146), (142, 110, 192, 243, 459, 401))
 PROTOTYPE_CHANNELS = 256
 # What the last rows are made of: (the head, the rows before it)
 FORMS = {

@@ -12,8 +12,7 @@ from oscillab.quant.hooks import Hooks
 
 from . import tables
 from .blocks import Upsample
-from .fuse import fuse
-from .graph import Detector, Row
+from .graph import Detector, Row, fuse
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint

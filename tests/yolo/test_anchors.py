@@ -13,7 +13,7 @@ from oscillab.data.dataset import CocoFolder
 from oscillab.data.scenes import Scenes
 from oscillab.provenance import SHIPPED
 from oscillab.yolo import zoo
-from oscillab.yolo.anchors import ENOUGH, auto_anchor, box_sizes, cluster, evolve, fit_anchors, likenesses, suitability
+from oscillab.yolo.boxes import ENOUGH, auto_anchor, box_sizes, cluster, evolve, fit_anchors, likenesses, suitability
 from oscillab.yolo.loss import DetectionLoss, build_loss, match
 
 
@@ -116,7 +116,7 @@ def test_anchors_that_suit_are_kept(caplog):
     """Oracle: the recorded best possible recall of scenes, 1, found by the loss's own matching; the log says so."""
     model, dataset = zoo.build("yolov5n", 10), Scenes(64, split="train")
     before = model.anchors.clone()
-    with caplog.at_level(logging.INFO, "oscillab.yolo.anchors"):
+    with caplog.at_level(logging.INFO, "oscillab.yolo.boxes"):
         assert auto_anchor(model, dataset, 160, choice="auto") == 1
     assert "kept, they can answer for 100.0 % of the boxes at 160 pixels" in caplog.text
     assert torch.equal(model.anchors, before)

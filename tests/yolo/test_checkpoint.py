@@ -22,7 +22,7 @@ from oscillab.provenance import SHIPPED
 from oscillab.quant import integer_state, quant_layers
 from oscillab.yolo import blocks, checkpoint, graph, heads, zoo
 from oscillab.yolo.checkpoint import load_matching_weights
-from oscillab.yolo.fuse import fuse
+from oscillab.yolo.graph import fuse
 
 V5_ANCHORS = [10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326]
 
