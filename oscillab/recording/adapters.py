@@ -34,7 +34,8 @@ class Adapter:
         """Return what the recorder asks a layer for, by name; `shape` is that of its step sizes over the weight."""
 
         def integer_state(module: nn.Module) -> Tensor:
-            return states_of(self.quantized_weight(module), self.step_size(module).reshape(shape)).to(torch.int8)
+            states = self.quantized_weight(module).detach() / self.step_size(module).detach().reshape(shape)
+            return states.round().to(torch.int8)
 
         def weight_step_size(module: nn.Module) -> Tensor:
             step = self.step_size(module).detach().reshape(shape)
@@ -86,10 +87,14 @@ def fresh_scale(module: Any) -> Tensor:
     return scale
 
 
-def parametrization(module: Any) -> Any:
-    """Return the last parametrization of a weight where it is a quantizer with a `step_size` or `scale`, else None."""
-    last = module.parametrizations["weight"][-1] if parametrize.is_parametrized(module, "weight") else None
-    return last if hasattr(last, "step_size") or hasattr(last, "scale") else None
+def last_step(module: Any) -> Any:
+    """Return the last parametrization of a weight, None where there is none."""
+    return module.parametrizations["weight"][-1] if parametrize.is_parametrized(module, "weight") else None
+
+
+def own_step_size(module: Any) -> Any:
+    """Return the `step_size` or `scale` of the last parametrization of a weight, None where it has neither."""
+    return getattr(last_step(module), "step_size", getattr(last_step(module), "scale", None))
 
 
 def before_last(module: Any) -> Tensor:
@@ -100,11 +105,6 @@ def before_last(module: Any) -> Tensor:
     return value
 
 
-def has(module: Any, quantizer: str, mark: str) -> bool:
-    """Return whether a module has a weight and a quantizer of that name which has `mark`."""
-    return hasattr(getattr(module, quantizer, None), mark) and hasattr(module, "weight")
-
-
 BREVITAS = Adapter(
     knows=lambda m: hasattr(m, "quant_weight") and bool(getattr(m.weight_quant, "is_quant_enabled", False)),
     quantized_weight=lambda m: m.quant_weight().value,
@@ -113,7 +113,7 @@ BREVITAS = Adapter(
     activation_range=brevitas_range,
 )
 TORCH_AO = Adapter(  # its step size is the one of the forward pass before
-    knows=lambda m: has(m, "weight_fake_quant", "quant_min"),
+    knows=lambda m: hasattr(getattr(m, "weight_fake_quant", None), "quant_min") and hasattr(m, "weight"),
     quantized_weight=fake_quantized,
     step_size=lambda m: m.weight_fake_quant.scale,
     bits=lambda m: int(m.weight_fake_quant.quant_max - m.weight_fake_quant.quant_min).bit_length(),
@@ -121,17 +121,15 @@ TORCH_AO = Adapter(  # its step size is the one of the forward pass before
     channel_axis=lambda m: int(m.weight_fake_quant.ch_axis),
 )
 TORCHAO = Adapter(
-    knows=lambda m: has(m, "weight_fake_quantizer", "config"),
+    knows=lambda m: hasattr(getattr(m, "weight_fake_quantizer", None), "config") and hasattr(m, "weight"),
     quantized_weight=lambda m: m.weight_fake_quantizer(m.weight),
     step_size=fresh_scale,
 )
 PARAMETRIZED = Adapter(
-    knows=lambda m: parametrization(m) is not None,
+    knows=lambda m: own_step_size(m) is not None,
     quantized_weight=lambda m: m.weight,
-    step_size=lambda m: getattr(
-        parametrization(m), "step_size" if hasattr(parametrization(m), "step_size") else "scale"
-    ),
-    bits=lambda m: getattr(parametrization(m), "bits", None),
+    step_size=own_step_size,
+    bits=lambda m: getattr(last_step(m), "bits", None),
     latent_weight=before_last,
 )
 ADAPTERS = (BREVITAS, TORCH_AO, TORCHAO, PARAMETRIZED)
@@ -145,14 +143,15 @@ def adapt(model: nn.Module) -> nn.Module:
     leaves the model as it was, when no layer is known or the recorder cannot hold one: step sizes that are not one per
     layer or per channel, states beyond 8 bits, or a step size that no forward pass has set yet.
     """
-    known = {name: (module, adapter) for name, module in model.named_modules() if (adapter := adapter_for(module))}
+    modules = [pair for pair in model.named_modules() if not callable(getattr(pair[1], "integer_state", None))]
+    known = [(name, module, one) for name, module in modules for one in ADAPTERS if one.knows(module)]
     if not known:
         raise ValueError(
             f"no layer of this {type(model).__name__} is of a known kind (Brevitas, torch.ao or torchao fake "
             "quantization, a parametrized weight); give your layers the three methods of oscillab.recording.layers"
         )
     try:
-        for name, (module, adapter) in known.items():
+        for name, module, adapter in known:
             attributes = adapter.attributes(module, checked_shape(name, module, adapter))
             vars(module).update(attributes, adapted=tuple(attributes))
     except ValueError:
@@ -169,13 +168,6 @@ def release(model: nn.Module) -> nn.Module:
     return model
 
 
-def adapter_for(module: nn.Module) -> Adapter | None:
-    """Return the adapter that knows a module; None for others and for those that have the methods already."""
-    if callable(getattr(module, "integer_state", None)):
-        return None
-    return next((adapter for adapter in ADAPTERS if adapter.knows(module)), None)
-
-
 def checked_shape(name: str, module: nn.Module, adapter: Adapter) -> tuple[int, ...]:
     """Return how a layer's step sizes lie over its weight; raise ValueError when the recorder cannot hold them.
 
@@ -189,7 +181,8 @@ def checked_shape(name: str, module: nn.Module, adapter: Adapter) -> tuple[int, 
             "takes one per layer or one per channel"
         )
     ratios = [quantized / step.reshape(shape) for shape in shapes]
-    whole = [is_whole(ratio) for ratio in ratios]
+    allowed = [1e-3 + torch.finfo(ratio.dtype).eps * ratio.abs().max() for ratio in ratios]  # of their rounding
+    whole = [bool((ratio - ratio.round()).abs().max() <= most) for ratio, most in zip(ratios, allowed, strict=True)]
     states = ratios[whole.index(True) if any(whole) else 0].round()
     if not bool(torch.isfinite(states).all()) or states.min() < -128 or states.max() > 127:
         raise ValueError(
@@ -205,11 +198,7 @@ def checked_shape(name: str, module: nn.Module, adapter: Adapter) -> tuple[int, 
 
 
 def step_shapes(given: tuple[int, ...], shape: tuple[int, ...], axis: int | None) -> Iterator[tuple[int, ...]]:
-    """Yield how step sizes of shape `given` may lie over weights of `shape`; `axis` where the layer says it.
-
-    >>> list(step_shapes((4,), (4, 4, 3), None)), list(step_shapes((1, 4, 1), (4, 4, 3), None))
-    ([(4, 1, 1), (1, 4, 1)], [(1, 4, 1)])
-    """
+    """Yield how step sizes of shape `given` may lie over weights of `shape`; `axis` where the layer says it."""
     count = torch.Size(given).numel()
     if count == 1:
         yield ()
@@ -220,14 +209,3 @@ def step_shapes(given: tuple[int, ...], shape: tuple[int, ...], axis: int | None
         for at in range(len(shape)) if axis is None else (axis,):
             if count == shape[at]:
                 yield tuple(count if i == at else 1 for i in range(len(shape)))
-
-
-def is_whole(ratio: Tensor) -> bool:
-    """Return whether all numbers are integers, up to the rounding of their type."""
-    allowed = 1e-3 + torch.finfo(ratio.dtype).eps * ratio.abs().max()
-    return bool((ratio - ratio.round()).abs().max() <= allowed)
-
-
-def states_of(quantized: Tensor, step_size: Tensor) -> Tensor:
-    """Return the integer states of quantized weights, 0 where they are 0; `step_size` is broadcast over them."""
-    return (quantized.detach() / step_size.detach()).round()

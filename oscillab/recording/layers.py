@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from oscillab.recording.tracker import dense_stride
-
 PROTOCOL = ("integer_state", "weight_step_size", "activation_range")
 
 
@@ -97,7 +95,11 @@ class WatchedLayers:
         self.modules = [layer.module for layer in self.layers]
         self.weight_count = sum(layer.count for layer in self.layers)
         self.device = self.modules[0].weight_step_size().device
-        self.identity = ModuleIdentity(model, self.layers)
+        names = {one.name.rsplit(".", n)[0] for one in self.layers for n in range(one.name.count(".") + 1)} - {""}
+        modules = dict(model.named_modules(remove_duplicate=False))
+        # (name, the parent's modules, key, module) of layers and all above: a look-up costs a tenth of `get_submodule`
+        places = ((name, *name.rpartition(".")[::2]) for name in sorted(names))
+        self._held = [(name, modules[parent]._modules, key, modules[name]) for name, parent, key in places]
         self.ranged = [i for i, module in enumerate(self.modules) if module.activation_range() is not None]
         self.per_channel = any(layer.step_count > 1 for layer in self.layers)
         self._step_layer = torch.cat([torch.full((layer.step_count,), i) for i, layer in enumerate(self.layers)])
@@ -115,7 +117,7 @@ class WatchedLayers:
         Raises ValueError, in one line that names the layer, when a layer or weight was replaced or moved since
         recording began, or a latent weight or step size is NaN or infinite.
         """
-        self.identity.check()
+        self.check_identity()
         latents = [latent for layer in self.layers if (latent := layer.latent_weight()) is not None]
         sums = [latent.sum(dtype=torch.float32) for latent in latents]  # NaN and infinity stay what they are in a sum
         step_sizes = [module.weight_step_size().detach().reshape(-1) for module in self.modules]
@@ -125,17 +127,28 @@ class WatchedLayers:
                 raise ValueError(f"layer '{layer.name}' had {had}, has {has} {size.device}")
         every = torch.cat(step_sizes).float()
         if not torch.isfinite(torch.cat([torch.stack(sums), every]) if sums else every).all():
-            self._name_what_is_not_finite()
+            for layer in self.layers:  # a sum of huge finite numbers can overflow: look again, number by number
+                latent, step_size = layer.latent_weight(), layer.module.weight_step_size()
+                if bad_count := 0 if latent is None else int((~torch.isfinite(latent)).sum()):
+                    raise ValueError(
+                        f"{bad_count} of {layer.count} weights of layer '{layer.name}' are NaN or infinite"
+                    )
+                if not torch.isfinite(step_size).all():
+                    raise ValueError(f"the weight step size of layer '{layer.name}' is NaN or infinite")
         return every
 
-    def _name_what_is_not_finite(self) -> None:
-        for layer in self.layers:  # a sum of huge finite numbers can overflow: look again, number by number
-            latent, step_size = layer.latent_weight(), layer.module.weight_step_size()
-            bad_count = 0 if latent is None else int((~torch.isfinite(latent)).sum())
-            if bad_count:
-                raise ValueError(f"{bad_count} of {layer.count} weights of layer '{layer.name}' are NaN or infinite")
-            if not torch.isfinite(step_size).all():
-                raise ValueError(f"the weight step size of layer '{layer.name}' is NaN or infinite")
+    def check_identity(self) -> None:
+        """Raise ValueError, in one line that names it, when a layer, its parent, class or weight was replaced."""
+        for name, modules, key, module in self._held:
+            if (now := modules.get(key)) is not module:
+                became = f"{type(module).__name__} became {'nothing' if now is None else type(now).__name__}"
+                raise ValueError(f"layer '{name}' was replaced during recording ({became})")
+        for layer in self.layers:
+            if type(layer.module) is not layer.kind:
+                became = f"{layer.kind.__name__} became {type(layer.module).__name__}"
+                raise ValueError(f"layer '{layer.name}' changed its class during recording ({became})")
+            if layer.weight is not None and layer.module._parameters.get("weight") is not layer.weight:
+                raise ValueError(f"the weight of layer '{layer.name}' was replaced by another during recording")
 
     def integer_states(self, out: Tensor) -> Tensor:
         """Fill `out` (weights of all layers,) int8 with their integer states, as they lie in memory, and return it."""
@@ -167,32 +180,6 @@ class WatchedLayers:
         for layer in self.layers:
             layer.view(out).copy_(flat[layer.slice].view(layer.shape))
         return out
-
-
-class ModuleIdentity:
-    """Detect recorded layers, or their parents, that were replaced during recording."""
-
-    def __init__(self, model: nn.Module, layers: list[Layer]):
-        names = {layer.name.rsplit(".", n)[0] for layer in layers for n in range(layer.name.count(".") + 1)} - {""}
-        modules = dict(model.named_modules(remove_duplicate=False))
-        self._layers = layers
-        self._held = []  # (name, the parent's modules, key, module): a look-up costs a tenth of `get_submodule`
-        for name in sorted(names):
-            parent, _, key = name.rpartition(".")
-            self._held.append((name, modules[parent]._modules, key, modules[name]))
-
-    def check(self) -> None:
-        """Raise ValueError, in one line that names it, when a layer, its class or its weight was replaced."""
-        for name, modules, key, module in self._held:
-            if (now := modules.get(key)) is not module:
-                became = f"{type(module).__name__} became {'nothing' if now is None else type(now).__name__}"
-                raise ValueError(f"layer '{name}' was replaced during recording ({became})")
-        for layer in self._layers:
-            if type(layer.module) is not layer.kind:
-                became = f"{layer.kind.__name__} became {type(layer.module).__name__}"
-                raise ValueError(f"layer '{layer.name}' changed its class during recording ({became})")
-            if layer.weight is not None and layer.module._parameters.get("weight") is not layer.weight:
-                raise ValueError(f"the weight of layer '{layer.name}' was replaced by another during recording")
 
 
 def find_layers(model: nn.Module) -> list[Layer]:
@@ -233,11 +220,7 @@ def describe(name: str, module: Any, start: int) -> Layer:
 
 
 def step_shape(name: str, given: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return how step sizes of shape `given` are broadcast over weights of `shape`; (C,) is one per output channel.
-
-    >>> step_shape("a", (), (4, 3)), step_shape("a", (4,), (4, 3)), step_shape("a", (1, 3), (4, 3))
-    ((), (4, 1), (1, 3))
-    """
+    """Return how step sizes of shape `given` are broadcast over weights of `shape`; (C,) is one per output channel."""
     if math.prod(given) == 1:
         return ()
     broadcast = (*given, *[1] * (len(shape) - 1)) if len(given) == 1 else given
@@ -247,3 +230,15 @@ def step_shape(name: str, given: tuple[int, ...], shape: tuple[int, ...]) -> tup
             "the recorder takes one per layer, one per output channel, or a shape that is broadcast over the weight"
         )
     return broadcast
+
+
+def dense_stride(x: Tensor) -> tuple[int, ...]:
+    """Return the stride of a dense tensor whose axes lie in memory in the order of those of `x`.
+
+    >>> dense_stride(torch.zeros(2, 3, 4)), dense_stride(torch.zeros(9, 4, 3, 2).permute(3, 2, 1, 0)[:, :2])
+    ((12, 4, 1), (1, 2, 4, 16))
+    """
+    stride, length = [0] * x.ndim, 1
+    for axis in sorted(range(x.ndim), key=lambda axis: (x.stride(axis), -axis)):  # the fastest first
+        stride[axis], length = length, length * x.shape[axis]
+    return tuple(stride)

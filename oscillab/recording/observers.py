@@ -1,20 +1,19 @@
-"""Observe what makes bin edges move: ranges of inputs, signs of step-size gradients, positions between the edges."""
+"""Observe what trains around the weights: ranges of inputs, signs of gradients, the optimizer, other ranks."""
 
 import math
+import zlib
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from oscillab.recording.layers import Layer, WatchedLayers
+from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.tracker import in_storage_order
 
 SAMPLE_COUNT = 16_384  # inputs of a layer that are compared with the range in a forward; the standard error is < 0.4 %
 QUANTIZERS = ("weight_quantizer", "input_quantizer")
-CELLS_PER_BIN = 40  # an even number, so that no cell reaches across an edge
 
 
 class RangeObserver:
@@ -129,29 +128,89 @@ def trained(module: nn.Module, side: int) -> nn.Parameter | None:
     return step_size if isinstance(step_size, nn.Parameter) and step_size.requires_grad else None
 
 
-def limits_of(bits: int | None, states: Tensor) -> tuple[int, int]:
-    """Return the lowest and highest state of a layer: of its bits, or of the fewest bits that hold its states.
+class Ranks:
+    """This process among those that train together; one alone where torch.distributed was not initialised.
 
-    Signed unless a state is too large for that.
-
-    >>> limits_of(4, torch.tensor([-8, 3])), limits_of(4, torch.tensor([0, 15])), limits_of(None, torch.tensor([-3, 2]))
-    ((-8, 7), (0, 15), (-4, 3))
+    `every`: at how many ticks the ranks are compared; 0 never, and then this process records whatever its rank is.
     """
-    low, high = int(states.min()), int(states.max())
-    if bits is None:
-        bits = next(b for b in range(2, 33) if -(2 ** (b - 1)) <= low and high < 2 ** (b - 1))
-    return (0, 2**bits - 1) if high >= 2 ** (bits - 1) else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def __init__(self, every: int):
+        distributed = torch.distributed if torch.distributed.is_available() else None
+        together = bool(every and distributed and distributed.is_initialized())
+        self.count = torch.distributed.get_world_size() if together else 1
+        self.rank = torch.distributed.get_rank() if together else 0
+        self.every = every
+
+    @property
+    def records(self) -> bool:
+        """Whether this process is the one that records."""
+        return self.rank == 0
+
+    def due(self, tick: int) -> bool:
+        """Return whether the ranks are compared at this tick."""
+        return self.count > 1 and tick % self.every == 0
+
+    def compare(self, layers: WatchedLayers, states: Tensor, tick: int) -> None:
+        """Raise ValueError, on every rank, where one differs from rank 0 in the integer states of a layer.
+
+        Every rank has to call it at the same tick.
+        """
+        gathered: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(gathered, (tick, checksums(layers, states)))
+        first_tick, first = gathered[0]
+        for rank, (their_tick, theirs) in enumerate(gathered):
+            if their_tick != first_tick:
+                raise ValueError(
+                    f"rank {rank} is at tick {their_tick}, rank 0 at {first_tick}: "
+                    "the ranks must take the same steps, and record and resume together"
+                )
+            if names := [name for name in {**first, **theirs} if theirs.get(name) != first.get(name)]:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise ValueError(f"rank {rank} differs from rank 0 in the integer states of layer '{names[0]}'{more}")
 
 
-@torch.no_grad()
-def position_histogram(layer: Layer, low: int, high: int) -> np.ndarray:
-    """Count the layer's positions in cells from low - 1 to high + 1; what lies beyond is in the end cells, int64.
+def checksums(layers: WatchedLayers, states: Tensor) -> dict[str, int]:
+    """Return the CRC-32 of each layer's integer states, in the order of flat indices, by the layer's name."""
+    ordered = layers.in_order(states).cpu().numpy()
+    return {layer.name: zlib.crc32(ordered[layer.slice].tobytes()) for layer in layers.layers}
 
-    A position is latent weight over step size: bin centres are the integers, edges lie half-way. Zeros where the layer
-    does not show its latent weights; NaN and infinite positions are left out.
+
+def without_wrapper(model: nn.Module) -> nn.Module:
+    """Return the model inside of a DistributedDataParallel, so that its layers have the model's names; others as is."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def hooked(optimizer: Any) -> Any:
+    """Return the optimizer whose steps call hooks: the given one, or the one inside its wrapper (`.optimizer`).
+
+    accelerate's wrapper, for one, inherits `register_step_post_hook` but never has what it registers with.
     """
-    position, cells = layer.position(), (high - low + 2) * CELLS_PER_BIN
-    if position is None:
-        return np.zeros(cells, np.int64)
-    cell = ((position[position.isfinite()] - (low - 1)) * CELLS_PER_BIN).floor().clamp(0, cells - 1)
-    return torch.bincount(cell.long(), minlength=cells).cpu().numpy()
+    found = optimizer
+    for _ in range(8):  # wrappers in wrappers
+        own = not isinstance(found, torch.optim.Optimizer) or "_optimizer_step_post_hooks" in vars(found)
+        if own and callable(getattr(found, "register_step_post_hook", None)):
+            return found
+        found = getattr(found, "optimizer", None)
+    raise ValueError(f"optimizer must have register_step_post_hook(hook), {type(optimizer).__name__} has not")
+
+
+def unowned(optimizer: Any, layers: WatchedLayers) -> list[str]:
+    """Return the names of layers whose weights are trained, but not by `optimizer`; none where it has no groups.
+
+    Raises ValueError when it has parameter groups and none of them holds a recorded weight.
+    """
+    if not hasattr(optimizer, "param_groups"):
+        return []
+    owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not any(id(p) in owned for layer in layers.layers for p in layer.parameters()):
+        raise ValueError(
+            f"the optimizer ({type(optimizer).__name__}) owns the weights of none of the {len(layers.layers)} layers; "
+            "give record() the optimizer that trains this model, built after quantizing"
+        )
+    return [one.name for one in layers.layers if any(p.requires_grad and id(p) not in owned for p in one.parameters())]
+
+
+def skipped(optimizer: Any) -> bool:
+    """Return whether a gradient scaler made a fused optimizer's step do nothing: a call, but no update."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)

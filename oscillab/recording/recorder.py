@@ -15,12 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from oscillab.recording.layers import WatchedLayers
-from oscillab.recording.observers import GradientSigns, RangeObserver, limits_of, position_histogram
+from oscillab.recording.observers import GradientSigns, RangeObserver, Ranks, hooked, skipped, unowned, without_wrapper
 from oscillab.recording.recording import Recording, gaps
-from oscillab.recording.snapshot import Writer, check_state, meta, restore, snapshot, state_of
+from oscillab.recording.snapshot import (
+    Writer,
+    check_state,
+    limits_of,
+    meta,
+    position_histogram,
+    restore,
+    snapshot,
+    state_of,
+)
 from oscillab.recording.time_series import Rows, Sample
-from oscillab.recording.tracker import Tracker, Windows
-from oscillab.recording.training import Ranks, Unseen, check_settings, hooked, skipped, unowned, without_wrapper
+from oscillab.recording.tracker import Tracker, Unseen, Windows
 
 WINDOW_TICKS = 250  # counts per weight are uint8, so 255 at most
 T = TypeVar("T")
@@ -62,7 +70,11 @@ def record(
     """
     settings = {"momentum": momentum, "threshold": threshold, "every": every, "ranges_every": ranges_every}
     settings |= {"windows": windows, "seed": seed}
-    check_settings(settings | {"ranks_every": ranks_every})
+    if not 0 < momentum <= 1:
+        raise ValueError(f"momentum must be above 0 and at most 1, got {momentum}")
+    for name, least in (("threshold", 0), ("every", 1), ("ranges_every", 0), ("windows", 1), ("ranks_every", 0)):
+        if (given := (settings | {"ranks_every": ranks_every})[name]) < least:
+            raise ValueError(f"{name} must be {least} or more, got {given}")
     recorder = Recorder(model, optimizer, settings, trajectories=trajectories, ranks=Ranks(ranks_every))
     recorder.writer = Writer(path) if path and recorder.ranks.records else None
     return recorder
@@ -113,12 +125,12 @@ class Recorder:
 
     def bytes_per_weight(self) -> float:
         """Return the memory that a weight takes while recording, without the compressed windows and the rows."""
-        self._check_records()
+        self._check()
         return self.tracker.bytes_per_weight
 
     def recording(self) -> Recording:
         """Return all that was recorded so far, as plain arrays; recording goes on."""
-        self._check_records()
+        self._check()
         return snapshot(self)
 
     def histograms(self) -> list[np.ndarray]:
@@ -127,7 +139,7 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a later run needs to go on, in tensors and plain containers; take it between two steps."""
-        self._check_records()
+        self._check()
         return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,7 +148,7 @@ class Recorder:
         The recording is then the one of the uninterrupted run, value for value. Raises ValueError when `state` was made
         with another version, other layers, settings or trajectories.
         """
-        self._check_begun()
+        self._check(records=False)
         check_state(self, state)
         self.step_count, self.tick_count, self._last_flip_count = state["counts"]
         if self.ranks.records:
@@ -238,11 +250,8 @@ class Recorder:
         self._running = False
         self._last_histograms = self._histograms() if self.ranks.records else []
 
-    def _check_begun(self) -> None:
+    def _check(self, *, records: bool = True) -> None:
         if not self._begun:
             raise ValueError("nothing is recorded yet: use `with record(model, optimizer) as recorder:`")
-
-    def _check_records(self) -> None:
-        self._check_begun()
-        if not self.ranks.records:
+        if records and not self.ranks.records:
             raise ValueError(f"rank {self.ranks.rank} records nothing; rank 0 does")

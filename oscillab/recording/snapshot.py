@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import oscillab
+from oscillab.recording.layers import Layer
 from oscillab.recording.recording import FORMAT, VERSION, Recording
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 STATES = {"state": "integer_state", "direction": "direction", "frequency": "frequency"}  # of the tracker: its array
 STATE_VERSION = 1
+CELLS_PER_BIN = 40  # of a histogram; an even number, so that no cell reaches across an edge
 WRITE_SHARE = 0.05  # of the time from one write to the next, the most that the former may have taken
 
 log = logging.getLogger(__name__)
@@ -135,6 +138,34 @@ def first_difference(theirs: Any, mine: Any) -> str:
         return f"{theirs} and {mine}"
     key = next(key for key in [*theirs, *mine] if theirs.get(key) != mine.get(key))
     return f"{key} is {theirs.get(key)} there and {mine.get(key)} here"
+
+
+def limits_of(bits: int | None, states: Tensor) -> tuple[int, int]:
+    """Return the lowest and highest state of a layer: of its bits, or of the fewest bits that hold its states.
+
+    Signed unless a state is too large for that.
+
+    >>> limits_of(4, torch.tensor([-8, 3])), limits_of(4, torch.tensor([0, 15])), limits_of(None, torch.tensor([-3, 2]))
+    ((-8, 7), (0, 15), (-4, 3))
+    """
+    low, high = int(states.min()), int(states.max())
+    if bits is None:
+        bits = next(b for b in range(2, 33) if -(2 ** (b - 1)) <= low and high < 2 ** (b - 1))
+    return (0, 2**bits - 1) if high >= 2 ** (bits - 1) else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+@torch.no_grad()
+def position_histogram(layer: Layer, low: int, high: int) -> np.ndarray:
+    """Count the layer's positions in cells from low - 1 to high + 1; what lies beyond is in the end cells, int64.
+
+    A position is latent weight over step size: bin centres are the integers, edges lie half-way. Zeros where the layer
+    does not show its latent weights; NaN and infinite positions are left out.
+    """
+    position, cells = layer.position(), (high - low + 2) * CELLS_PER_BIN
+    if position is None:
+        return np.zeros(cells, np.int64)
+    cell = ((position[position.isfinite()] - (low - 1)) * CELLS_PER_BIN).floor().clamp(0, cells - 1)
+    return torch.bincount(cell.long(), minlength=cells).cpu().numpy()
 
 
 class Writer:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oscillab.recording.layers import Layer, WatchedLayers
+from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.observers import GradientSigns
 
 CHUNK_ROWS = 256
@@ -37,10 +37,16 @@ class Series:
                 self._full[name].append(chunk.cpu().numpy().copy())
             self._filled = 0
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return every column as an array of all rows so far, (rows,) or (rows, width)."""
+    def __len__(self) -> int:
+        """Return the number of rows so far."""
+        return self._filled + CHUNK_ROWS * max((len(full) for full in self._full.values()), default=0)
+
+    def arrays(self, since: int = 0) -> dict[str, np.ndarray]:
+        """Return every column as an array of all rows from `since` on, (rows,) or (rows, width)."""
+        skipped = min(since, len(self) - self._filled) // CHUNK_ROWS
         latest = {name: chunk[: self._filled].cpu().numpy() for name, chunk in self._chunk.items()}
-        return {name: np.concatenate([*self._full[name], values]) for name, values in latest.items()}
+        parts = {name: [*self._full[name][skipped:], rows] for name, rows in latest.items()}
+        return {name: np.concatenate(each)[since - skipped * CHUNK_ROWS :] for name, each in parts.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all rows so far, as tensors on the CPU."""
@@ -65,15 +71,24 @@ class Sample:
     """
 
     def __init__(self, layers: WatchedLayers, trajectories: int | Mapping[str, Sequence[int]], *, seed: int):
+        names = [layer.name for layer in layers.layers]
         if isinstance(trajectories, Mapping):
-            chosen = named(layers.layers, trajectories)
-        else:
-            chosen = drawn(layers.layers, trajectories, seed)
+            if unknown := set(trajectories) - set(names):
+                raise ValueError(f"trajectories name '{min(unknown)}', which is not a quantized layer of the model")
+            chosen = [np.unique(np.asarray(trajectories.get(name, []), np.int64)) for name in names]
+        elif trajectories < 0:
+            raise ValueError(f"trajectories must be 0 or more weights per layer, got {trajectories}")
+        else:  # each layer's draw is its own
+            draws = [(np.random.default_rng([seed, i]), layer.count) for i, layer in enumerate(layers.layers)]
+            chosen = [np.sort(one.choice(n, min(trajectories, n), replace=False)) for one, n in draws]
         pairs = list(zip(layers.layers, chosen, strict=True))
-        step_starts = np.cumsum([0, *(layer.step_count for layer in layers.layers)])
-        step_index = [
-            start + one.step_indices(picked) for start, (one, picked) in zip(step_starts, pairs, strict=False)
-        ]
+        for layer, picked in pairs:
+            if len(picked) and not 0 <= picked[0] <= picked[-1] < layer.count:
+                raise ValueError(
+                    f"trajectories of layer '{layer.name}' must lie in 0..{layer.count - 1}, got {picked.tolist()}"
+                )
+        starts = np.cumsum([0, *(layer.step_count for layer in layers.layers)])
+        step_index = [start + one.step_indices(picked) for start, (one, picked) in zip(starts, pairs, strict=False)]
         places = [layer.places(picked) for layer, picked in pairs]
         self.index = np.concatenate([layer.start + picked for layer, picked in pairs]).astype(np.int64)
         self._parts = [(layer, torch.from_numpy(picked).to(layers.device)) for layer, picked in pairs if len(picked)]
@@ -85,42 +100,16 @@ class Sample:
 
         `state` is that of all layers' weights as they lie in memory.
         """
-        latents = [values_at(layer, index) for layer, index in self._parts]
+        latents = [step_sizes[:0]]
+        for layer, index in self._parts:
+            latent = layer.latent_weight()
+            none = torch.full(index.shape, torch.nan, device=index.device)
+            latents.append(none if latent is None else torch.take(latent, index).float())
         return {
-            "latent_weight": torch.cat(latents) if latents else step_sizes[:0],
+            "latent_weight": torch.cat(latents),
             "sample_step_size": step_sizes[self._step_index],
             "sample_state": state[self._state_place],
         }
-
-
-def drawn(layers: list[Layer], count: int, seed: int) -> list[np.ndarray]:
-    """Draw `count` flat indices of each layer, or take all where it has no more; each layer's draw is its own."""
-    if count < 0:
-        raise ValueError(f"trajectories must be 0 or more weights per layer, got {count}")
-    generators = [np.random.default_rng([seed, i]) for i in range(len(layers))]
-    pairs = zip(generators, layers, strict=True)
-    return [np.sort(one.choice(layer.count, min(count, layer.count), replace=False)) for one, layer in pairs]
-
-
-def named(layers: list[Layer], chosen: Mapping[str, Sequence[int]]) -> list[np.ndarray]:
-    """Return the flat indices that `chosen` gives for each layer; none for a layer that it does not name."""
-    if unknown := set(chosen) - {layer.name for layer in layers}:
-        raise ValueError(f"trajectories name '{min(unknown)}', which is not a quantized layer of the model")
-    picks = [np.unique(np.asarray(chosen.get(layer.name, []), np.int64)) for layer in layers]
-    for layer, pick in zip(layers, picks, strict=True):
-        if len(pick) and not 0 <= pick[0] <= pick[-1] < layer.count:
-            raise ValueError(
-                f"trajectories of layer '{layer.name}' must lie in 0..{layer.count - 1}, got {pick.tolist()}"
-            )
-    return picks
-
-
-def values_at(layer: Layer, index: Tensor) -> Tensor:
-    """Return the latent weights of a layer at flat `index`, float32, wherever they lie in memory."""
-    latent = layer.latent_weight()
-    if latent is None:
-        return torch.full(index.shape, torch.nan, device=index.device)
-    return torch.take(latent, index).float()
 
 
 class Rows:
@@ -133,14 +122,9 @@ class Rows:
         self._layers, self._sample, self._gradients = layers, sample, gradients
         starts = [layer.start for layer in layers.layers]
         self._bounds = torch.tensor([*starts, layers.weight_count], device=layers.device)
-        ranged = (len(layers.ranged), f32)
-        seen: Columns = {"range_step": (None, i64)} | dict.fromkeys(
-            ("observed_low", "observed_high", "clipped_share"), ranged
-        )
-        full: Columns = {
-            "step_sizes_step": (None, i64),
-            "step_sizes": (sum(one.step_count for one in layers.layers), f32),
-        }
+        number, observed = (None, i64), ("observed_low", "observed_high", "clipped_share")
+        seen: Columns = {"range_step": number, **dict.fromkeys(observed, (len(layers.ranged), f32))}
+        full: Columns = {"step_sizes_step": number, "step_sizes": (sum(one.step_count for one in layers.layers), f32)}
         self._ticks = Series(self._columns(), layers.device)
         self._ranges = Series(seen if layers.ranged else {}, layers.device)
         self._step_sizes = Series(full if layers.per_channel else {}, layers.device)
@@ -153,8 +137,9 @@ class Rows:
             row |= self._layers.clipping_ranges()
         changes = self._gradients.sign_changes()
         row |= {SIGN_CHANGES[side]: changes[side] for side in self._gradients.sides}
-        counts = {"layer_flip_count": self._per_layer(flipped), "layer_oscillation_count": self._per_layer(oscillated)}
-        self._ticks.append(step=step, **counts, **row)
+        for name, indices in (("layer_flip_count", flipped), ("layer_oscillation_count", oscillated)):
+            row[name] = torch.searchsorted(indices, self._bounds).diff()
+        self._ticks.append(step=step, **row)
 
     def add_ranges(self, step: int, observed: dict[str, Tensor]) -> None:
         """Add a row on what the inputs of the layers were in the forward before this step."""
@@ -165,9 +150,14 @@ class Rows:
         if self._layers.per_channel:
             self._step_sizes.append(step_sizes_step=step, step_sizes=step_sizes)
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return every column so far."""
-        return self._ticks.arrays() | self._ranges.arrays() | self._step_sizes.arrays()
+    def counts(self) -> tuple[int, ...]:
+        """Return the number of rows over ticks, of observed ranges and of all step sizes."""
+        return tuple(len(series) for series in self._all)
+
+    def arrays(self, since: Sequence[int] = (0, 0, 0)) -> dict[str, np.ndarray]:
+        """Return every column so far, or from the rows on that came after `counts` were `since`."""
+        ticks, ranges, sizes = (series.arrays(begin) for series, begin in zip(self._all, since, strict=True))
+        return ticks | ranges | sizes
 
     def state_dict(self) -> list[dict[str, Tensor]]:
         """Return all rows so far."""
@@ -181,20 +171,10 @@ class Rows:
     def _columns(self) -> Columns:
         layers, sampled = self._layers, len(self._sample.index)
         count, ranged = len(layers.layers), len(layers.ranged)
-        columns: Columns = {
-            "step": (None, i64),
-            "layer_flip_count": (count, i32),
-            "layer_oscillation_count": (count, i32),
-        }
+        flips = dict.fromkeys(("layer_flip_count", "layer_oscillation_count"), (count, i32))
+        columns: Columns = {"step": (None, i64), **flips}
         columns |= dict.fromkeys(layers.step_size_rows(layers.checked_step_sizes()), (count, f32))
         columns |= {SIGN_CHANGES[side]: (count, i32) for side in self._gradients.sides}
         columns |= {"clip_low": (ranged, f32), "clip_high": (ranged, f32)} if ranged else {}
-        own: Columns = {
-            "latent_weight": (sampled, f32),
-            "sample_step_size": (sampled, f32),
-            "sample_state": (sampled, torch.int8),
-        }
-        return columns | own
-
-    def _per_layer(self, indices: Tensor) -> Tensor:
-        return torch.searchsorted(indices, self._bounds).diff()
+        columns |= dict.fromkeys(("latent_weight", "sample_step_size"), (sampled, f32))
+        return columns | {"sample_state": (sampled, torch.int8)}

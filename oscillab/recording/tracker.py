@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oscillab.recording.layers import WatchedLayers
+
 KEPT = ("state", "direction", "flips", "oscillations", "frequency")  # what a tracker knows of each weight
 TINY = 1e-30  # lower frequencies are set to 0: decaying on they would become denormal, which is a hundred times slower
 COUNTS = (np.uint8, np.uint16, np.uint32)
@@ -72,6 +74,55 @@ class Tracker:
         """Continue from `state`, made by `state_dict`."""
         for name in KEPT:
             getattr(self, name).copy_(state[name])
+
+
+class Unseen:
+    """Counts the flips that something else than the recorded optimizer's steps made."""
+
+    def __init__(self, layers: WatchedLayers, tracker: Tracker):
+        self.flip_count = self._found = 0
+        self._layers, self._tracker = layers, tracker
+        self._parameters = [p for module in layers.modules for p in module.parameters()]
+        self.mark()
+
+    def mark(self) -> None:
+        """Remember the parameters as they are, which are now the tracker's, and count what `look` found before."""
+        self.flip_count, self._found = self.flip_count + self._found, 0
+        self._marked = self._stamps()
+
+    def restore(self, flip_count: int) -> None:
+        """Go on from an earlier count; the model may not be the one that it comes from."""
+        self.flip_count, self._marked = flip_count, []
+
+    @torch.no_grad()
+    def look(self, scratch: Tensor) -> None:
+        """Find what changed since `mark`; cheap where no parameter was written to (`p.data.add_` is the way unseen)."""
+        self._found = 0
+        if self._stamps() != self._marked:
+            self._layers.read(scratch)
+            self._found = len(self._tracker.changed(scratch))
+
+    @torch.no_grad()
+    def now(self, scratch: Tensor) -> int:
+        """Return how many states differ from the tracker's; 0 where the layers cannot be read, which a step will say."""
+        try:
+            self._layers.read(scratch)
+        except ValueError:
+            return 0
+        return len(self._tracker.changed(scratch))
+
+    @torch.no_grad()
+    def finish(self, scratch: Tensor, *, every_step: bool) -> str | None:
+        """Look for the last time, and count where every step so far was; return what keeps the layers from being read."""
+        try:
+            self._layers.read(scratch)
+        except ValueError as error:
+            return f"{error}, seen at the end of the block"
+        self.flip_count += len(self._tracker.changed(scratch)) if every_step else 0
+        return None
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        return [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._parameters]
 
 
 class Windows:
@@ -153,15 +204,3 @@ def in_storage_order(x: Tensor) -> Tensor:
     """
     dense = x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))
     return x.as_strided((x.numel(),), (1,)) if dense else x.reshape(-1)
-
-
-def dense_stride(x: Tensor) -> tuple[int, ...]:
-    """Return the stride of a dense tensor whose axes lie in memory in the order of those of `x`.
-
-    >>> dense_stride(torch.zeros(2, 3, 4)), dense_stride(torch.zeros(9, 4, 3, 2).permute(3, 2, 1, 0)[:, :2])
-    ((12, 4, 1), (1, 2, 4, 16))
-    """
-    stride, length = [0] * x.ndim, 1
-    for axis in sorted(range(x.ndim), key=lambda axis: (x.stride(axis), -axis)):  # the fastest first
-        stride[axis], length = length, length * x.shape[axis]
-    return tuple(stride)

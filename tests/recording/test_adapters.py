@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from oscillab.quant import Quantizer
-from oscillab.recording.adapters import adapt, release, states_of
+from oscillab.recording.adapters import adapt, release
 from oscillab.recording.recorder import record
 from oscillab.recording.tables import layers
 
@@ -257,12 +257,6 @@ def test_states_beyond_eight_bits():
     with pytest.raises(ValueError, match="layer '0' has states .*, the recorder takes -128..127"):
         adapt(model)
     assert not hasattr(model[0], "integer_state")
-
-
-def test_states_per_channel():
-    """Oracle: by hand."""
-    quantized = torch.tensor([[0.2, -0.4], [3.0, 1.5]])
-    assert states_of(quantized, torch.tensor([[0.2], [1.5]])).tolist() == [[1, -2], [2, 1]]
 
 
 class PerChannel(nn.Module):

@@ -11,15 +11,9 @@ from torch.nn.modules import module as torch_module
 
 from oscillab.quant import QuantSpec, quantize
 from oscillab.recording.layers import WatchedLayers
-from oscillab.recording.observers import (
-    CELLS_PER_BIN,
-    GradientSigns,
-    RangeObserver,
-    limits_of,
-    position_histogram,
-    sampling_stride,
-)
+from oscillab.recording.observers import GradientSigns, RangeObserver, sampling_stride
 from oscillab.recording.recorder import record
+from oscillab.recording.snapshot import CELLS_PER_BIN, limits_of, position_histogram
 from oscillab.recording.tables import layers
 from oscillab.recording.tracker import in_storage_order
 

@@ -36,6 +36,18 @@ def test_state_comes_back(stop):
     np.testing.assert_array_equal(arrays["step"], np.arange(stop + CHUNK_ROWS))
 
 
+@pytest.mark.parametrize("since", [0, 7, CHUNK_ROWS, CHUNK_ROWS + 3, 2 * CHUNK_ROWS + 9])
+def test_the_latest_rows_come_alone(since):
+    """Oracle: the end of numpy's arange; after a resume as well."""
+    series, other = filled(0, 2 * CHUNK_ROWS + 9), Series(COLUMNS, torch.device("cpu"))
+    other.load_state_dict(series.state_dict())
+    for one in (series, other):
+        assert len(one) == 2 * CHUNK_ROWS + 9
+        arrays = one.arrays(since)
+        np.testing.assert_array_equal(arrays["step"], np.arange(since, 2 * CHUNK_ROWS + 9))
+        assert arrays["size"].shape == (2 * CHUNK_ROWS + 9 - since, 3)
+
+
 def test_a_column_that_a_state_lacks_is_zero():
     """Oracle: by hand, across a chunk's end: rows before the resume are 0, later ones as they come."""
     state = filled(0, CHUNK_ROWS + 2).state_dict()

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from oscillab.recording.layers import WatchedLayers
+from oscillab.recording.observers import Ranks, checksums, without_wrapper
 from oscillab.recording.recording import Recording
-from oscillab.recording.training import Ranks, checksums, without_wrapper
 
 TWO_RANKS = """
 import os

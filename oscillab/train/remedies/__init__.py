@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from oscillab.quant import quant_layers
-from oscillab.recording.training import hooked, skipped
+from oscillab.recording.observers import hooked, skipped
 
 log = logging.getLogger(__name__)
 
