@@ -1,8 +1,4 @@
-"""Check a COCO annotation file when it is opened and mend what can be mended.
-
-Everything that a later step would stumble over is looked for here, once: what cannot be meant is a fault, and all faults
-make one ValueError; what can be mended is mended and said in one warning each.
-"""
+"""Check a COCO annotation file when it is opened: faults make one ValueError, what can be mended is, with a warning."""
 
 from __future__ import annotations
 
@@ -27,9 +23,8 @@ COMPRESSED = re.compile(f"(?:{NUMBER.pattern})+")
 def read_annotations(path: Path | str) -> dict[str, Any]:
     """Return the checked content of a COCO annotation file: lists images, annotations and categories.
 
-    Annotations have a number for `iscrowd` and `area`, and a `segmentation` only where there is one. Boxes that stand over
-    an image's edge are clipped, boxes without any area inside left out, with one warning each. Raises ValueError that tells
-    up to ten faults when the file is absent, no JSON, no COCO, empty, or inconsistent.
+    Annotations have a number for `iscrowd` and `area`, and a `segmentation` only where there is one. Boxes over an image's
+    edge are clipped, those without any area inside left out, with a warning. Raises ValueError that tells up to ten faults.
     """
     content = parse(Path(path))
     if found := faults(content):
@@ -134,25 +129,13 @@ ID: Check = (
     "a whole number or text",
 )
 SIDE: Check = (_is_side, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
-BOX: Check = (
-    lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_number, value)),
-    "4 finite numbers",
-)
+PATH: Check = (_is_path, "text, a path of names of 255 bytes at most")
+BOX: Check = (lambda v: isinstance(v, list) and len(v) == 4 and all(map(is_number, v)), "4 finite numbers")
+CROWD: Check = (lambda value: type(value) in (int, bool) and value in (0, 1), "0 or 1")
+AREA: Check = (lambda value: is_number(value) and value >= 0, "a number of 0 or more")
 FIELDS: dict[str, dict[str, Check]] = {
-    "images": {
-        "id": ID,
-        "file_name": (_is_path, "text, a path of names of 255 bytes at most"),
-        "height": SIDE,
-        "width": SIDE,
-    },
-    "annotations": {
-        "id": ID,
-        "image_id": ID,
-        "category_id": ID,
-        "bbox": BOX,
-        "iscrowd": (lambda value: type(value) in (int, bool) and value in (0, 1), "0 or 1"),
-        "area": (lambda value: is_number(value) and value >= 0, "a number of 0 or more"),
-    },
+    "images": {"id": ID, "file_name": PATH, "height": SIDE, "width": SIDE},
+    "annotations": {"id": ID, "image_id": ID, "category_id": ID, "bbox": BOX, "iscrowd": CROWD, "area": AREA},
     "categories": {"id": ID, "name": (_is_text, "text")},
 }
 OPTIONAL = {"annotations": ("id", "iscrowd", "area")}  # null counts as absent

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -111,25 +110,23 @@ def mosaic(samples: Sequence[Sample], size: int, generator: np.random.Generator)
 
 
 def transform(sample: Sample, matrix: np.ndarray, size: int, *, gain: float) -> Sample:
-    """Return the Sample seen through an affine matrix (2, 3) in a square of `size`; objects cut to little are dropped.
+    """Return the Sample seen through an affine matrix (2, 3) of scale `gain` in a square; objects cut to little are dropped.
 
-    A box becomes the box around its four moved corners, or around its mask where there is one. `gain` is the matrix's
-    scale: an object's area is judged against what it would be without cutting.
+    A box becomes the box around its four moved corners, or around its mask where there is one.
     """
     image = sample.image
     if image.shape[:2] != (size, size) or not np.allclose(matrix, np.eye(3)[:2]):
-        image = _warp(image, matrix, size, border=(GREY,) * 3)
+        image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
     corners = sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (n, 4, 2)
     boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32).clip(0, size)
     masks = sample.masks
     if masks is not None:
-        planes = [_warp(mask, matrix, size, border=0) for mask in masks]
-        masks = np.stack(planes) if planes else np.zeros((0, size, size), dtype=np.uint8)
+        planes = [cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST) for mask in masks]
+        masks = np.array(planes, dtype=np.uint8).reshape(-1, size, size)
         boxes = np.array([tight_box(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
     kept = box_candidates(sample.boxes * gain, boxes)
-    masks = masks[kept] if masks is not None else None
-    return Sample(image, boxes[kept], sample.labels[kept], masks, sample.image_id)
+    return Sample(image, boxes[kept], sample.labels[kept], None if masks is None else masks[kept], sample.image_id)
 
 
 def box_candidates(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -157,11 +154,6 @@ def mirror(sample: Sample) -> Sample:
     boxes[:, [0, 2]] = sample.image.shape[1] - sample.boxes[:, [2, 0]]
     masks = None if sample.masks is None else np.ascontiguousarray(sample.masks[:, :, ::-1])
     return Sample(np.ascontiguousarray(sample.image[:, ::-1]), boxes, sample.labels, masks, sample.image_id)
-
-
-def _warp(image: np.ndarray, matrix: np.ndarray, size: int, *, border: Any) -> np.ndarray:
-    method = cv2.INTER_LINEAR if image.ndim == 3 else cv2.INTER_NEAREST
-    return cv2.warpAffine(image, matrix, (size, size), flags=method, borderValue=border)
 
 
 def _paste(canvas: np.ndarray, image: np.ndarray, left: int, top: int) -> None:

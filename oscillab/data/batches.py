@@ -78,9 +78,8 @@ class Batches:
         Raises ValueError where a batch cannot be shared equally, or the last one has too few images.
         """
         if self.batch_size % count:
-            raise ValueError(
-                f"batch_size must be a multiple of the {count} processes that share it, got {self.batch_size}"
-            )
+            size = self.batch_size
+            raise ValueError(f"batch_size must be a multiple of the {count} processes that share it, got {size}")
         last = min(len(self.dataset) - (len(self) - 1) * self.batch_size, self.batch_size)
         if last < count:
             raise ValueError(
@@ -148,11 +147,9 @@ def to_pixels(images: torch.Tensor, device: torch.device | str = "cpu") -> torch
 
 def _targets(number: int, sample: Sample, size: int) -> np.ndarray:
     """Return the rows (n, 6) float32 of one Sample: image number, class, cx, cy, w, h."""
-    rows = np.empty((len(sample.labels), 6), dtype=np.float32)
-    rows[:, 0], rows[:, 1] = number, sample.labels
-    low, high = np.clip(sample.boxes[:, :2], 0, size), np.clip(sample.boxes[:, 2:], 0, size)
-    rows[:, 2:4], rows[:, 4:6] = (low + high) / 2 / size, (high - low) / size
-    return rows
+    low, high = sample.boxes[:, :2].clip(0, size), sample.boxes[:, 2:].clip(0, size)
+    columns = np.full(len(low), number), sample.labels, (low + high) / 2 / size, (high - low) / size
+    return np.column_stack(columns).astype(np.float32)
 
 
 def _one_thread(_worker: int) -> None:

@@ -107,7 +107,7 @@ class CocoFolder:
         if self.masks:
             masks = np.zeros((len(objects), *pixels.shape[:2]), dtype=np.uint8)
             for mask, entry in zip(masks, objects, strict=True):
-                mask[:] = decode_mask(entry["segmentation"], image["height"], image["width"])
+                mask[:] = decode_mask(entry["segmentation"], *pixels.shape[:2])
         return Sample(pixels, boxes, labels, masks, image["id"])
 
     def ground_truth(self) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def open_dataset(
 
     The folder's split may be written short: "val" opens val2017 where there is no split of the name "val".
     """
+    short = split.removesuffix("2017")
     if text == "scenes":
-        short = split.removesuffix("2017")
         return Scenes(count, split=short if short in SPLITS else split, seed=seed, size=size, masks=masks)
     root = Path(text)
     splits = splits_of(root)

@@ -74,13 +74,11 @@ def evaluate(
     """Return the `Evaluation` of a detector, as it is given, on every image of a data set, on the model's device.
 
     A quantized network's figure depends in its last digits on batch size, threads and program; `exact(model)` gives the one
-    that an exported file has too. `size` is the side in pixels of the square that images are fitted into; without it, the
-    data set's own `size`, else the model's, else 640. `rectangular`: images of like shape are batched in rectangles, as in
-    the official validation, whose published figures are so measured. `world`: the processes that share the work and all
-    call this; each takes every n-th batch, and all get the same result. The model is left in the modes that it came in.
-
-    Raises ValueError for an empty data set, a model of another class count than the data set's, a size that is no
-    multiple of the model's coarsest stride, and outputs that are not finite.
+    that an exported file has too. `size` is the side in pixels of the letterbox; without it, the data set's own `size`, else
+    the model's, else 640. `rectangular`: images of like shape are batched in rectangles, as in the official validation.
+    `world`: the processes that share the work and all call this; each takes every n-th batch, and all get the same result.
+    The model is left in the modes that it came in. Raises ValueError for an empty data set, another class count than the
+    model's, a size that is no multiple of its coarsest stride, and outputs that are not finite.
     """
     begin = time.perf_counter()
     size = size or getattr(dataset, "size", None) or getattr(model, "size", None) or 640
@@ -107,8 +105,7 @@ def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> in
         raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
     classes = getattr(model, "classes", len(dataset.names))
     if classes != len(dataset.names):
-        count = f"{len(dataset.names)}; they must be the same"
-        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {count}")
+        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {len(dataset.names)}")
     stride = max(getattr(model, "strides", (32,)))
     if size < stride or size % stride:
         raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
@@ -185,10 +182,9 @@ def _results(reports: list[_Report], dataset: Dataset) -> list[dict[str, Any]]:
 def average_precision(
     ground_truth: dict[str, Any], results: list[dict[str, Any]], image_ids: Iterable[int], *, iou_type: str = "bbox"
 ) -> np.ndarray:
-    """Return AP (10 IoU thresholds, classes in the order of their category ids) by pycocotools; NaN where a class is absent.
+    """Return pycocotools' AP (10 IoU thresholds, classes in the order of their category ids); NaN where a class is absent.
 
-    `ground_truth` is a COCO dictionary, `results` its list of result entries; only `image_ids` count. `iou_type` is
-    "bbox", or "segm" for entries that hold a "segmentation".
+    `ground_truth` and `results` are COCO's; only `image_ids` count. `iou_type` "segm" is for entries with a "segmentation".
     """
     truth, found = (_index(ground_truth, entries) for entries in (ground_truth["annotations"], results))
     with redirect_stdout(io.StringIO()):  # pycocotools speaks to the terminal at every step

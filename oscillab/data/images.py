@@ -164,10 +164,7 @@ class Place(NamedTuple):
 def letterbox(
     image: np.ndarray, size: int, shape: tuple[int, int] | None = None, *, image_id: int = 0
 ) -> tuple[np.ndarray, Place]:
-    """Return the image (H, W, 3), its longer side resized to `size`, in grey of `shape` (height, width), and its `Place`.
-
-    Without a shape the letterbox is a square.
-    """
+    """Return the image (H, W, 3), its longer side resized to `size`, in grey of `shape`, else a square, and its `Place`."""
     resized = resize_longest(image, size)
     height, width = resized.shape[:2]
     shape = shape or (size, size)
@@ -202,7 +199,7 @@ def letterbox_sample(sample: Sample, size: int, *, smooth: bool = True) -> Sampl
 def resize_masks(masks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return the masks (n, H, W) at shape (height, width), by the nearest pixel."""
     planes = [cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
-    return np.stack(planes) if planes else np.zeros((0, *shape), dtype=np.uint8)
+    return np.array(planes, dtype=np.uint8).reshape(-1, *shape)
 
 
 def letterbox_batch(
@@ -218,10 +215,9 @@ def letterbox_batch(
 def evaluation_batches(
     images: list[dict[str, Any]], size: int, batch_size: int, *, stride: int = 32, rectangular: bool = False
 ) -> list[tuple[np.ndarray, tuple[int, int]]]:
-    """Return the batches of an evaluation: (indices, (height, width) of their letterbox), every index below len(images) once.
+    """Return the batches of an evaluation of `images`, COCO's entries: (indices, (height, width) of their letterbox).
 
-    `images` are entries of COCO's format with width and height. Squares come in the given order; rectangles in the
-    order of the aspect ratio, each as large as the batch's extremes need, in whole strides.
+    Squares come in the given order; rectangles in that of the aspect ratio, as large as the batch's extremes need, in strides.
     """
     order = np.arange(len(images))
     if not rectangular:

@@ -35,10 +35,9 @@ def detections(
     """Return the boxes that each image's rows report: float32 arrays (k, 6 [+ M]), best score first.
 
     `decoded` is (N, boxes, 5 + classes [+ M]): centre x, centre y, width, height in pixels, objectness, one probability
-    per class and, where the network segments, M mask coefficients, which travel with their box. Without `classes` every
-    column after the fifth is a class. A result row is x1, y1, x2, y2 in pixels, objectness times class probability, and
-    the class index. A box is reported once for every class whose score exceeds `conf`; it is suppressed by a better box
-    of its own class when their IoU exceeds `iou`.
+    per class and, where the network segments, M mask coefficients, which travel with their box; without `classes` all
+    columns after the fifth are classes. A result row is x1, y1, x2, y2 in pixels, objectness times class probability, class
+    index. A box is reported for every class whose score exceeds `conf`, unless its IoU with a better one exceeds `iou`.
 
     Raises ValueError for a shape that is no detector's, thresholds outside 0..1, and NaN or infinity in the output.
     """
@@ -161,5 +160,5 @@ def detect(model: Any, image: np.ndarray, *, size: int = 640, conf: float = 0.25
     if prototypes is not None:
         shape = image.shape[:2]
         planes = [decode_mask(runs, *shape) for runs in mask_runs(rows, prototypes[0].float().cpu().numpy(), place)]
-        masks = np.stack(planes) if planes else np.zeros((0, *shape), np.uint8)
+        masks = np.array(planes, np.uint8).reshape(-1, *shape)
     return Found(place.boxes(rows)[:, :4], rows[:, 4], rows[:, 5].astype(int), masks)

@@ -65,10 +65,7 @@ class DataSource:
         )
 
     def held_out(self, *, masks: bool = False, model: Any = None, source: Any = None) -> Dataset:
-        """Return the images that are measured on; scenes are the same for every seed.
-
-        `masks`: scenes draw them too. A folder's annotations tell theirs anyway; boxes are measured where it has none.
-        """
+        """Return the images that are measured on; scenes, the same for every seed, with `masks`, a folder with what it has."""
         dataset = self._open("val", self.options.held_out, 0, masks and self.options.data == "scenes")
         return dataset if model is None else joined_classes(model, dataset, source)
 
@@ -91,10 +88,7 @@ def known_size(model: Any) -> int | None:
 
 
 def chosen_size(size: int, data: str, model: Any = None) -> int:
-    """Return `size`, or where it is 0 the detector's own, else 160 for scenes and 640 for a folder.
-
-    Another size than the detector's own is warned of: it finds little in images of a size that it was not trained with.
-    """
+    """Return `size`, or where it is 0 the detector's own, else 160 for scenes, 640 for a folder; warn of another than its own."""
     own = None if model is None else known_size(model)
     if own and size not in (0, own):
         log.warning("the detector was trained with images of %d pixels and is given images of %d", own, size)
@@ -102,10 +96,7 @@ def chosen_size(size: int, data: str, model: Any = None) -> int:
 
 
 def check_classes(model: Any, dataset: Any, source: Any) -> None:
-    """Raise ValueError when a detector and a data set do not have the same classes; their order may differ.
-
-    A detector whose classes have numbers for names may be of any that are as many.
-    """
+    """Raise ValueError when a detector and a data set differ in classes, but for their order; names may be numbers."""
     if model.classes != len(dataset.names):
         raise ValueError(
             f"{source} detects {model.classes} classes, {dataset.name} has {len(dataset.names)}: "

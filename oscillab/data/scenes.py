@@ -136,10 +136,8 @@ def _shape(random: Random, circle: Circle, size: int) -> Piece:
 
 
 def _visible(pieces: list[Piece], size: int) -> tuple[list[Piece], np.ndarray]:
-    """Return the pieces left when shapes that are mostly hidden are taken away, and who owns each pixel (1, 2, …; 0 = none).
-
-    Taking one away only shows more of the others, hence one pass is enough.
-    """
+    """Return the pieces left when shapes that are mostly hidden are taken away, and who owns each pixel (1, 2, …; 0 = none)."""
+    # Taking one away only shows more of the others, hence one pass is enough.
     owner = _owners(pieces, size)
     kept = []
     for number, piece in enumerate(pieces, start=1):

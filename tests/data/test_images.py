@@ -26,15 +26,12 @@ def picture(height, width):
     return np.random.default_rng(0).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("shape", "size", "resized", "pads", "above_and_left"),
-    [
-        ((277, 416), 320, (213, 320), (0, 53.5), (53, 0)),  # round(53.5 - 0.1) above, round(53.5 + 0.1) below
-        ((416, 300), 416, (416, 300), (58, 0), (0, 58)),
-        ((100, 100), 160, (160, 160), (0, 0), (0, 0)),
-        ((20, 51), 64, (25, 64), (0, 19.5), (19, 0)),  # 20 * 64 / 51 = 25.1, cut
-    ],
-)
+@pytest.mark.parametrize("shape, size, resized, pads, above_and_left", [
+    ((277, 416), 320, (213, 320), (0, 53.5), (53, 0)),  # round(53.5 - 0.1) above, round(53.5 + 0.1) below
+    ((416, 300), 416, (416, 300), (58, 0), (0, 58)),
+    ((100, 100), 160, (160, 160), (0, 0), (0, 0)),
+    ((20, 51), 64, (25, 64), (0, 19.5), (19, 0)),  # 20 * 64 / 51 = 25.1, cut
+])  # fmt: skip
 def test_geometry_by_hand(shape, size, resized, pads, above_and_left):
     """Oracle: the official rule worked out by hand; grey 114 around the picture."""
     square, place = letterbox(picture(*shape), size)
@@ -57,11 +54,8 @@ def test_pixels_are_opencvs():
 
 
 def test_the_official_square_of_a_real_picture(shared):
-    """Oracle: the official code's letterbox of COCO 139, made from the unshrunk picture (640 x 426, here 416 x 277).
-
-    The grey rows agree to the bit; the pixels within the loss of shrinking twice and a JPEG (2.1 grey values on
-    average; the next picture of the folder differs by 32).
-    """
+    """Oracle: the official code's letterbox of COCO 139 from the unshrunk picture: grey rows to the bit, the pixels
+    within the loss of shrinking twice and a JPEG (2.1 grey values on average; another picture differs by 32)."""
     pixels = np.load(shared / "oracle" / "real-yolov5n-seg.npz")["pixels"][0].transpose(1, 2, 0)
     image = cv2.imread(str(shared / "coco" / "images" / "val2017" / "000000000139.jpg"))
     square, _ = letterbox(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 320)

@@ -56,10 +56,8 @@ def overlap(a, b):
 def test_definition_of_nms(max_boxes):
     """Oracle: a double loop in float64 over 120 crowded random boxes of 3 classes, for both images of a batch."""
     random = np.random.default_rng(0)
-    decoded = np.concatenate(
-        [random.uniform(20, 60, (2, 120, 2)), random.uniform(10, 40, (2, 120, 2)), random.uniform(0, 1, (2, 120, 4))],
-        axis=2,
-    )
+    parts = [random.uniform(*limits) for limits in ((20, 60, (2, 120, 2)), (10, 40, (2, 120, 2)), (0, 1, (2, 120, 4)))]
+    decoded = np.concatenate(parts, axis=2)
     for found, image in zip(detections(decoded, conf=0.05, iou=0.5, max_boxes=max_boxes), decoded, strict=True):
         expected = greedy(image, 0.05, 0.5, max_boxes)
         assert found.shape == expected.shape and len(found) > 39
@@ -177,10 +175,8 @@ def by_formula(rows, prototypes, shape):
 
 
 def test_masks_are_the_official_formula():
-    """Oracle: PyTorch's interpolation of the whole image, cut to the box by comparing every pixel's index.
-
-    Points nearer than 1e-5 to the threshold are left out: the two interpolations add in another order.
-    """
+    """Oracle: PyTorch's interpolation of the whole image, cut to the box by comparing every pixel's index; points nearer
+    than 1e-5 to the threshold are left out: the two interpolations add in another order."""
     rows, prototypes = random_rows(0)
     masks = decoded(rows, prototypes)
     large, inside = by_formula(rows, prototypes, SHAPE)
