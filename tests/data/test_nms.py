@@ -23,6 +23,9 @@ def rows(*boxes, width=7):
     return decoded
 
 
+HALF = rows((0, 0, 2, 1, 1, 0.75, 0), (0, 0, 1, 1, 1, 0.5, 0))
+
+
 def test_official_boxes_of_a_real_picture(shared):
     """Oracle: what the official code reports of the real yolov5n's output, after its own NMS."""
     recorded = np.load(shared / "oracle" / "real-yolov5n.npz")
@@ -64,19 +67,20 @@ def test_definition_of_nms(max_boxes):
         np.testing.assert_allclose(found, expected, atol=1e-4)  # float32 against float64, at 60 pixels
 
 
-def test_every_class_of_a_box():
-    """Worked by hand: a box above the threshold in both classes is reported twice; neither suppresses the other."""
-    (found,) = detections(rows((10, 20, 30, 60, 0.8, 0.5, 0.25)), conf=0.1)
-    np.testing.assert_allclose(found, [[10, 20, 30, 60, 0.4, 0], [10, 20, 30, 60, 0.2, 1]], rtol=1e-6)
-
-
-def test_thresholds_are_strict():
-    """Worked by hand: IoU 1/2 is not more than 1/2, a score of 1/4 does not exceed 1/4, nor does objectness 1/4."""
-    half = rows((0, 0, 2, 1, 1, 0.75, 0), (0, 0, 1, 1, 1, 0.5, 0))
-    assert len(detections(half, iou=0.5)[0]) == 2
-    assert len(detections(half, iou=0.49)[0]) == 1
-    assert len(detections(rows((0, 0, 2, 1, 0.5, 0.5, 0.75)), conf=0.25)[0]) == 1
-    assert len(detections(rows((0, 0, 2, 1, 0.25, 1, 1)), conf=0.25)[0]) == 0
+@pytest.mark.parametrize("decoded, settings, expected", [
+    # above the threshold in both classes: reported twice, neither suppresses the other
+    (rows((10, 20, 30, 60, 0.8, 0.5, 0.25)), {"conf": 0.1}, [[10, 20, 30, 60, 0.4, 0], [10, 20, 30, 60, 0.2, 1]]),
+    # the better box carries its own mask coefficients, the suppressed one's are gone
+    (rows((0, 0, 10, 10, 0.5, 1, -1, -2), (0, 0, 10, 11, 0.9, 1, 3, 4), width=8), {"classes": 1}, [[0, 0, 10, 11, 0.9, 0, 3, 4]]),
+    # IoU 1/2 is more than 0.49, and not more than 1/2; a score, or an objectness, of 1/4 does not exceed 1/4
+    (HALF, {"iou": 0.49}, [[0, 0, 2, 1, 0.75, 0]]),
+    (HALF, {"iou": 0.5}, [[0, 0, 2, 1, 0.75, 0], [0, 0, 1, 1, 0.5, 0]]),
+    (rows((0, 0, 2, 1, 0.5, 0.5, 0.75)), {"conf": 0.25}, [[0, 0, 2, 1, 0.375, 1]]),
+    (rows((0, 0, 2, 1, 0.25, 1, 1)), {"conf": 0.25}, np.zeros((0, 6))),
+])  # fmt: skip
+def test_boxes_by_hand(decoded, settings, expected):
+    """Oracle: by hand, for the reason above each."""
+    np.testing.assert_allclose(detections(decoded, **settings)[0], expected, rtol=1e-6)
 
 
 def test_limit_of_candidates(monkeypatch):
@@ -92,13 +96,6 @@ def test_limit_of_candidates_among_equals():
     decoded = torch.full((1, 8000, 9), 0.5)
     decoded[0, :, 0] = torch.arange(8000) * 2.0  # far apart: nothing is suppressed
     assert len(detections(decoded)[0]) == 300
-
-
-def test_mask_coefficients_stay_with_their_box():
-    """Worked by hand: the better box carries its own coefficients, the suppressed one's are gone."""
-    decoded = rows((0, 0, 10, 10, 0.5, 1, -1, -2), (0, 0, 10, 11, 0.9, 1, 3, 4), width=8)
-    (found,) = detections(decoded, classes=1)
-    np.testing.assert_allclose(found, [[0, 0, 10, 11, 0.9, 0, 3, 4]], rtol=1e-6)
 
 
 def test_nothing_found():
