@@ -1,7 +1,6 @@
 """Count what a file holds, what it saves, and what is left in floats.
 
-Bytes are counted from the file's own tensors, operations from its own shapes for one image. A multiplication of w by a
-bits is w · a bit operations (BOPs, as in 1804.10969), in floats 32 · 32.
+For one image; a multiplication of w by a bits is w · a bit operations (BOPs, as in 1804.10969), in floats 32 · 32.
 """
 
 from collections import Counter
@@ -24,9 +23,16 @@ Speed is for hardware, or a compiler, that multiplies the integers themselves; a
 stay in floats there too."""
 
 
-ACTIVATIONS = {"Sigmoid", "LeakyRelu", "Relu", "Neg", "Exp", "Cast", "Div"}
 ENDS_OF_SILU = {("Mul", "Sigmoid"), ("Add", "Cast")}  # x · σ(x), and x / (1 + e^-x), whose power was cast
-MOVES = {"Concat", "Resize", "MaxPool", "Transpose", "Reshape", "Split", "Identity"}
+ACTIVATIONS = ("Sigmoid", "LeakyRelu", "Relu", "Neg", "Exp", "Cast", "Div")
+MOVES = ("Concat", "Resize", "MaxPool", "Transpose", "Reshape", "Split", "Identity")
+KINDS = {
+    "Conv": "convolution",
+    "BatchNormalization": "batch norm",
+    "Max": "limits of the grid",
+    "Min": "limits of the grid",
+}
+KINDS |= dict.fromkeys(ACTIVATIONS, "activation function") | dict.fromkeys(MOVES, "pooling, joining, enlarging")
 
 
 class LayerCost(NamedTuple):
@@ -94,19 +100,11 @@ def layer_cost(
     """Return the `LayerCost` of a convolution."""
     own = {t.name: t for t in proto.graph.initializer if t.name.startswith(f"{node.name}.")}
     weight = own[f"{node.name}.weight"]
-    _, channels, height, width = shapes[node.output[0]]
-    count = int(np.prod(weight.dims))
-    macs, width_in_bits = count * height * width, bits.get(node.name, 32)
-    return LayerCost(
-        layer=node.name,
-        weights=count,
-        bits=width_in_bits,
-        stored_bits=STORED_BITS.get(weight.data_type, 32),
-        bytes=sum(byte_count(tensor) for tensor in own.values()),
-        float_bytes=4 * (count + channels),
-        macs=macs,
-        bops=macs * width_in_bits**2,
-    )
+    _, channels, *places = shapes[node.output[0]]
+    count, width = int(np.prod(weight.dims)), bits.get(node.name, 32)
+    macs = count * int(np.prod(places))
+    stored, size = STORED_BITS.get(weight.data_type, 32), sum(byte_count(tensor) for tensor in own.values())
+    return LayerCost(node.name, count, width, stored, size, 4 * (count + channels), macs, macs * width**2)
 
 
 def kinds_of(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> list[Kind]:
@@ -114,8 +112,7 @@ def kinds_of(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> l
     constants = {tensor.name for tensor in proto.graph.initializer}
     makers: dict[str, onnx.NodeProto] = {}
     decoded: set[str] = set()
-    operations: Counter[str] = Counter()
-    numbers: Counter[str] = Counter()
+    operations, numbers = Counter[str](), Counter[str]()
     for node in proto.graph.node:
         makers.update(dict.fromkeys(node.output, node))
         if node.output[0] in decoded or any(name.startswith("raw.") or name in decoded for name in node.input):
@@ -132,16 +129,10 @@ def kind_of(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], constant
     given = [makers[name].op_type for name in node.input if name in makers]
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return None if set(node.input) <= constants else "floats to states and back"
-    if node.op_type == "Conv":
-        return "convolution"
-    if node.op_type in ACTIVATIONS or (node.op_type, *given[-1:]) in ENDS_OF_SILU:
+    if (node.op_type, *given[-1:]) in ENDS_OF_SILU:
         return "activation function"
-    if node.op_type in MOVES:
-        return "pooling, joining, enlarging"
-    if node.op_type == "BatchNormalization":
-        return "batch norm"
-    if node.op_type in ("Max", "Min"):
-        return "limits of the grid"
+    if node.op_type in KINDS:
+        return KINDS[node.op_type]
     if node.op_type == "Add" and not any(name in constants for name in node.input) and "DequantizeLinear" not in given:
         return "shortcut"
     return "scale and shift"

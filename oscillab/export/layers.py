@@ -1,9 +1,8 @@
 """Write the blocks and the head of a network as ONNX operations.
 
-Blocks are traced by torch.fx down to the modules and functions of the two tables below, so that a new block of known
-parts needs no line here. What is in neither table is refused by name. The head's decoding is
-`yolo.heads.decode_level`, operation by operation; a cell's column and row are worked out from the size of
-the map, so that one file serves every size.
+Blocks are traced by torch.fx down to the modules and functions of the two tables below; what is in neither is refused by
+name. The head's decoding is `yolo.heads.decode_level`; cells are worked out from the map's size, so that one file serves
+every size.
 """
 
 import operator
@@ -19,19 +18,18 @@ from oscillab.quant import QuantConv2d
 from oscillab.quant.channels import double
 from oscillab.quant.exact import ExactSiLU
 from oscillab.yolo.blocks import Pool, Upsample
+from oscillab.yolo.heads import ImplicitDetect, ImplicitSegment
 
-from .convolution import batch_norm, emit_convolution
-from .graph import Graph
+from .graph import Graph, batch_norm, emit_convolution
 
 
 def max_pool(graph: Graph, layer: nn.MaxPool2d, x: str) -> str:
     """Add a MaxPool; beyond the edges of a map nothing is the largest, in both."""
-    pair = [
-        (side, side) if isinstance(side, int) else side for side in (layer.kernel_size, layer.stride, layer.padding)
-    ]
+    sides = layer.kernel_size, layer.stride, layer.padding
+    kernel, stride, padding = [(side, side) if isinstance(side, int) else side for side in sides]
     if layer.dilation not in (1, (1, 1)) or layer.ceil_mode:
         raise ValueError(f"a MaxPool2d must have neither dilation nor ceil_mode, got {layer}")
-    return graph.add("MaxPool", [x], kernel_shape=pair[0], strides=pair[1], pads=[*pair[2], *pair[2]])
+    return graph.add("MaxPool", [x], kernel_shape=kernel, strides=stride, pads=[*padding, *padding])
 
 
 def enlarge(graph: Graph, layer: Any, x: str) -> str:
@@ -44,11 +42,6 @@ def enlarge(graph: Graph, layer: Any, x: str) -> str:
     return graph.add("Resize", [x, "", scales], **how)
 
 
-def silu(graph: Graph, layer: nn.Module, x: str) -> str:
-    """Add x · σ(x)."""
-    return graph.add("Mul", [x, graph.add("Sigmoid", [x])])
-
-
 def exact_silu(graph: Graph, layer: nn.Module, x: str) -> str:
     """Add x / (1 + e^-x), e^-x in double precision."""
     power = graph.add("Cast", [graph.add("Neg", [x])], to=TensorProto.DOUBLE)
@@ -57,7 +50,7 @@ def exact_silu(graph: Graph, layer: nn.Module, x: str) -> str:
 
 
 MODULES: dict[type[nn.Module], Callable[..., str]] = {
-    nn.SiLU: silu,
+    nn.SiLU: lambda graph, layer, x: graph.add("Mul", [x, graph.add("Sigmoid", [x])]),
     ExactSiLU: exact_silu,
     nn.LeakyReLU: lambda graph, layer, x: graph.add("LeakyRelu", [x], alpha=layer.negative_slope),
     nn.ReLU: lambda graph, layer, x: graph.add("Relu", [x]),
@@ -90,7 +83,12 @@ def emit_layer(graph: Graph, name: str, layer: nn.Module, value: Any) -> str:
         return MODULES[type(layer)](graph, layer, value)
     values: dict[fx.Node, Any] = {}
     absorbed: dict[fx.Node, fx.Node] = {}
-    for node in trace(name, layer).nodes:
+    try:
+        trace = _Tracer().trace(layer)
+    except (fx.proxy.TraceError, TypeError) as error:  # its code branches on values
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
+    for node in trace.nodes:
         if node.op == "placeholder":
             values[node] = value
         elif node.op == "output":
@@ -101,15 +99,6 @@ def emit_layer(graph: Graph, name: str, layer: nn.Module, value: Any) -> str:
             inputs = fx.node.map_arg(node.args, values.__getitem__)
             values[node] = _emit_node(graph, name, layer, node, inputs, absorbed)
     raise AssertionError("a traced layer has an output")
-
-
-def trace(name: str, layer: nn.Module) -> fx.Graph:
-    """Return the fx graph of a layer; raises ValueError where its code branches on values."""
-    try:
-        return _Tracer().trace(layer)
-    except (fx.proxy.TraceError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"layer {name!r} ({type(layer).__name__}) cannot be exported: {reason}") from error
 
 
 def _emit_node(
@@ -142,9 +131,8 @@ def emit_head(graph: Graph, name: str, head: Any, maps: list[str]) -> list[str]:
     levels = [emit_level(graph, name, head, level, x) for level, x in enumerate(maps)]
     outputs = [graph.add("Concat", levels, axis=1, output="decoded")]
     if head.task == "segment":
-        outputs.append(
-            graph.add("Identity", [emit_layer(graph, f"{name}.proto", head.proto, maps[0])], output="prototypes")
-        )
+        prototypes = emit_layer(graph, f"{name}.proto", head.proto, maps[0])
+        outputs.append(graph.add("Identity", [prototypes], output="prototypes"))
     return outputs
 
 
@@ -169,15 +157,10 @@ def emit_level(graph: Graph, name: str, head: Any, level: int, x: str) -> str:
 
 def predict(graph: Graph, name: str, head: Any, level: int, x: str) -> str:
     """Add `raw.<level>`, the predictions (N, A·(5 + C [+ 32]), H, W) of one level's map, as `head.predict` has it."""
-    offsets: Any = getattr(head, "ia", None)
-    factors: Any = getattr(head, "im", None)
-    if offsets is not None:
-        offset = double(offsets[level].implicit)[0]  # (C, 1, 1)
-        x = graph.add("Add", [x, graph.constant(f"{name}.ia.{level}", offset)])
-    used = factors is not None and head.coefficients == 0  # ImplicitSegment's factors are idle
-    factor = double(factors[level].implicit).ravel() if used else None
-    layer = f"{name}.m.{level}"
-    return emit_convolution(graph, layer, head.m[level], x, factor=factor, output=f"raw.{level}")
+    if isinstance(head, ImplicitDetect | ImplicitSegment):
+        x = graph.add("Add", [x, graph.constant(f"{name}.ia.{level}", double(head.ia[level].implicit)[0])])  # (C, 1, 1)
+    factor = double(head.im[level].implicit).ravel() if isinstance(head, ImplicitDetect) else None
+    return emit_convolution(graph, f"{name}.m.{level}", head.m[level], x, factor=factor, output=f"raw.{level}")
 
 
 def cells(graph: Graph, raw: str) -> str:

@@ -1,8 +1,7 @@
 """Read an ONNX file that oscillab wrote: its metadata, its integer states, and a `Predictor` that runs it.
 
-Everything that can be wrong with a file is looked at before onnxruntime does, so that an error is one line that says
-what. The metadata are plain text: whoever has the file and nothing else knows the classes, the anchors, the image size,
-and how many bits each layer has where the type that stores it has more.
+Everything that can be wrong with a file is looked at before onnxruntime does. The metadata are plain text: classes,
+anchors, image size, and how many bits each layer has where the type that stores it has more.
 """
 
 import json
@@ -81,11 +80,7 @@ def read_entry(key: str, text: str, kind: Any) -> Any:
 
 
 def storage_in_words(bits: dict[str, int]) -> str:
-    """Say what lies in which type, for the bits of each layer.
-
-    >>> storage_in_words({"a": 8, "b": 3})
-    '3-bit states are stored in 4-bit integers; 8-bit states in 8-bit integers'
-    """
+    """Say what lies in which type, for the bits of each layer."""
     stored = {width: 4 if width <= 4 else 8 for width in sorted(set(bits.values()))}
     words = [f"{width}-bit states {{}}in {held}-bit integers" for width, held in stored.items()]
     return "; ".join(text.format("are stored " * (text is words[0])) for text in words) or "weights are 32-bit floats"
@@ -124,7 +119,7 @@ def find_problem(proto: onnx.ModelProto) -> str | None:
     outside = next((t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL), None)
     if outside:
         return f"tensor {outside!r} lies in another file, which is not read"
-    known = {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input} | {""}
+    known = {"", *(value.name for value in (*proto.graph.initializer, *proto.graph.input))}
     for node in proto.graph.node:
         missing = next((name for name in node.input if name not in known), None)
         if missing is not None:
@@ -183,7 +178,7 @@ class Predictor(nn.Module):
 def load_onnx(path: Path | str, *, threads: int | None = None) -> Predictor:
     """Return the `Predictor` in the ONNX file at `path`, on `threads` threads (None: as many as torch has).
 
-    Raises ValueError in one line that names the file: cut short, of another opset, not oscillab's, a tensor missing.
+    Raises ValueError, one line that names the file, where it is damaged or not oscillab's.
     """
     try:
         return Predictor(path, threads=threads)

@@ -1,7 +1,6 @@
 """Write a detector as an ONNX file.
 
-QC is folded, the integer states that training ended with are stored as they are, and ONNX's own checker reads the whole
-of it before the file takes its place.
+QC is folded, integer states are stored as they are, and ONNX's own checker reads the whole before the file takes its place.
 """
 
 import copy
@@ -58,9 +57,8 @@ def export_onnx(
     `prototypes` (N, 32, H / 4, W / 4), as the detector gives them in eval mode. `size` fixes H = W; None leaves both free
     in multiples of the largest stride. `opset`: 21..27. `form` of a quantized network: "exact" (None) convolves integer
     states and scales their sums, so that every program gives what `oscillab.exact(model)` gives, bit for bit up to the
-    decoding, but for layers that it warns of (with an offset, or sums past 2^24); "qdq" scales states before they are
-    convolved, as compilers expect it. Raises ValueError for an uncalibrated network, a module without translation, numbers
-    that are not finite, and values that are not allowed.
+    decoding, but for layers that it warns of (with an offset, or sums past 2^24); "qdq" scales states first, as compilers
+    expect it. Raises ValueError for what has no translation: uncalibrated quantizers, unknown modules, infinite numbers.
     """
     network, folded = checked_copy(model)
     quantized = is_quantized(network)
@@ -99,10 +97,8 @@ def checked_copy(model: Detector) -> tuple[Detector, int]:
     return network, unfolded
 
 
-def build(
-    network: Detector, opset: int, size: int | None, form: str, bits: dict[str, int]
-) -> tuple[Graph, onnx.ModelProto]:
-    """Return the graph of a network in eval mode and its ModelProto, which ONNX's checker has read in full."""
+def build(network: Any, opset: int, size: int | None, form: str, bits: dict[str, int]) -> tuple[Graph, onnx.ModelProto]:
+    """Return the graph of a `Detector` in eval mode and its ModelProto, which ONNX's checker has read in full."""
     if opset not in OPSETS:
         raise ValueError(f"opset must be {OPSETS[0]}..{OPSETS[-1]}, got {opset!r}")
     stride = max(network.strides)
@@ -119,18 +115,9 @@ def build(
         producer_version=oscillab.__version__,
         ir_version=helper.find_min_ir_version_for(imports),
     )
-    facts = Facts(
-        name=network.name,
-        task=network.task,
-        names=list(network.names),
-        strides=[int(stride) for stride in network.strides],
-        anchors=network.anchors.tolist(),
-        size=size,
-        scales="per_channel" if bits else "float",
-        bits=bits,
-        storage=storage_in_words(bits),
-        form=form if bits else "qdq",
-    )
+    own = network.name, network.task, list(network.names), list(map(int, network.strides)), network.anchors.tolist()
+    kind = ("per_channel", form) if bits else ("float", "qdq")
+    facts = Facts(*own, size, kind[0], bits, storage_in_words(bits), kind[1])
     helper.set_model_props(proto, facts.entries())
     onnx.checker.check_model(proto, full_check=True)
     return graph, proto
@@ -151,11 +138,9 @@ def value_infos(network: Detector, outputs: list[str], size: int | None) -> list
     head = network.head
     per_cell = head.anchors.shape[1]
     boxes = "boxes" if size is None else sum(per_cell * (size // stride) ** 2 for stride in network.strides)
-    shapes: list[tuple] = [("batch", boxes, head.outputs)]
-    if len(outputs) > 1:
-        sides = ("mask_height", "mask_width") if size is None else (size // 4, size // 4)
-        shapes.append(("batch", head.coefficients, *sides))
-    return [value(name, *shape) for name, shape in zip(outputs, shapes, strict=True)]
+    sides = ("mask_height", "mask_width") if size is None else (size // 4, size // 4)
+    shapes = [("batch", boxes, head.outputs), ("batch", head.coefficients, *sides)]
+    return [value(name, *shape) for name, shape in zip(outputs, shapes, strict=False)]
 
 
 def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:

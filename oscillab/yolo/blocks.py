@@ -16,6 +16,15 @@ BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
 
 
+def convolution_and_bn(
+    channels_in: int, channels_out: int, kernel: int, stride: int = 1, padding: int | None = None
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """Return a convolution without bias and its BatchNorm; a `padding` of None keeps the size at stride 1."""
+    padding = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+    return conv, nn.BatchNorm2d(channels_out, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
 class Conv(nn.Module):
     """Convolution, BatchNorm, activation: (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
 
@@ -30,9 +39,7 @@ class Conv(nn.Module):
     ):
         super().__init__()
         self.out_channels = channels_out
-        padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(channels_out, eps=BN_EPS, momentum=BN_MOMENTUM)
+        self.conv, self.bn = convolution_and_bn(channels_in, channels_out, kernel, stride, padding)
         self.act = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,20 +128,12 @@ class RepConv(nn.Module):
         super().__init__()
         self.out_channels = channels_out
         self.act = nn.SiLU()
-        self.rbr_dense = convolution_and_bn(channels_in, channels_out, 3)
-        self.rbr_1x1 = convolution_and_bn(channels_in, channels_out, 1)
+        self.rbr_dense = nn.Sequential(*convolution_and_bn(channels_in, channels_out, 3))
+        self.rbr_1x1 = nn.Sequential(*convolution_and_bn(channels_in, channels_out, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum."""
         return self.act(self.rbr_dense(x) + self.rbr_1x1(x))
-
-
-def convolution_and_bn(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
-    """Return a convolution and its BatchNorm in a Sequential: (N, C_in, H, W) to (N, C_out, H, W)."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out, eps=BN_EPS, momentum=BN_MOMENTUM),
-    )
 
 
 class Pool(nn.MaxPool2d):

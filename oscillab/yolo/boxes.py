@@ -35,21 +35,13 @@ def xyxy_from_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def cxcywh_from_xyxy(boxes: Tensor) -> Tensor:
-    """Return the centre and size (…, 4) of boxes given by corners.
-
-    >>> cxcywh_from_xyxy(torch.tensor([8.0, 17.0, 12.0, 23.0]))
-    tensor([10., 20.,  4.,  6.])
-    """
+    """Return the centre and size (…, 4) of boxes given by corners."""
     low, high = boxes[..., :2], boxes[..., 2:4]
     return torch.cat(((low + high) / 2, high - low), -1)
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Return the IoU (…, n, m) of every `xyxy` box in `first` (…, n, 4) with all of `second` (…, m, 4).
-
-    >>> pairwise_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0], [5.0, 5.0, 6.0, 6.0]]))
-    tensor([[0.3333, 0.0000]])
-    """
+    """Return the IoU (…, n, m) of every `xyxy` box in `first` (…, n, 4) with all of `second` (…, m, 4)."""
     low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
     high = torch.minimum(first[..., :, None, 2:4], second[..., None, :, 2:4])
     shared = (high - low).clamp(min=0).prod(-1)  # (…, n, m)
@@ -65,8 +57,8 @@ def area(boxes: Tensor) -> Tensor:
 def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
     """Return the complete IoU (n,), -1.5..1, of `cxcywh` boxes `first` (n, 4) with their partners `second` (n, 4).
 
-    IoU less the squared distance of the centres over the squared diagonal of the enclosing box, less a term for unlike
-    aspect ratios whose weight passes no gradient (Zheng et al., 1911.08287, in YOLOv5's form).
+    IoU less the centres' squared distance over the enclosing box's squared diagonal, less a term for unlike aspect ratios
+    whose weight passes no gradient (Zheng et al., 1911.08287, in YOLOv5's form).
     """
     a, b = xyxy_from_cxcywh(first), xyxy_from_cxcywh(second)
     (w1, h1), (w2, h2) = first[..., 2:4].unbind(-1), second[..., 2:4].unbind(-1)
@@ -91,8 +83,7 @@ class Suitability(NamedTuple):
 def auto_anchor(model: Detector, dataset: Any, size: int, *, choice: str = "keep", seed: int = 0) -> float:
     """Return the best possible recall (0..1) of the anchors that `model` has now, on boxes of `dataset` at `size` pixels.
 
-    Where they reach too few boxes ("auto") others take their place, in place and before the loss is built, if those
-    reach more; ("keep") a warning names the option. Raises ValueError where the data set holds no box.
+    Where they reach too few boxes, others that reach more take their place ("auto"), or a warning names that option ("keep").
     """
     if choice not in ("keep", "auto"):
         raise ValueError(f"anchors must be keep or auto, got {choice}")
@@ -118,8 +109,7 @@ def auto_anchor(model: Detector, dataset: Any, size: int, *, choice: str = "keep
 def box_sizes(ground_truth: dict[str, Any], size: int) -> np.ndarray:
     """Return width and height (n, 2) in pixels of a data set's boxes, its images' longer sides being `size` pixels.
 
-    `ground_truth` is a dictionary in COCO's format, as data sets give it; crowds do not count. Raises ValueError where
-    it holds no box.
+    `ground_truth` is in COCO's format; crowds do not count. Raises ValueError where it holds no box.
     """
     scales = {image["id"]: size / max(image["width"], image["height"]) for image in ground_truth["images"]}
     rows = [entry for entry in ground_truth["annotations"] if not entry.get("iscrowd")]
@@ -128,11 +118,7 @@ def box_sizes(ground_truth: dict[str, Any], size: int) -> np.ndarray:
 
 
 def suitability(sizes: Any, anchors: Any, *, threshold: float = 4.0) -> Suitability:
-    """Return the `Suitability` of anchors (…, 2) for boxes of `sizes` (n, 2), width and height in one unit.
-
-    >>> suitability([[10, 10], [20, 10]], [[10, 10], [100, 100]])
-    Suitability(recall=1.0, fitness=0.75, anchors_per_box=1.0)
-    """
+    """Return the `Suitability` of anchors (…, 2) for boxes of `sizes` (n, 2), width and height in one unit."""
     likeness = likenesses(checked(sizes), np.reshape(anchors, (-1, 2)))
     best, near = likeness.max(1), likeness > 1 / threshold
     return Suitability(float(near.any(1).mean()), fitness_of(best, threshold), float(near.sum(1).mean()))
@@ -143,8 +129,8 @@ def fit_anchors(
 ) -> np.ndarray:
     """Return anchors (levels, per_level, 2) in the unit of `sizes` (n, 2, pixels), from small to large, for `set_anchors`.
 
-    k-means in units of each side's spread, then `generations` of random mutations of which those stay that raise the
-    official fitness. Half precision holds the result. Raises ValueError for fewer boxes than anchors.
+    k-means in units of each side's spread, then `generations` of mutations of which those stay that raise the official
+    fitness. Raises ValueError for fewer boxes than anchors.
     """
     sizes = checked(sizes)
     sizes = sizes[(sizes >= LEAST_SIDE).any(1)]
@@ -159,10 +145,7 @@ def fit_anchors(
 
 
 def likenesses(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Return how alike boxes (n, 2) and anchors (k, 2) are, (n, k) in 0..1: the smallest of the sides' ratios.
-
-    1 is equal; 1 / 4 where a side is four times the other's, whichever is longer.
-    """
+    """Return how alike boxes (n, 2) and anchors (k, 2) are, (n, k) in 0..1: the smaller of the sides' ratios (1 is equal)."""
     ratio = sizes[:, None] / anchors[None]
     return np.minimum(ratio, 1 / ratio).min(2)
 

@@ -1,6 +1,6 @@
 """Save and load detectors: official YOLOv5 and YOLOv7 files, oscillab's own (float or quantized), plain state_dicts.
 
-Nothing in a file is run (`pt_file.py`), and nothing in it is taken for plain before it is looked at.
+Nothing in a file is run (`pt_file.py`).
 """
 
 import logging
@@ -55,9 +55,8 @@ class Checkpoint:
 def save(model: Detector, path: Path | str, *, half: bool = False, size: int | None = None, **extra: Any) -> Path:
     """Write the detector to `path`, whole or not at all, and return it.
 
-    `half`: floats in half precision, half the size; of a quantized network step sizes stay as they are and every integer
-    state stays the same. `size`: pixels of the images that it was trained with (the model's own if None). `extra`: more
-    entries of plain containers and tensors. Raises ValueError for a number that half precision cannot hold.
+    `half`: floats in half precision, step sizes and integer states stay the same. `size`: pixels of the images that it was
+    trained with (the model's own if None). `extra`: more entries. Raises ValueError where half precision is too coarse.
     """
     spec = getattr(model, "quant_spec", None)
     entries = {
@@ -80,9 +79,8 @@ def load(path: Path | str) -> Detector:
     """Return the detector in a checkpoint, float or quantized, in eval mode and float32.
 
     `path`: a file, or the name of a detector that comes with oscillab: yolov5n-scenes, yolov5n-seg-scenes, yolov7-tiny-scenes.
-    `.names`, `.anchors` (3, 3, 2) in pixels, `.strides` and `.size` come with it. A file whose BatchNorms are folded gives
-    a fused network, with a warning, as such a one cannot be trained well. Raises ValueError, one line that names the file
-    and what is wrong with it, for one that does not fit a model of the zoo entirely.
+    `.names`, `.anchors` (3, 3, 2) in pixels, `.strides` and `.size` come with it; folded BatchNorms give a fused network and
+    a warning. Raises ValueError, one line that names the file, for one that does not fit a model of the zoo entirely.
     """
     found = inspect(path)
     if found.name is None:
@@ -117,11 +115,7 @@ def load(path: Path | str) -> Detector:
 
 @torch.no_grad()
 def halved(model: nn.Module) -> dict[str, Tensor]:
-    """Return a state_dict in half precision with the step sizes and the integer states of `model`.
-
-    A weight that rounding moves across a bin edge takes the next number on its own side. Raises ValueError where half
-    precision is too coarse or too small a range.
-    """
+    """Return a state_dict in half precision; a weight that would cross a bin edge takes the next number on its own side."""
     state = model.state_dict()
     made = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     for name, layer in quant_layers(model).items():
@@ -135,9 +129,7 @@ def halved(model: nn.Module) -> dict[str, Tensor]:
         back = np.nextafter(weight.cpu().numpy(), -moved(weight).sign().mul(np.inf).nan_to_num(0).half().cpu().numpy())
         made[f"{name}.weight"] = weight = torch.where(moved(weight) == 0, weight, torch.from_numpy(back).to(weight))
         if moved(weight).any():
-            raise ValueError(
-                f"half precision is too coarse for the integer states of layer {name!r}; save without half"
-            )
+            raise ValueError(f"half precision is too coarse for the integer states of layer {name!r}; save in full")
     for key, tensor in made.items():
         if not torch.equal(tensor.isfinite(), state[key].isfinite()):
             raise ValueError(f"half precision cannot hold the numbers of {key!r}, up to {state[key].abs().max():.3g}")
@@ -147,8 +139,7 @@ def halved(model: nn.Module) -> dict[str, Tensor]:
 def load_matching_weights(model: Detector, path: Path | str) -> int:
     """Take into `model`, in place, every tensor of its name and shape from a float checkpoint; return how many.
 
-    BN statistics and anchors are among them; the others stay as they are. Raises ValueError for a quantized checkpoint,
-    for one whose BatchNorms are folded, and where nothing matches.
+    BN statistics and anchors are among them. Raises ValueError for a quantized or fused checkpoint, or where none matches.
     """
     source = load(path)
     given, own = source.state_dict(), model.state_dict()
@@ -168,7 +159,8 @@ def load_matching_weights(model: Detector, path: Path | str) -> int:
 def inspect(path: Path | str) -> Checkpoint:
     """Return the `Checkpoint` at `path`, with the `name` of the model that its weights fit where the file tells none."""
     found = read(path)
-    return found if found.name is not None else replace(found, name=zoo.recognise(found))
+    fits = (name for name in zoo.MODELS if zoo.difference(found, name) is None)
+    return found if found.name is not None else replace(found, name=next(fits, None))
 
 
 def read(path: Path | str) -> Checkpoint:
@@ -196,10 +188,8 @@ def read_own(content: dict) -> dict[str, Any]:
     kinds = {"name": str, "classes": int, "epoch": int, "quant": dict, "size": int}
     fields = {key: plain(content.get(key), kind) for key, kind in kinds.items()}
     names, notes = class_names(content.get("names"))
-    return {"state": tensors(content["model"]), "names": names, "notes": notes, **fields} | {
-        "quant": fields["quant"] or None,
-        "corrected": content.get("corrected") is True,
-    }
+    fields |= {"quant": fields["quant"] or None, "corrected": content.get("corrected") is True}
+    return {"state": tensors(content["model"]), "names": names, "notes": notes, **fields}
 
 
 def read_head(facts: dict[str, Any]) -> dict[str, Any]:
@@ -209,9 +199,7 @@ def read_head(facts: dict[str, Any]) -> dict[str, Any]:
     coefficients = COEFFICIENTS if any(".proto." in key for key in facts["state"]) else 0
     for key, tensor in facts["state"].items():
         if key.endswith(".anchors") and tensor.ndim == 3 and len(tensor) == len(strides):
-            found["anchors"] = tensor.float() * tensor.new_tensor(strides).float().view(
-                -1, 1, 1
-            )  # (levels, anchors, 2)
+            found["anchors"] = tensor.float() * torch.tensor(strides).view(-1, 1, 1)  # (levels, anchors, 2)
         if key.endswith(".m.0.bias") and facts.get("classes") is None:
             found["classes"] = len(tensor) // 3 - 5 - coefficients
     return found

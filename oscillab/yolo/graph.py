@@ -32,10 +32,9 @@ class Row(NamedTuple):
 class Detector(nn.Module):
     """A network from a layer table whose last row is a head.
 
-    In train mode it returns the raw outputs, a list of (N, 3, H / s, W / s, 5 + classes); in eval mode the decoded
-    boxes (N, boxes, 5 + classes): centre x, centre y, width, height in pixels, objectness, class scores in 0..1. Where
-    `task` is `segment`, either comes with 32 mask coefficients a box more, in a tuple with the mask prototypes
-    (N, 32, H / 4, W / 4).
+    In train mode it returns the raw outputs, a list of (N, 3, H / s, W / s, 5 + classes); in eval mode decoded boxes (N,
+    boxes, 5 + classes): centre x, centre y, width, height in pixels, objectness, class scores in 0..1. Where `task` is
+    `segment`, either has 32 mask coefficients a box more and comes in a tuple with prototypes (N, 32, H / 4, W / 4).
     """
 
     def __init__(self, name: str, rows: Sequence[Row], *, names: Iterable[str]):
@@ -44,6 +43,8 @@ class Detector(nn.Module):
         self.names = list(names)
         self.size: int | None = None  # pixels, of the longer side of the images that it was trained with
         self.sources, self.model = assemble(rows)
+        self.classes, self.task = self.head.classes, self.head.task  # the task is detect or segment
+        self.strides: tuple[int, ...] = self.head.strides  # pixels per cell of each level, (8, 16, 32)
         # Maps that a later row reads; every other map is let go as soon as the next row has used it.
         self.kept = {s for i, source in enumerate(self.sources) for s in as_tuple(source) if s != i - 1}
 
@@ -64,31 +65,15 @@ class Detector(nn.Module):
         return self.model[-1]
 
     @property
-    def classes(self) -> int:
-        """The number of classes."""
-        return self.head.classes
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """Pixels per cell of each level, (8, 16, 32)."""
-        return self.head.strides
-
-    @property
     def anchors(self) -> Tensor:
         """The anchor boxes in pixels, (levels, anchors, 2), from the head's buffer."""
         return self.head.anchors_in_pixels()
 
     @property
-    def task(self) -> str:
-        """`detect` or `segment`."""
-        return self.head.task
-
-    @property
     def end_layers(self) -> list[str]:
         """The names of the first convolution and of the head's predicting ones, which keep more bits."""
         first = next(name for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d))
-        last = len(self.model) - 1
-        return [first, *(f"model.{last}.m.{level}" for level in range(len(self.strides)))]
+        return [first, *(f"model.{len(self.model) - 1}.m.{level}" for level in range(len(self.strides)))]
 
 
 def assemble(rows: Sequence[Row]) -> tuple[list[int | tuple[int, ...]], nn.ModuleList]:

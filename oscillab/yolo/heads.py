@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from .blocks import Conv, Upsample
 
+Anchors = Sequence[Sequence[int]]  # a tuple of (width, height, width, height, …) in pixels a level
 COEFFICIENTS = 32  # prototypes of an image, and mask coefficients of a box
 
 
 class Detect(nn.Module):
     """The anchor-based head: one 1x1 convolution a level predicts three boxes for every cell.
 
-    `anchors` is one tuple of (width, height, width, height, …) in pixels per level. As in the official files the buffer
-    of that name holds them divided by the stride. `class_margin` belongs to the start of the class bias (YOLOv7: 0.99).
+    `class_margin` belongs to the start of the class bias (YOLOv7: 0.99).
     """
 
     task = "detect"
@@ -34,7 +34,7 @@ class Detect(nn.Module):
         self,
         channels_in: Sequence[int],
         classes: int,
-        anchors: Sequence[Sequence[int]],
+        anchors: Anchors,
         strides: Sequence[int] = (8, 16, 32),
         class_margin: float = 0.99999,
     ):
@@ -56,7 +56,10 @@ class Detect(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Any:
         """Return raw outputs, a list of (N, A, H, W, 5 + C), in train mode; in eval mode decoded boxes (N, A·ΣHW, 5 + C)."""
-        raw = [self._grid_last(self.predict(level, x)) for level, x in enumerate(maps)]
+        raw = []
+        for level, x in enumerate(maps):
+            rows = self.predict(level, x).view(len(x), -1, self.outputs, *x.shape[2:])
+            raw.append(rows.permute(0, 1, 3, 4, 2).contiguous())
         return raw if self.training else self.decode(raw)
 
     def predict(self, level: int, x: Tensor) -> Tensor:
@@ -83,17 +86,13 @@ class Detect(nn.Module):
             raise ValueError(f"anchors must be {tuple(self.anchors.shape)}, got {tuple(pixels.shape)}")
         self.anchors.copy_(pixels / stride_column(self.strides, pixels))
 
-    def _grid_last(self, x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        return x.view(batch, -1, self.outputs, height, width).permute(0, 1, 3, 4, 2).contiguous()  # (N, A, H, W, 5 + C)
-
 
 class GridDetect(Detect):
     """YOLOv7's head: another start of the class bias, and a buffer `anchor_grid` of the anchors in pixels besides."""
 
     anchor_grid: Tensor
 
-    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Sequence[Sequence[int]]):
+    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Anchors):
         super().__init__(channels_in, classes, anchors, class_margin=0.99)
         levels, per_level, _ = self.anchors.shape
         # Nothing here reads it: it is in the official files, and whoever takes ours there finds it.
@@ -106,15 +105,12 @@ class GridDetect(Detect):
 
 
 class ImplicitDetect(GridDetect):
-    """The head of YOLOv7's training graph (official: IDetect).
-
-    A learned offset before each convolution, a learned factor after it, one number a channel.
-    """
+    """The head of YOLOv7's training graph (official: IDetect): a learned offset before, a factor after each convolution."""
 
     ia: Any  # of `Implicit`, a level each
     im: Any
 
-    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Sequence[Sequence[int]]):
+    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Anchors):
         super().__init__(channels_in, classes, anchors)
         self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
         self.im = nn.ModuleList(Implicit(conv.out_channels, start=1.0) for conv in self.m)
@@ -133,24 +129,18 @@ class Implicit(nn.Module):
 
 
 class Segment(Detect):
-    """The head that predicts masks too: `coefficients` more outputs a box, and prototypes from the finest map.
-
-    In train mode it gives (raw outputs, prototypes), in eval mode (decoded boxes, prototypes): rows of 5 + C + 32 and
-    prototypes (N, 32, H / 4, W / 4). Coefficients are neither squashed nor moved.
-    """
+    """The head that predicts masks too: rows of 5 + C + 32, and prototypes (N, 32, H / 4, W / 4) from the finest map."""
 
     task = "segment"
     coefficients = COEFFICIENTS
 
-    def __init__(
-        self, channels_in: Sequence[int], classes: int, anchors: Sequence[Sequence[int]], prototype_channels: int
-    ):
+    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Anchors, prototype_channels: int):
         super().__init__(channels_in, classes, anchors)
         self._add_implicit()  # before the prototypes, as in the official files
         self.proto = Prototypes(channels_in[0], prototype_channels)
 
     def _add_implicit(self) -> None:
-        """Add nothing; `ImplicitSegment` adds its offsets here."""
+        pass
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Any, Tensor]:
         """Return raw outputs, or in eval mode decoded boxes, and the prototypes."""
@@ -158,16 +148,12 @@ class Segment(Detect):
 
 
 class ImplicitSegment(Segment):
-    """YOLOv7-seg's head (official: ISegment): a learned offset before each convolution.
-
-    The factors `im` are in the official files too, but nothing reads them, there or here.
-    """
+    """YOLOv7-seg's head (official: ISegment): a learned offset before each convolution; nothing reads the factors `im`."""
 
     ia: Any  # of `Implicit`, a level each
     im: Any
 
     def _add_implicit(self) -> None:
-        """Add the offsets and the idle factors."""
         idle = len(self.anchors[0]) * (5 + self.classes)
         self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
         self.im = nn.ModuleList(Implicit(idle, start=1.0) for _ in self.m)

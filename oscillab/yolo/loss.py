@@ -1,7 +1,6 @@
 """Compute YOLOv5's loss of a detector's raw outputs, and choose the loss that trains a network.
 
-Written from the public description of YOLOv5 v7.0's loss. Everything is computed over the whole batch at once; the only
-Python loop runs over the three levels of the head.
+Written from the public description of YOLOv5 v7.0's loss, over the whole batch at once.
 """
 
 from collections.abc import Sequence
@@ -29,9 +28,8 @@ NEIGHBOURS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1))
 def build_loss(model: Detector, **options: Any) -> "DetectionLoss":
     """Return the loss that officially trains `model`, called as `loss(outputs, targets, image_size, masks=masks)`.
 
-    `outputs` are what the model gives in train mode; `masks` are needed where `model.task` is "segment" and ignored
-    elsewhere. `options` are those of `DetectionLoss` and go before the official gains. For YOLOv7 without optimal
-    transport take `DetectionLoss(model)`.
+    `masks` are needed where `model.task` is "segment" and ignored elsewhere. `options` are those of `DetectionLoss` and go
+    before the official gains. For YOLOv7 without optimal transport take `DetectionLoss(model)`.
     """
     from .mask_loss import SegmentationLoss  # both build on this file
     from .ota_loss import OtaLoss
@@ -54,10 +52,7 @@ class Assignment(NamedTuple):
 
     @classmethod
     def of(cls, anchor: Tensor, cell: Tensor, targets: Tensor, target: Tensor, size: Tensor) -> "Assignment":
-        """Assign the predictions at `anchor` (m,) and `cell` (m, 2: column, row) to the rows `target` (m,) of `targets`.
-
-        `size` (2,) is the grid's width and height.
-        """
+        """Assign predictions at `anchor` (m,), `cell` (m, 2: column, row) to rows `target` of `targets`; `size` (2: W, H)."""
         chosen = targets[target]  # (m, 6)
         box = torch.cat((chosen[:, 2:4] * size - cell, chosen[:, 4:6] * size), 1)  # (m, 4)
         return cls(chosen[:, 0].long(), anchor, cell[:, 1], cell[:, 0], box, chosen[:, 1].long(), target)
@@ -75,9 +70,8 @@ class Fields(NamedTuple):
 class DetectionLoss:
     """YOLOv5's loss for the raw outputs of `model`.
 
-    `box`, `objectness` and `classification` are the three gains; `scale_gains` scales them as the official training
-    does (classes / 80 for the classification, (image_size / 640)² for the objectness). An anchor answers for an object
-    where neither side is more than `anchor_threshold` times the other's.
+    `box`, `objectness`, `classification`: the gains; `scale_gains`: classes / 80 for the classification, (image_size / 640)²
+    for the objectness, as officially. An anchor answers where neither side is over `anchor_threshold` times the object's.
     """
 
     def __init__(
@@ -93,19 +87,17 @@ class DetectionLoss:
         self.classes, self.strides = model.classes, model.strides
         self.anchors = model.anchors.detach() / model.anchors.new_tensor(model.strides).view(-1, 1, 1)  # in cells
         self.gains = {"box": box, "objectness": objectness, "classification": classification}
-        self.anchor_threshold = anchor_threshold
-        self.scale_gains = scale_gains
+        self.anchor_threshold, self.scale_gains = anchor_threshold, scale_gains
 
     def __call__(
         self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, micro_batch: Any = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
 
-        `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image
-        index, class, centre x, centre y, width, height] with boxes as fractions of the image; `image_size` is the
-        longer side in pixels; `masks` are for the losses of networks that segment; `micro_batch` (see
-        `oscillab.train.ddp.micro_batches`) says what this is a part of: the totals of all parts then add up to the whole
-        batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
+        `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image index,
+        class, centre x, centre y, width, height], boxes as fractions of the image; `image_size` is the longer side in pixels;
+        `micro_batch` (see `oscillab.train.micro_batches`) says what this is a part of: the totals of all parts add up to the
+        whole batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
         """
         self._check(outputs, targets)
         with torch.autocast(outputs[0].device.type, enabled=False):
@@ -130,10 +122,7 @@ class DetectionLoss:
     def parts(
         self, fields: Sequence[Fields], matches: Sequence[Assignment], counts: Sequence[float]
     ) -> dict[str, Tensor]:
-        """Return the parts of the loss, a dict of 0-d tensors, before the gains, from the `Fields` of each level.
-
-        `counts`: what each level's errors of matched predictions are averaged over.
-        """
+        """Return the parts, 0-d tensors before the gains; `counts`: what each level's matched errors are averaged over."""
         levels = zip(fields, matches, counts, self.anchors, OBJECTNESS_BALANCE, strict=True)
         parts = [self.level(*level) for level in levels]
         zero = fields[0].box.new_zeros(())
@@ -143,9 +132,8 @@ class DetectionLoss:
         """Return the total, and the parts after their gains, detached."""
         gains = self.scaled_gains(image_size)
         items = {name: gains[name] * part for name, part in parts.items()}
-        return sum(items.values(), items["box"].new_zeros(())) * batch_size, {
-            name: item.detach() for name, item in items.items()
-        }
+        total = sum(items.values(), items["box"].new_zeros(())) * batch_size
+        return total, {name: item.detach() for name, item in items.items()}
 
     def scaled_gains(self, image_size: int) -> dict[str, float]:
         """Return the gain of each part, a dict of floats, for an image of `image_size` pixels."""
@@ -196,11 +184,8 @@ def in_full_precision(x: Tensor) -> Tensor:
 
 
 def split(raw: Tensor, classes: int) -> Fields:
-    """Return the `Fields` of raw outputs (N, A, H, W, 5 + C [+ 32]).
-
-    Split before anything is chosen from them: the gradient is then put together once instead of added up from
-    full-sized zeros.
-    """
+    """Return the `Fields` of raw outputs (N, A, H, W, 5 + C [+ 32])."""
+    # Before anything is chosen from them: the gradient is then put together once, not added up from full-sized zeros.
     return Fields(*raw.split((4, 1, classes, raw.shape[-1] - 5 - classes), -1))
 
 
@@ -210,11 +195,8 @@ def predicted_boxes(chosen: Tensor, anchors: Tensor) -> Tensor:
 
 
 def objectness_target(raw: Tensor, matches: Assignment, likeness: Tensor) -> Tensor:
-    """Return the objectness wanted of every prediction, (N, A, H, W): the CIoU where it answers for an object, else 0.
-
-    Where several objects want the same prediction the last match counts. Written with the highest position rather than
-    by plain indexing, whose winner is a matter of chance on a GPU.
-    """
+    """Return the objectness wanted of every prediction, (N, A, H, W): the CIoU where it answers for an object, else 0."""
+    # Of several objects that want one prediction the last counts; by plain indexing chance would decide on a GPU.
     batch, anchors, height, width, _ = raw.shape
     cell = ((matches.image * anchors + matches.anchor) * height + matches.row) * width + matches.column  # (m,)
     last = torch.full((batch * anchors * height * width,), -1, device=raw.device)
@@ -226,8 +208,7 @@ def objectness_target(raw: Tensor, matches: Assignment, likeness: Tensor) -> Ten
 def match(targets: Tensor, anchors: Tensor, grid_size: Sequence[int], *, threshold: float = 4.0) -> Assignment:
     """Return the `Assignment` of one level with `anchors` (A, 2) in cells and a grid of `grid_size` (H, W) cells.
 
-    An object is answered for by every anchor of like size, in its own cell and in the nearest neighbour along each axis
-    (inside the grid), since a prediction reaches half a cell beyond its own.
+    Every anchor of like size answers, in the object's own cell and in the nearest neighbour in the grid along each axis.
     """
     height, width = grid_size
     size = targets.new_tensor([width, height])

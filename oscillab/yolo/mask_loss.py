@@ -1,7 +1,7 @@
 """Compute YOLOv5-seg's loss, which compares masks besides boxes.
 
-A box's mask is its coefficients times the image's prototypes. It is compared with the object's true mask, at the
-prototypes' resolution and inside the object's true box alone, for every prediction that answers for an object.
+A box's mask is its coefficients times the image's prototypes, compared with the object's true mask at the prototypes'
+resolution, inside the object's true box alone.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,9 @@ class SegmentationLoss(DetectionLoss):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total (0-d, times the batch size) and its parts `box`, `objectness`, `classification` and `mask`.
 
-        `outputs` are the raw maps [(N, A, H, W, 5 + C + 32)] and the prototypes (N, 32, h, w) of train mode; `targets`
-        and `image_size` as for `DetectionLoss`. `masks` are the objects' true masks, either N tensors (objects, H, W)
-        of 0 and 1, or one (N, H, W) of instance numbers: 0 is background, 1 the image's first target; H and W are the
-        image's, or the prototypes'. Raises ValueError where they are missing or do not fit the targets.
+        `outputs` are the raw maps [(N, A, H, W, 5 + C + 32)] and the prototypes (N, 32, h, w). `masks` are N tensors
+        (objects, H, W) of 0 and 1, or one (N, H, W) of instance numbers: 0 is background, 1 the image's first target; H and W
+        are the image's, or the prototypes'. Raises ValueError where they are missing or do not fit the targets.
         """
         raw, prototypes = outputs
         self._check(raw, targets)
@@ -55,9 +54,8 @@ def mask_part(
     """Return the masks' part of the loss (0-d): the mean error of each level's and image's matches, summed, over the batch.
 
     A mask's error is its cross entropy inside the object's box, averaged over the image, over the box's share of it.
-    `coefficients` are the raw maps [(N, A, H, W, 32)], `prototypes` (N, 32, h, w), `matches` those of each level, and
-    of each object `boxes` (n, 4: centre and size as fractions) and `wanted` (n, h, w: 0 or 1). Masks are worked out
-    inside the boxes alone, tile by tile, for all matches of an object together: a tenth of the whole image's pixels.
+    `coefficients` are [(N, A, H, W, 32)], `prototypes` (N, 32, h, w), `boxes` (n, 4: centre and size as fractions),
+    `wanted` (n, h, w: 0 or 1). Masks are worked out inside the boxes alone, tile by tile: a tenth of the image's pixels.
     """
     batch, (height, width) = len(prototypes), prototypes.shape[-2:]
     image, target = (torch.cat([getattr(level, name) for level in matches]) for name in ("image", "target"))
@@ -87,10 +85,6 @@ def tiles(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tenso
 
     `boxes` (n, 4) are centre and size as fractions of (height, width) pixels; a pixel's number is row · width + column.
     A pixel is inside where its index is: low <= index < high. A box's last tile is filled up with its first pixel.
-
-    >>> owner, pixel, inside = tiles(torch.tensor([[0.5, 0.5, 0.4, 0.4], [0.0, 0.5, 0.4, 0.2]]), 5, 5)
-    >>> owner.tolist(), pixel[inside].tolist()
-    ([0, 1], [12, 13, 17, 18, 10])
     """
     size = boxes.new_tensor([width, height])
     corners = (xyxy_from_cxcywh(boxes) * size.repeat(2)).ceil().clamp(min=0)
@@ -104,8 +98,7 @@ def tiles(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tenso
     number = number + torch.arange(TILE, device=boxes.device)  # (t, TILE), of the pixel in its box
     inside = number < count[owner][:, None]
     number = number * inside
-    row = number // across[owner][:, None]
-    column = number - row * across[owner][:, None]
+    row, column = number // across[owner][:, None], number % across[owner][:, None]
     return owner, low[owner, 1, None] * width + low[owner, 0, None] + row * width + column, inside
 
 
@@ -149,10 +142,7 @@ def shrinking(masks: Tensor, size: Sequence[int]) -> int:
 
 
 def shrunk(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the masks (n, H, W) of 0 and 1 at `size` (h, w), bool: the rounded mean of the four pixels in each middle.
-
-    That is what linear interpolation gives, which the official code uses.
-    """
+    """Return the masks (n, H, W) of 0 and 1 at `size` (h, w), bool: the rounded mean of the middle four (linear, officially)."""
     factor = shrinking(masks, size)
     if factor == 1:
         return masks > 0

@@ -24,7 +24,8 @@ def read_official(content: Any) -> dict[str, Any]:
     if {"model", "trainer"} <= content.keys():
         raise ValueError("is the state of an interrupted run; go on with it by --resume")
     epoch = plain(content.get("epoch"), int)
-    model = next((content[place] for place in PLACES if not is_empty(content.get(place))), content)
+    found_in = (content[place] for place in PLACES if content.get(place) is not None)
+    model = next((value for value in found_in if not isinstance(value, dict) or value), content)
     if isinstance(model, dict):
         return {"epoch": epoch, **read_tensors(model)}
     if not (isinstance(model, Inert) and isinstance(model.state, dict) and "_modules" in model.state):
@@ -34,6 +35,9 @@ def read_official(content: Any) -> dict[str, Any]:
         raise ValueError(f"its network must have at most {MAX_MODULES} modules")
     found = read_tensors({key: tensor for prefix, module in modules for key, tensor in own_tensors(prefix, module)})
     names, notes = class_names(model.state.get("names"))
+    stride, strides = model.state.get("stride"), {}
+    if isinstance(stride, Tensor) and stride.ndim == 1 and len(stride) <= 8:
+        strides = {"strides": tuple(int(pixels) for pixels in stride)}
     return {
         **found,
         "classes": plain(model.state.get("nc"), int),
@@ -41,13 +45,8 @@ def read_official(content: Any) -> dict[str, Any]:
         "notes": found["notes"] + notes,
         "epoch": epoch,
         **read_modules(module for _, module in modules),
-        **read_strides(model.state.get("stride")),
+        **strides,
     }
-
-
-def is_empty(value: Any) -> bool:
-    """Tell whether there is nothing in a place of a file."""
-    return value is None or (isinstance(value, dict) and not value)
 
 
 def read_tensors(state: Any) -> dict[str, Any]:
@@ -97,12 +96,6 @@ def read_modules(modules: Iterable[Any]) -> dict[str, Any]:
             pairs.update({pair} if all(isinstance(value, float) for value in pair) else ())
     bn = pairs.pop() if len(pairs) == 1 else None
     return {"activations": frozenset(activations), "bn": bn, "kinds": frozenset(kinds)}
-
-
-def read_strides(stride: Any) -> dict[str, tuple[int, ...]]:
-    """Return the strides, where the pickled attribute is a tensor of a few."""
-    found = isinstance(stride, Tensor) and stride.ndim == 1 and len(stride) <= 8
-    return {"strides": tuple(int(pixels) for pixels in stride)} if found else {}
 
 
 def plain(value: Any, kind: type) -> Any:

@@ -19,11 +19,7 @@ IOU_WEIGHT = 3.0  # of the box's cost against the classes'
 
 
 class Ragged:
-    """The places of m rows, `image` (m,) of whole numbers below `count`, in a tensor (count, most rows of an image).
-
-    Images have different numbers of objects and of predictions. Their rows lie one below another in a flat tensor; this
-    gives each a place in a tensor with one line an image, so that no loop over images is needed.
-    """
+    """The places of m rows, `image` (m,) of whole numbers below `count`, in a tensor (count, most rows of an image)."""
 
     def __init__(self, image: Tensor, count: int):
         self.image = image
@@ -75,13 +71,15 @@ class OtaLoss(DetectionLoss):
         number = rows.padded(torch.arange(len(targets), device=targets.device))
         target = torch.where(columns.flat(chosen), number[image, columns.flat(row)], -1)  # (candidates of all levels,)
         parts = target.split([len(level.image) for level in candidates])
-        return [_keep(*level, targets) for level in zip(outputs, candidates, parts, strict=True)]
+        kept = []
+        for raw, level, row in zip(outputs, candidates, parts, strict=True):
+            stays = row >= 0
+            cell, size = torch.stack((level.column, level.row), 1)[stays], targets.new_tensor(raw.shape[3:1:-1])
+            kept.append(Assignment.of(level.anchor[stays], cell, targets, row[stays], size))
+        return kept
 
     def _read(self, raw: Tensor, matches: Assignment, anchors: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-        """Return the boxes (m, 4: x1, y1, x2, y2 in pixels) and class logits (m, C) that the matched predictions give.
-
-        A logit is that of the square root of objectness times class probability.
-        """
+        """Return boxes (m, `xyxy` in pixels) and logits (m, C) of the root of objectness times class probability."""
         at = raw[matches.image, matches.anchor, matches.row, matches.column]  # (m, 5 + C)
         boxes = predicted_boxes(at, anchors.to(raw)[matches.anchor])
         boxes[:, :2] += torch.stack((matches.column, matches.row), 1)
@@ -91,10 +89,7 @@ class OtaLoss(DetectionLoss):
 
 
 def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross entropy (N, objects, candidates) of candidates' logits (N, candidates, C) for objects' labels.
-
-    Summed over the classes: what "none of them" costs, less the logit of the object's own class.
-    """
+    """Return the cross entropy, summed over classes, (N, objects, candidates), of logits (N, candidates, C) for labels."""
     own = logits.transpose(1, 2).gather(1, labels[..., None].expand(-1, -1, logits.shape[1]))
     return softplus(logits).sum(-1)[:, None] - own
 
@@ -102,35 +97,20 @@ def class_cost(logits: Tensor, labels: Tensor) -> Tensor:
 def transport(iou: Tensor, classes: Tensor, is_object: Tensor, is_candidate: Tensor) -> tuple[Tensor, Tensor]:
     """Return which candidates are chosen, bool (N, candidates), and the object that each goes to, (N, candidates).
 
-    `iou` and `classes` (the classes' cost) are (N, objects, candidates), `is_object` and `is_candidate` tell the places
-    that are filled.
+    `iou` and `classes` (the classes' cost) are (N, objects, candidates), `is_object`, `is_candidate` the filled places.
     """
     iou = iou * is_candidate[:, None]
     cost = classes - IOU_WEIGHT * torch.log(iou + 1e-8)
     cost = cost.masked_fill(~(is_object[..., None] & is_candidate[:, None]), torch.inf)
     most = min(BEST, iou.shape[2])
     count = iou.topk(most, dim=2).values.sum(2).int().clamp(min=1)  # (N, objects)
-    cheapest = (cost.double() + tie_break(cost)).topk(most, dim=2, largest=False).indices
+    # Several objects may make one prediction a candidate several times: ties go by place, or two objects that want it
+    # once each would count as two predictions.
+    tie_break = 1e-10 * torch.arange(cost.shape[-1], dtype=torch.float64, device=cost.device)
+    cheapest = (cost.double() + tie_break).topk(most, dim=2, largest=False).indices
     taken = torch.arange(most, device=iou.device) < count[..., None]
     claimed = torch.zeros_like(cost, dtype=torch.bool).scatter_(2, cheapest, taken)
     claimed &= is_object[..., None] & is_candidate[:, None]
     claims = claimed.sum(1)  # (N, candidates)
     row = torch.where(claims > 1, cost.argmin(1), claimed.int().argmax(1))
     return claims > 0, row
-
-
-def tie_break(cost: Tensor) -> Tensor:
-    """Return a number for each of the last axis' places, (candidates,), too small to matter but between equal costs.
-
-    One prediction can be a candidate several times, by several objects. Every object must then mean the same one first,
-    or two objects that want it once each would count as two predictions.
-    """
-    return 1e-10 * torch.arange(cost.shape[-1], dtype=torch.float64, device=cost.device)
-
-
-def _keep(raw: Tensor, matches: Assignment, target: Tensor, targets: Tensor) -> Assignment:
-    """Return one level's `Assignment` with `target` (m,), the new row of `targets` for each, -1 where it goes."""
-    kept = target >= 0
-    cell = torch.stack((matches.column, matches.row), 1)[kept]
-    height, width = raw.shape[2:4]
-    return Assignment.of(matches.anchor[kept], cell, targets, target[kept], targets.new_tensor([width, height]))

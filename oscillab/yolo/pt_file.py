@@ -1,8 +1,7 @@
 """Read a PyTorch file without running anything in it.
 
 A `.pt` file is a zip archive of raw numbers, one entry a storage, and one pickle that says how they belong together.
-Python's own steps follow the pickle here, those alone that `torch.save` writes: they make plain values, containers and
-tensors, and `Inert` records of the names that official checkpoints use; every other name is refused, none is imported.
+Of Python's own steps only those that `torch.save` writes follow the pickle here.
 
 `torch.load(weights_only=True)` with inert classes would read the same files. It is not used because a few bytes can make
 it hash a nest of tuples for ever, because before torch 2.10 it could be made to corrupt memory (CVE-2026-24747; 2.6 is
@@ -22,19 +21,9 @@ from torch import Tensor
 
 MAX_PICKLE_BYTES = 8 * 2**20  # a full YOLOv5x checkpoint needs under 1 MB; 8 MB are read in seconds
 
-NUMBERS = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-}
-DTYPES = {f"torch.{name}Storage": dtype for name, dtype in NUMBERS.items()}
+FLOATS = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16}
+WHOLE = {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8}
+DTYPES = {f"torch.{name}Storage": dtype for name, dtype in (FLOATS | WHOLE | {"Bool": torch.bool}).items()}
 INERT_PREFIXES = ("models.", "utils.", "ultralytics.", "torch.nn.modules.", "pathlib.", "argparse.")
 INERT_NAMES = {
     *("__builtin__.set", "builtins.set", "__builtin__.getattr", "builtins.getattr", "_codecs.encode"),
@@ -48,16 +37,13 @@ STEPS = (
     *("SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "TUPLE"),
     *("TUPLE1", "TUPLE2", "TUPLE3", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
 )
+OLD, ONNX = tuple(b"\x80%c" % n for n in range(2, 6)), tuple(b"\x08%c\x12" % n for n in range(3, 16))
 KINDS: dict[str, bytes | tuple[bytes, ...]] = {  # of files that are no archive, and how they start
     "is a Git LFS pointer in place of the file; `git lfs pull` fetches it": b"version https://git-lfs",
     "is a web page, no checkpoint: the download gave a login or an error page": (b"<!doctype", b"<html", b"<?xml"),
     "was cut short on its way, not a complete zip archive; fetch it again": b"pk",
-    "was written by torch before 1.6, or by pickle; where you trust it, load it and torch.save it again": tuple(
-        b"\x80%c" % n for n in range(2, 6)
-    ),
-    "is an ONNX file; oscillab.load_onnx opens those that oscillab wrote": tuple(
-        b"\x08%c\x12" % n for n in range(3, 16)
-    ),
+    "was written by torch before 1.6, or by pickle; where you trust it, load it and torch.save it again": OLD,
+    "is an ONNX file; oscillab.load_onnx opens those that oscillab wrote": ONNX,
     "is compressed by gzip; unpack it": b"\x1f\x8b",
     "is an HDF5 file, such as Keras writes": b"\x89hdf",
 }
@@ -69,11 +55,7 @@ DAMAGE = (
 
 
 def read(path: Path | str) -> Any:
-    """Return what the PyTorch file at `path` holds: plain values, containers, tensors and `Inert` records.
-
-    Raises ValueError, one line that names the file, where it is missing, damaged, none of torch's, or names an object
-    that has no place in a checkpoint.
-    """
+    """Return what the PyTorch file at `path` holds; ValueError, one line that names the file, where it is none of torch's."""
     try:
         with zipfile.ZipFile(path) as archive:
             storages = Storages(archive, Path(path).stat().st_size)
@@ -152,7 +134,7 @@ class Steps(dict):
 class Reader(pickle._Unpickler):
     """Python's pickle machine, which makes nothing here but plain values, containers, tensors and `Inert` records.
 
-    `storage(identity)` gives the flat tensor that a persistent id stands for. Nothing of what comes out is printed,
+    No name is imported; names that official checkpoints use become records, every other one is refused. Nothing is printed,
     hashed or compared before its type is known to be plain: a few bytes can describe a tuple whose text takes for ever.
     """
 

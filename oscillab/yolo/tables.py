@@ -35,49 +35,34 @@ def v5_rows(size: str, classes: int, *, segment: bool = False) -> list[Row]:
         return Row(source, C3, (scaled_width(width, width_multiple), scaled_depth(depth, depth_multiple), shortcut))
 
     return [
-        conv(-1, 64, 6, 2, 2),  # 0: stride 2
-        conv(-1, 128, 3, 2),  # 1: stride 4
-        c3(-1, 128, 3),
-        conv(-1, 256, 3, 2),  # 3: stride 8
-        c3(-1, 256, 6),
-        conv(-1, 512, 3, 2),  # 5: stride 16
-        c3(-1, 512, 9),
-        conv(-1, 1024, 3, 2),  # 7: stride 32
-        c3(-1, 1024, 3),
-        Row(-1, SPPF, (scaled_width(1024, width_multiple),)),
-        conv(-1, 512),  # 10: from here down the pyramid
-        Row(-1, Upsample),
-        Row((-1, 6), Concat),
-        c3(-1, 512, 3, False),
-        conv(-1, 256),  # 14
-        Row(-1, Upsample),
-        Row((-1, 4), Concat),
-        c3(-1, 256, 3, False),  # 17: stride 8, to the head; from here up again
-        conv(-1, 256, 3, 2),
-        Row((-1, 14), Concat),
-        c3(-1, 512, 3, False),  # 20: stride 16, to the head
-        conv(-1, 512, 3, 2),
-        Row((-1, 10), Concat),
-        c3(-1, 1024, 3, False),  # 23: stride 32, to the head
+        *(conv(-1, 64, 6, 2, 2), conv(-1, 128, 3, 2)),  # 0: stride 2, 4
+        *(c3(-1, 128, 3), conv(-1, 256, 3, 2), c3(-1, 256, 6)),  # to 4: stride 8
+        *(conv(-1, 512, 3, 2), c3(-1, 512, 9)),  # to 6: stride 16
+        *(
+            conv(-1, 1024, 3, 2),
+            c3(-1, 1024, 3),
+            Row(-1, SPPF, (scaled_width(1024, width_multiple),)),
+        ),  # to 9: stride 32
+        *(conv(-1, 512), Row(-1, Upsample), Row((-1, 6), Concat), c3(-1, 512, 3, False)),  # 10: down the pyramid
+        *(
+            conv(-1, 256),
+            Row(-1, Upsample),
+            Row((-1, 4), Concat),
+            c3(-1, 256, 3, False),
+        ),  # to 17: stride 8, to the head
+        *(conv(-1, 256, 3, 2), Row((-1, 14), Concat), c3(-1, 512, 3, False)),  # to 20: stride 16, to the head
+        *(conv(-1, 512, 3, 2), Row((-1, 10), Concat), c3(-1, 1024, 3, False)),  # to 23: stride 32, to the head
         Row((17, 20, 23), Segment if segment else Detect, (classes, V5_ANCHORS, *prototype_channels)),
     ]
 
 
 def scaled_width(width: int, multiple: float) -> int:
-    """Return the channels of a layer: `width` times the multiple, rounded up to a multiple of 8.
-
-    >>> scaled_width(64, 0.25), scaled_width(128, 1.25)
-    (16, 160)
-    """
+    """Return the channels of a layer: `width` times the multiple, rounded up to a multiple of 8."""
     return math.ceil(width * multiple / 8) * 8
 
 
 def scaled_depth(depth: int, multiple: float) -> int:
-    """Return the bottlenecks of a block: `depth` times the multiple, at least 1, halves rounded to even.
-
-    >>> scaled_depth(3, 0.33), scaled_depth(9, 0.67)
-    (1, 6)
-    """
+    """Return the bottlenecks of a block: `depth` times the multiple, at least 1, halves rounded to even."""
     return max(round(depth * multiple), 1) if depth > 1 else depth
 
 

@@ -70,13 +70,7 @@ def blueprint(name: str, classes: int, *, fused: bool = False) -> Detector:
 @lru_cache(maxsize=128)
 def layout(name: str, classes: int, fused: bool) -> dict[str, tuple[int, ...]]:
     """Return the keys and shapes of the weights of the model called `name`, in their order."""
-    model = blueprint(name, classes, fused=fused)
-    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-
-
-def recognise(found: "Checkpoint") -> str | None:
-    """Return the name of the model that a checkpoint's weights fit, None where there is none."""
-    return next((name for name in MODELS if difference(found, name) is None), None)
+    return {key: tuple(tensor.shape) for key, tensor in blueprint(name, classes, fused=fused).state_dict().items()}
 
 
 def difference(found: "Checkpoint", name: str) -> str | None:
@@ -92,9 +86,9 @@ def difference(found: "Checkpoint", name: str) -> str | None:
             return f"key {key!r} is missing"
         if given[key] != shape:
             return f"key {key!r} has shape {given[key]}, expected {shape}"
-    left_over = next((key for key in given if key not in wanted), None)
-    if left_over is not None:
-        return f"key {left_over!r} is left over"
+    for key in given:
+        if key not in wanted:
+            return f"key {key!r} is left over"
     if tuple(found.strides) != model.strides:
         return f"its strides are {found.strides}, expected {model.strides}"
     own = {type(layer).__name__ for layer in model.modules() if ".activation" in type(layer).__module__}
@@ -142,17 +136,11 @@ class Published(NamedTuple):
 
 
 V5, V7, U7 = "YOLOv5 v7.0 README", "YOLOv7 README", "YOLOv7 README of seg/ in branch u7"
+V5_BOXES = {"n": 28.0, "s": 37.4, "m": 45.4, "l": 49.0, "x": 50.7}
+V5_MASKS = {"n": (27.6, 23.4), "s": (37.6, 31.7), "m": (45.0, 37.1), "l": (49.0, 39.9), "x": (50.7, 41.4)}
 PUBLISHED = {
-    "yolov5n": Published(28.0, None, 640, V5),
-    "yolov5s": Published(37.4, None, 640, V5),
-    "yolov5m": Published(45.4, None, 640, V5),
-    "yolov5l": Published(49.0, None, 640, V5),
-    "yolov5x": Published(50.7, None, 640, V5),
-    "yolov5n-seg": Published(27.6, 23.4, 640, V5),
-    "yolov5s-seg": Published(37.6, 31.7, 640, V5),
-    "yolov5m-seg": Published(45.0, 37.1, 640, V5),
-    "yolov5l-seg": Published(49.0, 39.9, 640, V5),
-    "yolov5x-seg": Published(50.7, 41.4, 640, V5),
+    **{f"yolov5{size}": Published(box, None, 640, V5) for size, box in V5_BOXES.items()},
+    **{f"yolov5{size}-seg": Published(box, mask, 640, V5) for size, (box, mask) in V5_MASKS.items()},
     # Its authors give no figure at 640 pixels.
     **dict.fromkeys(("yolov7-tiny", "yolov7-tiny-deploy"), Published(35.2, None, 416, "YOLOv7 issue 106, an author")),
     **dict.fromkeys(("yolov7", "yolov7-deploy"), Published(51.2, None, 640, V7)),
@@ -185,9 +173,7 @@ def count_parameters(model: nn.Module) -> int:
 def count_gflops(model: nn.Module, size: int = GFLOPS_SIZE) -> float:
     """Return the billions of operations for one image of `size` x `size` pixels, of a network on the meta device.
 
-    As the authors' counter has it, whose figures these are: two for a multiplication with addition in a convolution,
-    eight for a number that passes a BatchNorm, two for one that an enlargement makes, nothing for the rest.
-    (torch.utils.flop_counter counts convolutions alone.)
+    As the authors' counter has it: two for a multiplication with addition in a convolution, `COSTS`, nothing for the rest.
     """
     counts: list[int] = []
 

@@ -1,6 +1,7 @@
 """What the tests of the export share: small trained and calibrated detectors, their files, and one-layer graphs."""
 
 import copy
+from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,14 +47,7 @@ def trained(tmp_path_factory):
 
     Attributes: `recorded` (the network that the recording ends with), `recording`, `model` (with QC folded), `path`.
     """
-    made = {}
-
-    def make(bits):
-        if bits not in made:
-            made[bits] = train(bits, tmp_path_factory.mktemp(f"bits{bits}"))
-        return made[bits]
-
-    return make
+    return lru_cache(lambda bits: train(bits, tmp_path_factory.mktemp(f"bits{bits}")))
 
 
 def train(bits, folder):
@@ -81,9 +75,9 @@ def calibrated(images):
     def make(name, **spec):
         torch.manual_seed(0)
         model = zoo.build(name, classes=10).train()
-        norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        for norm in norms:
-            norm.momentum = 1.0
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
         with torch.no_grad():
             model(images)
         return quantize(model.eval(), QuantSpec(**spec), [images]) if spec else model.eval()

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 
-from oscillab.export.convolution import emit_convolution, quantized_input
+from oscillab.export.graph import emit_convolution, quantized_input
 from oscillab.quant import QuantConv2d, QuantSpec
 
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}  # sums of 27 products in single precision, in another order
@@ -32,10 +31,11 @@ def batch_norm(gamma):
 POSITIVE, MIXED = [1.5, 1.0, 0.5, 2.0, 0.1, 1.0], [1.5, -1.0, 0.0, 2.0, 0.1, 1.0]
 
 
+SPECS = [{}, {"activation": "affine"}, {"weight_granularity": "per_channel"}, {"positive": True}]
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
-@pytest.mark.parametrize(
-    "spec", [{}, {"activation": "affine"}, {"weight_granularity": "per_channel"}, {"positive": True}]
-)
+@pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("gamma", [POSITIVE, MIXED])
 def test_it_computes_what_torch_computes(bits, spec, gamma, run_graph):
     """Oracle: the torch layer and a torch BatchNorm; where a ratio is not positive, the BatchNorm stays."""
@@ -93,17 +93,3 @@ def test_four_bits_behind_a_pooling_run(bits, needed, run_graph):
     with torch.no_grad():
         torch.testing.assert_close(y, conv(nn.functional.max_pool2d(x, 3, 1, 1)), **CLOSE)
     assert sum(operators.count(kind) for kind in ("Max", "Min")) == needed
-
-
-def test_weights_are_stored_as_integer_states(run_graph):
-    """Oracle: the layer's public integer states, read back by onnx's own reader."""
-    conv, x = layer()
-    found = {}
-
-    def emit(graph, name):
-        y = emit_convolution(graph, "a", conv, name, bn=batch_norm(POSITIVE))
-        found.update(graph.constants)
-        return y
-
-    run_graph(emit, x)
-    assert np.array_equal(numpy_helper.to_array(found["a.weight"]).astype(np.int8), conv.integer_state().numpy())

@@ -19,15 +19,10 @@ def layer(*, channels=3, positive=False, **spec):
     """A calibrated QuantConv2d of a padded, strided 3x3 kernel with a bias, a BatchNorm with a negative slope, an input."""
     torch.manual_seed(0)
     spec = QuantSpec(**spec)
-    conv, bn = (
-        QuantConv2d(channels, 6, 3, stride=2, padding=1, bits=spec.bits, spec=spec).eval(),
-        nn.BatchNorm2d(6).eval(),
-    )
-    (
-        bn.weight.data.copy_(torch.tensor([1.5, -1.0, 0.0, 2.0, 0.1, 1.0])),
-        bn.bias.data.normal_(),
-        bn.running_mean.normal_(),
-    )
+    conv = QuantConv2d(channels, 6, 3, stride=2, padding=1, bits=spec.bits, spec=spec).eval()
+    bn = nn.BatchNorm2d(6).eval()
+    bn.weight.data.copy_(torch.tensor([1.5, -1.0, 0.0, 2.0, 0.1, 1.0]))
+    bn.bias.data.normal_(), bn.running_mean.normal_()
     x = torch.randn(2, channels, 9, 7)
     x = x.abs() if positive else x
     conv.weight_quantizer.calibrate(conv.weight.detach())
@@ -65,21 +60,16 @@ def test_silu_is_silu():
 def raw(network, images):
     """The raw outputs of each level, (N, A·(5 + C [+ 32]), H, W), and the prototypes, of a detector in eval mode."""
     network.head.training = True  # this module's flag alone: what is below it stays in eval mode
-    try:
-        with torch.no_grad():
-            output = network(images)
-    finally:
-        network.head.training = False
+    with torch.no_grad():
+        output = network(images)
+    network.head.training = False
     levels, rest = (output[0], list(output[1:])) if isinstance(output, tuple) else (output, [])
     return [x.permute(0, 1, 4, 2, 3).flatten(1, 2) for x in levels] + rest
 
 
-def probe(path, names):
-    """An onnxruntime session of the file that gives the values called `names` besides its outputs."""
-    proto, _ = read(path)
-    new = set(names) - {output.name for output in proto.graph.output}
-    proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(new))
-    return open_session(proto, path)
+def same(first, second):
+    """Whether two lists of tensors are equal bit for bit."""
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("bits", [4, 3])
@@ -89,19 +79,14 @@ def test_kernels_threads_and_batches_do_not_matter(bits, trained, images):
     network = exact(model)
     wanted, plain = raw(network, images), raw(model, images)
     last = images.contiguous(memory_format=torch.channels_last)  # which other kernels take
-    again, plain_again = (
-        raw(copy.deepcopy(one).to(memory_format=torch.channels_last), last) for one in (network, model)
-    )
-    assert all(torch.equal(a, b) for a, b in zip(again, wanted, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(plain_again, plain, strict=True))
+    assert same(raw(copy.deepcopy(network).to(memory_format=torch.channels_last), last), wanted)
+    assert not same(raw(copy.deepcopy(model).to(memory_format=torch.channels_last), last), plain)
     ones = [raw(network, images[k : k + 1]) for k in range(len(images))]
-    assert all(
-        torch.equal(torch.cat(parts), whole) for parts, whole in zip(zip(*ones, strict=True), wanted, strict=True)
-    )
+    assert same(map(torch.cat, zip(*ones, strict=True)), wanted)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        assert all(torch.equal(a, b) for a, b in zip(raw(network, images), wanted, strict=True))
+        assert same(raw(network, images), wanted)
     finally:
         torch.set_num_threads(threads)
 
@@ -109,14 +94,11 @@ def test_kernels_threads_and_batches_do_not_matter(bits, trained, images):
 def same_in_onnxruntime(model, path, images):
     """Whether every raw output, and the prototypes, of the exact form and of the file at `path` are equal bit for bit."""
     names = [*(f"raw.{level}" for level in range(len(model.strides))), *["prototypes"] * (model.task == "segment")]
-    given = probe(path, names).run(names, {"images": images.numpy()})
-    return all(np.array_equal(a, b.numpy()) for a, b in zip(given, raw(exact(model), images), strict=True))
-
-
-@pytest.mark.parametrize("bits", [4, 3])
-def test_a_trained_network_gives_the_same_bits_in_onnxruntime(bits, trained, images):
-    """Oracle: onnxruntime, every raw output of four scenes."""
-    assert same_in_onnxruntime(trained(bits).model, trained(bits).path, images)
+    proto, _ = read(path)
+    new = set(names) - {output.name for output in proto.graph.output}
+    proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(new))
+    given = open_session(proto, path).run(names, {"images": images.numpy()})
+    return same(map(torch.from_numpy, given), raw(exact(model), images))
 
 
 @pytest.mark.parametrize("bits", [4, 3])
@@ -127,9 +109,11 @@ def test_other_networks_give_the_same_bits_in_onnxruntime(name, bits, calibrated
     assert same_in_onnxruntime(model, export_onnx(model, tmp_path / "model.onnx").path, images)
 
 
-def test_the_other_form_does_not(trained, images, tmp_path):
-    """Oracle: a test that finds two roundings equal would find anything equal."""
-    run = trained(4)
+@pytest.mark.parametrize("bits", [4, 3])
+def test_a_trained_network_gives_the_same_bits_in_onnxruntime_and_qdq_others(bits, trained, images, tmp_path):
+    """Oracle: onnxruntime, every raw output of four scenes; a test that finds two roundings equal finds anything equal."""
+    run = trained(bits)
+    assert same_in_onnxruntime(run.model, run.path, images)
     assert not same_in_onnxruntime(run.model, export_onnx(run.model, tmp_path / "qdq.onnx", form="qdq").path, images)
 
 
@@ -142,7 +126,7 @@ def test_the_model_stays_as_it_is_and_qc_is_folded_in_the_copy(trained, images):
     before = copy.deepcopy(model.state_dict())
     network = exact(model)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(raw(network, images), raw(exact(fold(model)), images), strict=True))
+    assert same(raw(network, images), raw(exact(fold(model)), images))
 
 
 def test_qc_that_cannot_be_folded_stays(trained, images):

@@ -18,17 +18,12 @@ def test_names_are_unique_and_constants_shared():
     assert [graph.operator_of(name) for name in ("x", a, parts[1])] == [None, "Relu", "Split"]
 
 
-def test_one_name_means_one_constant():
-    """Oracle: a second tensor under a name that is taken would silently replace the first."""
+def test_one_name_means_one_constant_in_single_precision():
+    """Oracle: a second tensor under a taken name would silently replace the first; ONNX's number 1 is FLOAT."""
     graph = Graph()
     graph.constant("s", 0.5)
     with pytest.raises(ValueError, match="two different constants of the graph are called 's'"):
         graph.constant("s", 0.25)
-
-
-def test_floats_are_single_precision():
-    """Oracle: the type of the constant as ONNX numbers it (1 is FLOAT)."""
-    graph = Graph()
     assert [graph.constants[graph.constant(str(v), v)].data_type for v in (0.5, np.float64([1, 2]))] == [1, 1]
 
 
@@ -39,9 +34,10 @@ def test_four_bits_lie_two_in_a_byte_the_lower_half_first():
     assert byte_count(tensor) == 3 and list(tensor.dims) == [5]
 
 
-@pytest.mark.parametrize(
-    "bits, signed, low, high", [(4, True, -8, 7), (4, False, 0, 15), (8, True, -128, 127), (8, False, 0, 255)]
-)
+TYPES = [(4, True, -8, 7), (4, False, 0, 15), (8, True, -128, 127), (8, False, 0, 255)]
+
+
+@pytest.mark.parametrize("bits, signed, low, high", TYPES)
 def test_every_state_of_a_type_comes_back(bits, signed, low, high):
     """Oracle: packing and unpacking are each other's inverse, for each number that the type has."""
     element = element_type(bits, signed=signed)
@@ -54,9 +50,5 @@ def test_every_state_of_a_type_comes_back(bits, signed, low, high):
 def test_widths_between_take_the_next_type(bits, stored):
     """Oracle: ONNX has 4 and 8 bits, nothing between."""
     assert limits(element_type(bits)) == (-(2 ** (stored - 1)), 2 ** (stored - 1) - 1)
-
-
-def test_a_state_that_does_not_fit_is_named():
-    """Oracle: INT4 ends at 7."""
     with pytest.raises(ValueError, match=r"w: states 0..8 do not fit INT4, which holds -8..7"):
         integer_tensor("w", np.array([0, 8]), TensorProto.INT4)

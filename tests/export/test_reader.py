@@ -15,13 +15,6 @@ from oscillab.quant.exact import exact
 FACTS = Facts("yolov5n", "detect", ["a", "b"], [8, 16], [[[1.0, 2.0]]], None, "per_channel", {"x": 3}, "words")
 
 
-def test_entries_are_texts_and_come_back():
-    """Oracle: reading is the inverse of writing; ONNX's metadata holds texts alone."""
-    entries = FACTS.entries()
-    assert all(isinstance(text, str) for text in entries.values())
-    assert read_facts(entries) == FACTS
-
-
 @pytest.mark.parametrize("change, message", [
     ({"format": "other"}, "was not written by oscillab"),
     ({"version": "2"}, "a newer oscillab .format 2"),
@@ -31,7 +24,8 @@ def test_entries_are_texts_and_come_back():
     ({"strides": "7"}, "cannot be read: strides"),
 ])  # fmt: skip
 def test_damage_is_named(change, message):
-    """Oracle: one line for each way in which metadata can be wrong."""
+    """Oracle: one line for each way in which metadata can be wrong; unchanged, they are texts and come back."""
+    assert all(isinstance(text, str) for text in FACTS.entries().values()) and read_facts(FACTS.entries()) == FACTS
     entries = {key: text for key, text in (FACTS.entries() | change).items() if text is not None}
     with pytest.raises(ValueError, match=message):
         read_facts(entries)
@@ -54,54 +48,46 @@ def test_a_file_cut_short_is_refused_wherever_it_was_cut(trained, tmp_path):
         refused(path)
 
 
-def test_a_missing_tensor_is_named(trained, tmp_path):
-    """Oracle: the name of the tensor that was taken out, and what reads it."""
-    model, path = onnx.load(trained(4).path), tmp_path / "missing.onnx"
-    kept = [tensor for tensor in model.graph.initializer if tensor.name != "model.3.conv.weight"]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    onnx.save(model, path)
-    assert "tensor 'model.3.conv.weight', which DequantizeLinear reads, is missing" in refused(path)
-
-
-def test_a_tensor_with_too_few_values_is_refused(trained, tmp_path):
-    """Oracle: onnx's checker, in one line."""
-    model, path = onnx.load(trained(4).path), tmp_path / "short.onnx"
+def change(model, what):
+    """Spoil an ONNX model in one way."""
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "model.3.conv.weight")
-    weight.raw_data = weight.raw_data[:-8]
-    onnx.save(model, path)
-    assert "model.3.conv.weight" in refused(path)
+    if what == "missing":
+        model.graph.initializer.remove(weight)
+    elif what == "short":
+        weight.raw_data = weight.raw_data[:-8]
+    elif what == "elsewhere":
+        weight.ClearField("raw_data")
+        weight.data_location = TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value="elsewhere")
+    else:
+        del model.opset_import[:]
+        model.opset_import.extend([helper.make_opsetid("", what)] * bool(what))
+    return model.SerializeToString()
 
 
-@pytest.mark.parametrize("opset, said", [(13, "got 13"), (28, "got 28"), (None, "got none")])
-def test_another_opset_is_named(opset, said, trained, tmp_path):
-    """Oracle: the opset that the file says, and those that are read."""
-    model, path = onnx.load(trained(4).path), tmp_path / "opset.onnx"
-    del model.opset_import[:]
-    if opset:
-        model.opset_import.append(helper.make_opsetid("", opset))
-    path.write_bytes(model.SerializeToString())
-    assert f"its opset must be 21..27, {said}" in refused(path)
+def foreign():
+    """An ONNX file of somebody else."""
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [], [])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
 
 
-def test_foreign_files_are_refused(trained, tmp_path):
-    """Oracle: no file, a file that is no ONNX, an ONNX file of somebody else, and one that points to another file."""
-    assert "no such file" in refused(tmp_path / "nowhere.onnx")
-    text = tmp_path / "text.onnx"
-    text.write_text("no network")
-    assert "is no ONNX file, or was cut short" in refused(text)
-    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    foreign = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["x2"])], "g", [info], []),
-                                opset_imports=[helper.make_opsetid("", 21)])  # fmt: skip
-    onnx.save(foreign, text)
-    assert "not written by oscillab" in refused(text)
-    model = onnx.load(trained(4).path)
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="elsewhere")
-    text.write_bytes(model.SerializeToString())
-    assert "lies in another file, which is not read" in refused(text)
+@pytest.mark.parametrize("make, said", [
+    (lambda model: change(model, "missing"), "tensor 'model.3.conv.weight', which DequantizeLinear reads, is missing"),
+    (lambda model: change(model, "short"), "model.3.conv.weight"),
+    (lambda model: change(model, "elsewhere"), "lies in another file, which is not read"),
+    (lambda model: change(model, 13), "its opset must be 21..27, got 13"),
+    (lambda model: change(model, 28), "its opset must be 21..27, got 28"),
+    (lambda model: change(model, None), "its opset must be 21..27, got none"),
+    (lambda model: b"no network", "is no ONNX file, or was cut short"),
+    (lambda model: foreign(), "not written by oscillab"),
+    (lambda model: None, "no such file"),
+])  # fmt: skip
+def test_damaged_and_foreign_files_are_refused(make, said, trained, tmp_path):
+    """Oracle: what was spoilt, by name, in one line."""
+    data, path = make(onnx.load(trained(4).path)), tmp_path / "given.onnx"
+    if data is not None:
+        path.write_bytes(data)
+    assert said in refused(path)
 
 
 def test_integer_states_come_in_the_networks_order(trained):
@@ -119,6 +105,7 @@ def test_same_attributes_and_outputs_as_the_torch_model(trained, images):
     for name in ("name", "task", "names", "classes", "strides"):
         assert getattr(predictor, name) == getattr(run.model, name)
     assert torch.equal(predictor.anchors, run.model.anchors)
+    assert "yolov5n, 10 classes, any size, 4-bit states are stored in 4-bit integers" in repr(predictor)
     with torch.no_grad():
         given, wanted, trained_model = predictor(images), exact(run.model)(images), run.model(images)
     assert given.shape == wanted.shape and (given - wanted).abs().max() < 1e-3
@@ -151,10 +138,3 @@ def test_sizes_that_do_not_fit_are_named(trained, tmp_path):
     fixed = load_onnx(export_onnx(run.model, tmp_path / "fixed.onnx", size=96).path)
     with pytest.raises(ValueError, match="fixed.onnx was written for images of 96x96 pixels, got 64x96"):
         fixed(torch.zeros(1, 3, 64, 96))
-
-
-def test_it_prints_what_it_is(trained):
-    """Oracle: the sentence that a user reads."""
-    assert "yolov5n, 10 classes, any size, 3-bit states are stored in 4-bit integers" in repr(
-        load_onnx(trained(3).path)
-    )
