@@ -18,13 +18,11 @@ from oscillab.train.ema import decay_for
 from oscillab.train.remedies import Remedy, check_share
 
 PARTS = {"weights": "weight_quantizer.", "activations": "input_quantizer."}
+ALL = tuple(PARTS)
 
 
 class QEmaConv2d(QuantConv2d):
-    """A QuantConv2d whose weights are rounded as their average says; the buffer `weight_average` holds it.
-
-    The recorder, an `Ema` and evaluation see the states that this decides, since `integer_state` is one of its methods.
-    """
+    """A QuantConv2d whose weights are rounded as their average says; the buffer `weight_average` holds it."""
 
     weight_average: Tensor
 
@@ -49,7 +47,7 @@ class QEmaConv2d(QuantConv2d):
         """Convolve the quantized input with the weights as rounded by their average."""
         return self._conv_forward(self.input_quantizer(x), self._quantized_weight(), self.bias)
 
-    def integer_state(self) -> Tensor:
+    def integer_state(self) -> Tensor:  # what the recorder, an `Ema` and evaluation see
         """Return the integer state of every weight as the forward pass uses it, int8, of the weight's shape."""
         return self._decided().to(torch.int8)
 
@@ -129,13 +127,7 @@ class ScaleFreezing(Remedy):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Any,
-        total_steps: int,
-        *,
-        begin: float = 0.75,
-        parts: Collection[str] = tuple(PARTS),
+        self, model: nn.Module, optimizer: Any, total_steps: int, *, begin: float = 0.75, parts: Collection[str] = ALL
     ):
         if not parts or set(parts) - set(PARTS):
             raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")

@@ -1,7 +1,4 @@
-"""Configure a study: every option that it takes, and the presets that fill all of them.
-
-`--preset NAME` fills every option; an option given next to it wins.
-"""
+"""Configure a study: every option that it takes, and the presets that fill all of them; an option given beside one wins."""
 
 import os
 from collections.abc import Sequence
@@ -84,28 +81,15 @@ class Study:
 
 
 QUICK = Study()
-ABLATION = replace(
-    QUICK,
-    preset="ablation",
-    bits=("3",),
-    arms=names("training"),
-    averages=names("average"),
-    controls=("none", *names("control")),
-    seeds=(0, 1, 2),
-)
-SCENES = replace(
-    QUICK,
-    preset="scenes",
-    model=("yolov5n", "yolov7-tiny", "yolov5n-seg"),
-    bits=("4", "3", "4*"),
-    arms=("lsq", "dampening", "freezing"),
-    seeds=(0, 1, 2),
-)
+THREE_SEEDS = replace(QUICK, bits=("4", "3", "4*"), seeds=(0, 1, 2))
+CONTROLS = ("none", *names("control"))
+ABLATION = replace(THREE_SEEDS, preset="ablation", bits=("3",), averages=names("average"), controls=CONTROLS)
+ABLATION = replace(ABLATION, arms=names("training"))
+NETWORKS = ("yolov5n", "yolov7-tiny", "yolov5n-seg")
+SCENES = replace(THREE_SEEDS, preset="scenes", model=NETWORKS, arms=("lsq", "dampening", "freezing"))
 COCO_SUBSET = replace(
-    QUICK,
+    THREE_SEEDS,
     preset="coco-subset",
-    bits=("4", "3", "4*"),
-    seeds=(0, 1, 2),
     train=TrainSpec(epochs=24, learning_rate=2e-4, schedule="constant", autocast=True),
     qc_epochs=5,
     data=DataOptions(size=416, augment="flip"),
@@ -116,13 +100,9 @@ COCO_SUBSET = replace(
 # ends, weights and inputs), A13 model (yolov7 and yolov7-tiny are the training graphs), A14 inputs of convolutions alone are
 # quantized, A15 autocast and seeds.
 PAPER = replace(
-    QUICK,
+    THREE_SEEDS,
     preset="paper",
-    model=(
-        *("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x", "yolov7-tiny", "yolov7"),
-        *("yolov5n-seg", "yolov5s-seg"),
-    ),
-    bits=("4", "3", "4*"),
+    model=(*(f"yolov5{size}" for size in "nsmlx"), "yolov7-tiny", "yolov7", "yolov5n-seg", "yolov5s-seg"),
     arms=("lsq", "dampening"),
     seeds=(0, 1),
     train=TrainSpec(epochs=100, learning_rate=1e-4, schedule="linear", warmup_steps=0),
@@ -136,11 +116,7 @@ PRESETS: dict[str, Study] = {study.preset: study for study in (QUICK, ABLATION, 
 
 
 def preset_in(arguments: Sequence[str]) -> Study:
-    """Return the preset that command line arguments name, as the `Study` whose options they then change; else 'quick'.
-
-    >>> preset_in(["--seeds", "1", "--preset", "ablation"]).bits
-    ('3',)
-    """
+    """Return the preset that command line arguments name, as the `Study` whose options they then change; else 'quick'."""
     words = [word for argument in arguments for word in argument.split("=", 1)]
     named = words[words.index("--preset") + 1 :][:1] if "--preset" in words else []
     return PRESETS.get(named[0] if named else "quick", QUICK)

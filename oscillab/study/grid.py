@@ -25,13 +25,7 @@ from oscillab.train.correction import Choices
 from oscillab.train.run import QatConfig
 from oscillab.yolo import checkpoint, zoo
 
-PASSIVE = {
-    "folder",
-    "run",
-    "averages",
-    "checkpoint_every",
-    "methods",
-}  # fields of a job that leave its results as they are
+PASSIVE = ("folder", "run", "averages", "checkpoint_every", "methods")  # fields of a job that change no result
 
 
 @dataclass(frozen=True)
@@ -88,25 +82,18 @@ class Job(QatConfig):
 
 def jobs_of(study: Study) -> list[Job]:
     """Return the jobs of a study, network by network, width by width; raises ValueError for options that make no grid."""
-    check(study)
-    return [
-        _job(study, weights, width, arm, seed)
-        for weights in float_networks(study)
-        for width in study.bits
-        for seed in study.seeds
-        for arm in study.arms
-    ]
+    _check(study)
+    cells = itertools.product(_float_networks(study), study.bits, study.seeds, study.arms)
+    return [_job(study, *cell) for cell in cells]
 
 
-def _job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) -> Job:
+def _job(study: Study, weights: FloatNetwork, width: str, seed: int, arm: str) -> Job:
     same = {name: getattr(study, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
     quant = replace(quant_spec(width, study.first_last_bits), **same | dict(method(arm).quant))
     averages = study.averages if arm == "lsq" else tuple(name for name in study.averages if name == "ema")
-    how: dict[str, Any] = {
-        "epochs": study.qc_epochs,
-        "learning_rate": study.qc_learning_rate,
-        "autocast": study.train.autocast,
-    }
+    correction = TrainSpec(
+        epochs=study.qc_epochs, learning_rate=study.qc_learning_rate, schedule="cosine", warmup_steps=0
+    )
     return Job(
         weights=weights,
         folder=study.folder / run_name(weights.network, quant.bits, quant.first_last_bits, arm, seed),
@@ -121,7 +108,7 @@ def _job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) -
         remedy=arm if arm != "lsq" and method(arm).applied else "none",
         averages=averages,
         methods=methods_of(arm, averages, study.controls),
-        correction=TrainSpec(**how, schedule="cosine", warmup_steps=0),
+        correction=replace(correction, autocast=study.train.autocast),
         choices=study.qc,
     )
 
@@ -129,19 +116,13 @@ def _job(study: Study, weights: FloatNetwork, width: str, arm: str, seed: int) -
 def methods_of(arm: str, averages: Iterable[str], controls: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
     """Return (method, start, control) of all that is measured on the run of an arm.
 
-    >>> [method for method, _, _ in methods_of("lsq", ("ema", "ema_weights"), ("none", "qc"))]
-    ['lsq', 'ema', 'ema_weights', 'lsq+qc', 'ema+qc']
     >>> [method for method, _, _ in methods_of("dampening", ("ema",), ("none", "qc", "bn_affine"))]
     ['dampening', 'dampening+ema', 'dampening+qc']
     """
     found = []
     for control, start in itertools.product(controls, ("lsq", *averages)):  # parts of an average and other arms get few
-        wanted = (
-            start in method(control).starts
-            if arm == "lsq" and control != "none"
-            else control == "qc" and start == "lsq"
-        )
-        if wanted or control == "none":
+        starts = ["lsq"] * (control == "qc") if arm != "lsq" else [] if control == "none" else method(control).starts
+        if control == "none" or start in starts:
             words = [arm] if start == "lsq" else [start] if arm == "lsq" else [arm, start]
             found.append(("+".join(words + [control] * (control != "none")), start, control))
     return tuple(found)
@@ -155,7 +136,7 @@ def quant_spec(width: str, first_last_bits: int = 8) -> QuantSpec:
     return QuantSpec(bits=int(digits), first_last_bits=int(digits) if width.endswith("*") else first_last_bits)
 
 
-def float_networks(study: Study) -> list[FloatNetwork]:
+def _float_networks(study: Study) -> list[FloatNetwork]:
     """Return the checkpoints that a study starts from; raises ValueError where one is missing or holds another network."""
     if study.weights and study.weights.is_file():
         held = FloatNetwork.inspect(study.weights)
@@ -172,13 +153,12 @@ def float_networks(study: Study) -> list[FloatNetwork]:
 
 
 def _held(network: FloatNetwork, wanted: str) -> FloatNetwork:
-    """Return the network where it is the wanted one; raises ValueError otherwise."""
     if network.network != wanted:
         raise ValueError(f"{network.path} holds {network.network or 'no network of the zoo'}, not {wanted}")
     return network
 
 
-def check(study: Study) -> None:
+def _check(study: Study) -> None:
     """Raise ValueError for an unknown method, a value given twice, nothing to run, or what cannot be quantized so."""
     each = ("network", study.model), ("bit width", study.bits), ("arm", study.arms), ("seed", study.seeds)
     for name, values in each:

@@ -34,7 +34,6 @@ from oscillab.yolo import checkpoint
 
 PATIENCE = 20.0  # seconds that a dying process may take to let go of its lock
 STATUSES = ("planned", "running", "failed", "done")
-SAVED = ("qc",)  # controls whose network is saved, for export and for the notebooks
 
 
 def run_job(job: Job, source: DataSource | None = None) -> list[dict[str, Any]]:
@@ -79,7 +78,7 @@ def train(job: Job, source: DataSource) -> None:
 
 
 def measure_method(job: Job, source: DataSource, name: str, start: str, control: str) -> None:
-    """Add the row of a method, whose network is saved where it is one of `SAVED`."""
+    """Add the row of a method; QC's network is saved, for export and for the notebooks."""
     prepare(job.run)
     started, path = time.perf_counter(), job.folder / f"{start}.pt"
     if not path.is_file():
@@ -88,7 +87,7 @@ def measure_method(job: Job, source: DataSource, name: str, start: str, control:
     if control != "none":
         batches = source.training_batches(job.seed, masks=model.task == "segment", model=model, source=path)
         method(control).apply(model, batches, spec=job.correction, choices=job.choices, progress=job.run.progress)
-    if control in SAVED:
+    if control == "qc":
         checkpoint.save(model, job.folder / f"{start}+{control}.pt")
     row = measured_row(job, source, name, model, started, is_exact=control == "none" or method(control).exact)
     recorded = job.folder / f"{start}.npz"
@@ -105,12 +104,12 @@ def measured_row(
 ) -> dict[str, Any]:
     """Measure a model and return its row, `seconds` since `started`.
 
-    A quantized network is measured in its exact form, so that no figure depends on batch size, threads or program, and an
-    exported file has the same; where hooks are the method (not `is_exact`), as it is.
+    A quantized network is measured in its exact form, which an exported file has too; where hooks are the method (not
+    `is_exact`), as it is.
     """
     dataset = source.held_out(masks=model.task == "segment", model=model, source=name)
-    options: dict[str, Any] = {"size": job.data.size, "progress": job.run.progress}
-    found = evaluate(exact_or_float(model) if is_exact else model, dataset, **options)
+    measured = exact_or_float(model) if is_exact else model
+    found = evaluate(measured, dataset, size=job.data.size, progress=job.run.progress)
     bits = (32, 32) if name == "fp32" else job.bits
     about = job.weights.network, model.task, *bits, name, job.seed, found.map, found.map50, found.mask_map
     return dict(zip(COLUMNS, about, strict=False)) | {"seconds": round(time.perf_counter() - started, 2)}
@@ -136,31 +135,22 @@ def claim(job: Job) -> None:
     if path.is_file():
         before = json.loads(path.read_text())["configuration"]
         before["quant"] = {RENAMED.get(name, name): value for name, value in before["quant"].items()}
-        if changed := ", ".join(differences(before, mine)):
-            raise ValueError(
-                f"{job.folder} holds a run of another configuration ({changed} differ): give another --out"
-            )
-        return
-    if (job.folder / "run.json").is_file():
-        made = "holds a run that no job of a study made (it has no job.json)"
-        raise ValueError(f"{job.folder} {made}: give another --out")
-    write_json(path, {"hash": job.hash(), "configuration": mine})
+        if changed := ", ".join(_differences(before, mine)):
+            held = f"a run of another configuration ({changed} differ)"
+            raise ValueError(f"{job.folder} holds {held}: give another --out")
+    elif (job.folder / "run.json").is_file():
+        held = "a run that no job of a study made (it has no job.json)"
+        raise ValueError(f"{job.folder} holds {held}: give another --out")
+    else:
+        write_json(path, {"hash": job.hash(), "configuration": mine})
 
 
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """Return the dotted names of the entries of both of two nested mappings in which they differ.
-
-    >>> differences({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}, "e": 5})
-    ['b.d']
-    """
-    found = []
-    for name in sorted(before.keys() & after.keys()):
-        one, other = before[name], after[name]
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{prefix}{name}.")
-        elif one != other:
-            found.append(f"{prefix}{name}")
-    return found
+def _differences(before: Any, after: Any, name: str = "") -> list[str]:
+    """Return the dotted names of the entries of both of two nested mappings in which they differ."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return [name] if before != after else []
+    both = sorted(before.keys() & after.keys())
+    return [found for key in both for found in _differences(before[key], after[key], f"{name}.{key}".lstrip("."))]
 
 
 def status(job: Job) -> str:
@@ -190,7 +180,7 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
 
 def add_row(job: Job, row: dict[str, Any]) -> None:
     """Add a row to rows.csv, whole or not at all."""
-    write_rows([*rows_of(job), row], job.folder / "rows.csv")
+    _write_rows([*rows_of(job), row], job.folder / "rows.csv")
 
 
 def missing(job: Job) -> list[tuple[str, str, str]]:
@@ -201,17 +191,16 @@ def missing(job: Job) -> list[tuple[str, str, str]]:
 
 def write_table(jobs: Sequence[Job], path: Path) -> pd.DataFrame:
     """Write and return the table of what the jobs were asked to measure and have so far, FP32 once; no file without a row."""
-    asked_for = {
-        job.folder: {*names("untrained"), *(each[0] for each in job.methods)} for job in jobs
-    }  # others were earlier
-    rows = [row for job in jobs for row in rows_of(job) if row["method"] in asked_for[job.folder]]
+    asked_for = [
+        {*names("untrained"), *(each[0] for each in job.methods)} for job in jobs
+    ]  # an earlier study: for more
+    rows = [row for job, asked in zip(jobs, asked_for, strict=True) for row in rows_of(job) if row["method"] in asked]
     table = pd.DataFrame(rows, columns=COLUMNS)
     table = table[(table["method"] != "fp32") | ~table.duplicated(["network", "method"])].reset_index(drop=True)
-    return table if table.empty else write_rows(table, path)
+    return table if table.empty else _write_rows(table, path)
 
 
-def write_rows(rows: Any, path: Path) -> pd.DataFrame:
-    """Write rows of `COLUMNS` to a CSV, whole or not at all, and return them as a table."""
+def _write_rows(rows: Any, path: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=COLUMNS)
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")

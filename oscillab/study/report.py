@@ -46,15 +46,13 @@ COMPARED = (
     "Points of mAP (0..100). The paper trains 100 epochs on COCO 2017 at 640 pixels; where ours is another data set "
     "or a shorter training, mAP differs and the gains on LSQ are what can be compared."
 )
-TRAINED = [name for name in MAIN if "+" not in name]
+FIGURE = '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+TRAINED = [name for name in MAIN if "+" not in name]  # FP32 and PTQ first
 RECORDED = ("lsq", "ema")
 PLACE = re.compile(r"(<!-- (results|oscillation): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PLACES = {  # kind of a marked place: its methods, from left to right, and its scores with what a row's name says of them
-    "results": (
-        [*TRAINED, *(f"{name}+qc" for name in TRAINED if name not in ("fp32", "ptq"))],
-        {"map": "", "mask_map": " masks"},
-    ),
-    "oscillation": ([name for name in TRAINED if name not in ("fp32", "ptq")], {"oscillating_share": ""}),
+    "results": ([*TRAINED, *(f"{name}+qc" for name in TRAINED[2:])], {"map": "", "mask_map": " masks"}),
+    "oscillation": (TRAINED[2:], {"oscillating_share": ""}),
 }
 
 
@@ -86,11 +84,11 @@ def write(source: Path | str) -> Path:
         with atomic_write(folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(image)
     with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(page(folder.name, table, drawn, notes), encoding="utf-8")
+        temporary.write_text(_page(folder.name, table, drawn, notes), encoding="utf-8")
     return folder / "report.html"
 
 
-def page(
+def _page(
     name: str, table: pd.DataFrame | None, drawn: Mapping[str, tuple[bytes, str]], notes: Mapping[str, Any]
 ) -> str:
     """Return the HTML of a report: headline table, figures (PNG bytes, caption) by name, and how each run was made."""
@@ -102,7 +100,7 @@ def page(
         "states alone, so its rows repeat them. <em>Ends</em>: the bits of the first and the last layers. mAP is COCO's measure, "
         "0.50 to 0.95, on the images that the study was given.</p>",
         *([] if table is None else _sections(table)),
-        *(_html_figure(*entry) for entry in drawn.values()),
+        *(FIGURE.format(escape(caption), b64encode(image).decode()) for image, caption in drawn.values()),
         "<h2>How it was made</h2>",
         *(f"<h3>{escape(run)}</h3><pre>{escape(json.dumps(note, indent=1))}</pre>" for run, note in notes.items()),
     ]
@@ -135,11 +133,6 @@ def _html_table(table: pd.DataFrame) -> str:
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _html_figure(image: bytes, caption: str) -> str:
-    source = f"data:image/png;base64,{b64encode(image).decode()}"
-    return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
-
-
 def fill(text: str, root: Path | str) -> str:
     """Fill every marked place of a Markdown text from the results folder, below `root`, that it names.
 
@@ -159,14 +152,7 @@ def fill(text: str, root: Path | str) -> str:
 def markdown(table: pd.DataFrame, kind: str = "results") -> str:
     """Return a study's table in Markdown: a row for each network and width, a column for each method that was run.
 
-    Cells are means over seeds, followed by the standard deviation where there are several.
-
-    >>> rows = [("fp32", 32, 32, 0, 0.81), ("lsq", 4, 8, 0, 0.5593), ("lsq", 4, 8, 1, 0.5613), ("ema+qc", 4, 8, 0, 0.678)]
-    >>> table = pd.DataFrame(rows, columns=["method", "bits", "ends_bits", "seed", "map"]).assign(network="yolov5n")
-    >>> print(markdown(table))
-    | network | bits | FP32 | LSQ | EMA+QC |
-    | --- | ---: | ---: | ---: | ---: |
-    | yolov5n | 4 | 0.810 | 0.560 ± 0.001 | 0.678 |
+    `kind`: "results" (mAP) or "oscillation". Cells are means over seeds, followed by the standard deviation of several.
     """
     allowed, scores = PLACES[kind]
     methods = [name for name in allowed if name in set(table["method"])]

@@ -32,17 +32,7 @@ from oscillab.quant import quantize
 from oscillab.study import report
 from oscillab.study.config import Study
 from oscillab.study.grid import Job, jobs_of
-from oscillab.study.job import (
-    STATUSES,
-    claim,
-    locked,
-    missing,
-    read_status,
-    run_job,
-    set_status,
-    status,
-    write_table,
-)
+from oscillab.study.job import STATUSES, claim, locked, missing, read_status, run_job, set_status, status, write_table
 from oscillab.study.text import table_text, width
 from oscillab.train.run import placed, prepare
 from oscillab.train.trainer import Trainer
@@ -109,13 +99,11 @@ def plan(study: Study, jobs: Sequence[Job], source: DataSource) -> str:
         group = [job for job in jobs if (job.weights.network, job.bits) == (network, bits)]
         counts = Counter(map(status, group))
         how = ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name])
-        steps = group[0].train.epochs * len(source.training_batches(0))
-        arms = ", ".join(dict.fromkeys(job.arm for job in group))
-        runs = f"{len(group)} runs ({how}) of {steps} steps, arms {arms}"
-        seeds = " ".join(dict.fromkeys(str(job.seed) for job in group))
-        left = sum(images_left(job, source) for job in group) * seconds[network]
-        total += left
-        lines.append(f"{network} {width(*bits)} bit: {runs}, seeds {seeds}, {duration(left)}")
+        runs = f"{len(group)} runs ({how}) of {group[0].train.epochs * len(source.training_batches(0))} steps"
+        arms, seeds = dict.fromkeys(job.arm for job in group), dict.fromkeys(str(job.seed) for job in group)
+        total += (left := sum(images_left(job, source) for job in group) * seconds[network])
+        how = f"arms {', '.join(arms)}, seeds {' '.join(seeds)}"
+        lines.append(f"{network} {width(*bits)} bit: {runs}, {how}, {duration(left)}")
     device = "GPU" if study.run.device.startswith("cuda") else "CPU"
     hours = f", {total / 3600:.1f} {device}-hours" if total > 3600 else ""
     end = f"about {duration(total / min(study.jobs, len(jobs)))} in all with {study.jobs} at once{hours}"
@@ -125,9 +113,8 @@ def plan(study: Study, jobs: Sequence[Job], source: DataSource) -> str:
 def images_left(job: Job, source: DataSource) -> float:
     """Return how many images' worth of training steps a job still takes; one that is measured on takes a third of one."""
     batches, left = source.training_batches(0), missing(job)
-    corrected = sum(control.startswith(("qc", "bn_affine")) for _, _, control in left)
-    training = 0 if (job.folder / "run.json").is_file() else job.train.epochs
-    passes = training + job.correction.epochs * corrected
+    passes = job.correction.epochs * sum(control.startswith(("qc", "bn_affine")) for _, _, control in left)
+    passes += 0 if (job.folder / "run.json").is_file() else job.train.epochs
     return passes * len(batches) * batches.batch_size + len(left) * len(source.held_out()) * FORWARD_SHARE
 
 

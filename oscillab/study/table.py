@@ -26,31 +26,19 @@ PAPER_CLAIMS = (  # (method, reference): the paper's order of methods, and what 
     *(("ema", "dampening"), ("ema", "freezing"), ("dampening", "lsq"), ("dampening+qc", "dampening")),
     *(("freezing", "lsq"), ("freezing+qc", "freezing")),
 )
+AFTER_EMA = ("bn_affine", "bn_affine_and_biases", "bn_reestimation", "bias_correction", "qc_scale", "qc_shift")
 QC_CONTROLS = (  # what might do as well as QC, after EMA and after LSQ
-    *(
-        ("ema+qc", f"ema+{name}")
-        for name in ("bn_affine", "bn_affine_and_biases", "bn_reestimation", "bias_correction")
-    ),
-    *(("ema+qc", f"ema+{name}") for name in ("qc_scale", "qc_shift", "qc_per_tensor", "soft_rounding")),
+    *(("ema+qc", f"ema+{name}") for name in (*AFTER_EMA, "qc_per_tensor", "soft_rounding")),
     ("ema+qc", "per_channel+ema"),
     *(("lsq+qc", f"lsq+{name}") for name in ("bn_affine", "bn_reestimation", "bias_correction", "soft_rounding")),
     ("lsq+qc", "ema"),
 )
-OTHER_CLAIMS = (
-    *(("rounded_mask", "lsq"), ("rounded_mask+ema", "ema"), ("slow_step_sizes", "lsq"), ("ema", "slow_step_sizes")),
-)
-CLAIMS = (*PAPER_CLAIMS, *QC_CONTROLS, *OTHER_CLAIMS)
+OTHER = (("rounded_mask", "lsq"), ("rounded_mask+ema", "ema"), ("slow_step_sizes", "lsq"), ("ema", "slow_step_sizes"))
+CLAIMS = (*PAPER_CLAIMS, *QC_CONTROLS, *OTHER)
 CLAIM_SETS = {"all": CLAIMS, "paper": PAPER_CLAIMS, "qc controls": QC_CONTROLS}
 Pairs = str | Iterable[tuple[str, str]]
 PAPER = shipped("paper")
-PAPER_TABLES = (
-    "main",
-    "baselines",
-    "segmentation",
-    "per_channel",
-    "qc_parts",
-    "soft_rounding",
-)  # the first cell counts
+PAPER_TABLES = ("main", "baselines", "segmentation", "per_channel", "qc_parts", "soft_rounding")
 PAPER_KEY = ["network", "metric", "bits", "ends_bits", "method"]
 
 
@@ -89,11 +77,7 @@ def groups(table: pd.DataFrame) -> list[Group]:
 
 
 def run_name(network: str, bits: int, ends_bits: int, training: str, seed: int) -> str:
-    """Return the name of the folder that a study gives one run.
-
-    >>> run_name("yolov5n", 4, 8, "lsq", 0), run_name("yolov5n", 4, 4, "dampening", 1)
-    ('yolov5n-4bit-seed0', 'yolov5n-4bit-ends4-dampening-seed1')
-    """
+    """Return the name of the folder that a study gives one run, such as yolov5n-4bit-ends4-dampening-seed1."""
     words = [f"{network}-{bits}bit", f"ends{ends_bits}" * (ends_bits != 8), training * (training != "lsq")]
     return "-".join(word for word in [*words, f"seed{seed}"] if word)
 
@@ -139,10 +123,6 @@ def paired_p(gains: np.ndarray) -> float:
     """Return the two-sided p of Student's t test that the mean of `gains` (n,) is 0; nan below two, or without spread.
 
     P(|T| > t) with n - 1 degrees of freedom is the share of the area under cos(angle)^(n - 2) beyond arctan(t / sqrt(n - 1)).
-    With 2 degrees of freedom it is 1 - t / sqrt(2 + t^2):
-
-    >>> float(round(paired_p(np.array([0.01, 0.02, 0.03])), 4)), round(1 - 12**0.5 / 14**0.5, 4)
-    (0.0742, 0.0742)
     """
     count, spread = len(gains), np.std(gains, ddof=1) if len(gains) > 1 else 0.0
     if spread == 0:
@@ -158,14 +138,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return a study's table as cells of text, a row per network, bit width and method: means, with the spread over seeds.
 
     Columns: `network`, `bits`, `method` and the scores' headings, masks only where the table has any; rows in its own order.
-
-    >>> rows = [{"network": "yolov5n", "bits": 4, "ends_bits": 8, "method": "ema", "map": score, "map50": 0.8,
-    ...     "oscillating_share": 0.05, "flip_rate": 0.001} for score in (0.66, 0.68)]
-    >>> list(summary(pd.DataFrame(rows)).loc[0])
-    ['yolov5n', '4', 'EMA', '0.670 ± 0.014', '0.800 ± 0.000', '5.0 % ± 0.0 %', '0.100 % ± 0.000 %']
     """
-    shown = ("map", "map50", "mask_map", "oscillating_share", "flip_rate")
-    scores = [name for name in shown if name != "mask_map" or (name in table and table[name].notna().any())]
+    masks = ["mask_map"] * ("mask_map" in table and bool(table["mask_map"].notna().any()))
+    scores = ["map", "map50", *masks, "oscillating_share", "flip_rate"]
     rows = []
     for (network, *bits, name), group in table.groupby(["network", "bits", "ends_bits", "method"], sort=False):
         about = {"network": network, "bits": width(*bits), "method": method(name).label}

@@ -33,22 +33,12 @@ HEADINGS = {
 
 
 def lines(mapping: Mapping[str, Any]) -> str:
-    """Return aligned "name  value" lines, one for each entry of `mapping`.
-
-    >>> print(lines({"map": 0.27481, "images": 188}))
-    map     0.2748
-    images  188
-    """
+    """Return aligned "name  value" lines, one for each entry of `mapping`."""
     width = max((len(name) for name in mapping), default=0)
-    return "\n".join(f"{name:<{width}}  {plain(value)}" for name, value in mapping.items())
+    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in mapping.items())
 
 
-def plain(value: Any) -> str:
-    """Return a value in at most four digits where it is a float, and as it is otherwise.
-
-    >>> plain(0.123456), plain(151.23), plain(7), plain(None), plain(float("nan"))
-    ('0.1235', '151.2', '7', '-', '-')
-    """
+def _plain(value: Any) -> str:
     if value is None or value != value:  # a nan differs from itself
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -64,11 +54,7 @@ def width(bits: float, ends_bits: float) -> str:
 
 
 def cell(name: str, value: Any) -> str:
-    """Return a table's cell as text: mAP with three decimals, shares in percent, seconds whole, what is absent as "-".
-
-    >>> cell("map", 0.4471), cell("oscillating_share", 0.4131), cell("flip_rate", 0.00042), cell("bits", 4.0)
-    ('0.447', '41.3 %', '0.042 %', '4')
-    """
+    """Return a table's cell as text: mAP with three decimals, shares in percent, seconds whole, what is absent as "-"."""
     if value is None or value != value:
         return "-"
     if name in FORMATS:

@@ -32,14 +32,6 @@ def test_kinds_are_sorted_and_convolutions_stand_out():
     assert bars[0].get_facecolor() != bars[1].get_facecolor()
 
 
-@pytest.mark.parametrize(
-    "draw, rows", [(draw_bytes, LAYERS), (draw_kinds, [Row(kind="convolution", operations=1, numbers=1)])]
-)
-def test_drawing_gives_a_picture(draw, rows):
-    """Oracle: the first bytes of a PNG."""
-    assert draw(rows).png().startswith(b"\x89PNG")
-
-
 def table(noise):
     """Three layers' errors."""
     return pd.DataFrame({"layer": ["a", "b", "c"], "signal_to_noise": noise, "mean_share": [0.1, 0.2, 0.3]})

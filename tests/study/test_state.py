@@ -1,36 +1,41 @@
 """A job's folder: whose it is, how far it came, and who works in it."""
 
-import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from oscillab.data.options import DataSource
 from oscillab.study import job as state
+from oscillab.study.config import PRESETS
 from oscillab.study.grid import jobs_of
-from oscillab.yolo import checkpoint
 
 ROW = {"network": "yolov5n", "task": "detect", "bits": 3, "ends_bits": 8, "seed": 0, "map": 0.25}
 
 
 def test_a_folder_of_another_configuration_is_refused(tiny):
-    """Oracle: the option that was changed, named; the folder's own configuration is taken again."""
-    job = jobs_of(tiny())[0]
-    state.claim(job)
-    state.claim(job)
-    other = jobs_of(tiny(qc_epochs=2))[0]
-    with pytest.raises(ValueError, match=r"run of another configuration \(correction.epochs differ\): give another"):
-        state.claim(other)
-
-
-def test_a_folder_that_no_job_made_is_refused(tiny):
-    """Oracle: a run of the command `qat`, or of a study before there were jobs; nothing is written beside it."""
+    """Oracle: the option that was changed, named; the folder's own configuration is taken again. A run of the command `qat`,
+    or of a study before there were jobs, is refused, and nothing is written beside it."""
     job = jobs_of(tiny())[0]
     job.folder.mkdir(parents=True)
     (job.folder / "run.json").write_text("{}")
     with pytest.raises(ValueError, match=r"holds a run that no job of a study made .*: give another --out"):
         state.claim(job)
     assert [path.name for path in job.folder.iterdir()] == ["run.json"]
+    (job.folder / "run.json").unlink()
+    state.claim(job)
+    state.claim(job)
+    with pytest.raises(ValueError, match=r"run of another configuration \(correction.epochs differ\): give another"):
+        state.claim(jobs_of(tiny(qc_epochs=2))[0])
+
+
+@pytest.mark.parametrize("preset", ["quick", "ablation"])
+def test_folders_of_the_first_edition_still_read(root, tmp_path, preset):
+    """Oracle: a shipped study whose job.json has the old word for the first and last layers' bits: it is what the preset
+    asks for today, and all of it is measured."""
+    out = shutil.copytree(root / "data" / "results" / preset, tmp_path / preset)
+    for job in jobs_of(replace(PRESETS[preset], out=out)):
+        state.claim(job)
+        assert state.status(job) == "done" and len(state.rows_of(job)) >= len(job.methods)
 
 
 def test_status_follows_what_is_measured(tiny):
@@ -46,15 +51,6 @@ def test_status_follows_what_is_measured(tiny):
     assert state.status(job) == "done" and state.missing(job) == []
     more = jobs_of(tiny(controls=("none", "qc", "qc_scale")))[0]
     assert [method for method, _, _ in state.missing(more)] == ["ema+qc_scale"] and state.status(more) == "running"
-
-
-def test_measuring_has_a_progress_bar(tiny, capsys):
-    """Oracle: users.md 26: a study was silent for a minute; the bar of evaluation, and none where none is wanted."""
-    for progress in (False, True):
-        options = tiny(run=replace(tiny().run, progress=progress))
-        job, source = jobs_of(options)[0], DataSource(options.data)
-        row = state.measured_row(job, source, "fp32", checkpoint.load(job.weights.path), 0.0)
-        assert ("evaluate: 100%" in capsys.readouterr().err) is progress and row["bits"] == 32
 
 
 def test_one_process_works_in_a_folder(tmp_path):
@@ -82,4 +78,3 @@ def test_rows_survive_a_write_that_fails(tiny, monkeypatch):
         state.add_row(job, ROW | {"method": "ema"})
     monkeypatch.undo()
     assert [row["method"] for row in state.rows_of(job)] == ["lsq"]
-    assert json.loads((job.folder / "job.json").read_text() if (job.folder / "job.json").is_file() else "{}") == {}

@@ -4,15 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from oscillab.study.table import (
-    claims,
-    compare_with_paper,
-    differences,
-    groups,
-    paired_p,
-    paper,
-    summary,
-)
+from oscillab.study.table import claims, compare_with_paper, differences, groups, paired_p, paper, summary
 
 
 @pytest.mark.parametrize("count, t, p", [(2, 12.706, 0.05), (3, 4.303, 0.05), (5, 2.132, 0.10), (11, 2.228, 0.05)])
@@ -38,7 +30,6 @@ def test_differences_are_those_of_each_seed(table):
 
 def test_claims_say_where_seeds_disagree(table):
     """Oracle: hand-set values, EMA better in both seeds, QC better in one and worse in the other."""
-    table = table.copy()
     table.loc[(table.method == "ema+qc") & (table.seed == 1), "map"] = 0.35
     rows = claims(table).set_index(["width", "method", "reference"])
     assert rows.loc[("4", "ema", "lsq"), "holds"] == "yes" and rows.loc[("4", "ema", "lsq"), "seeds"] == 2
@@ -84,7 +75,7 @@ def test_cells_of_the_paper(network, metric, bits, ends_bits, method, percent):
 
 
 def test_every_cell_names_its_place_and_is_a_percentage():
-    """Oracle: the issue of a study: table and cell named; mAP between 10 and 60 in all of the paper."""
+    """Oracle: mAP lies between 10 and 60 in all of the paper."""
     cells = paper()
     assert cells[["table", "row", "column"]].notna().all(axis=None) and cells.map_percent.between(10, 60).all()
     assert len(cells) > 100
@@ -103,9 +94,8 @@ def test_ours_and_the_papers(table):
 
 def test_what_is_not_known_is_left_open(table):
     """Oracle: without FP32 and LSQ of ours, neither the share of FP32 nor the gain; the paper's stand."""
-    ema = (
-        compare_with_paper(table[~table.method.isin(["fp32", "lsq"])]).set_index(["width", "method"]).loc[("4", "ema")]
-    )
+    rows = compare_with_paper(table[~table.method.isin(["fp32", "lsq"])])
+    ema = rows.set_index(["width", "method"]).loc[("4", "ema")]
     assert pd.isna(ema["our_share"]) and pd.isna(ema["our_gain"])
     assert ema["paper_share"] == pytest.approx(22.1 / 28.0) and ema["paper_gain"] == pytest.approx(1.5)
 
@@ -113,4 +103,3 @@ def test_what_is_not_known_is_left_open(table):
 def test_without_the_papers_files(table, tmp_path):
     """Oracle: an installed package has no data folder: no cells, no rows, no error."""
     assert paper(tmp_path).empty and compare_with_paper(table, cells=paper(tmp_path)).empty
-    assert isinstance(compare_with_paper(table, cells=paper(tmp_path)), pd.DataFrame)

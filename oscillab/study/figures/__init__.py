@@ -17,6 +17,7 @@ from .gains import draw_claims, draw_gains, draw_share_of_fp32
 from .layers import draw_bytes, draw_factors, draw_kinds, draw_layer_errors
 from .map_by_method import draw_before_after, draw_map_by_method, draw_map_vs_oscillation, draw_remedies
 
+GAINS = "Differences of mAP to LSQ or to EMA of the same seed: dots; their mean and standard deviation: a bar."
 Figures = dict[str, tuple[InlineFigure, str]]
 FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "mAP by method": draw_map_by_method,
@@ -68,11 +69,9 @@ def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recordin
     found = {"map-by-method": (draw_map_by_method(table), caption)}
     for group in groups(table):
         rows = group.rows(table)
+        name = run_name(group.network, group.bits, group.ends_bits, "lsq", seed := rows["seed"].min())
         if set(rows["method"]) - set(QUANTIZED):
-            name = f"{group.network}-{group.bits}bit" + f"-ends{group.ends_bits}" * (group.ends_bits != 8) + "-gains"
-            caption = "of the same seed: dots; their mean and standard deviation: a bar."
-            found[name] = (draw_gains(rows), f"Differences of mAP to LSQ or to EMA {caption}")
-        name = run_name(group.network, group.bits, group.ends_bits, "lsq", rows["seed"].min())
+            found[name.removesuffix(f"seed{seed}") + "gains"] = draw_gains(rows), GAINS
         if name in runs:
             floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]
             caption = "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP."

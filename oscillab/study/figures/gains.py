@@ -36,18 +36,17 @@ def draw_gains(table: pd.DataFrame) -> InlineFigure:
             found.append((heading, gains))
     if not found:
         raise ValueError("the table has no method beside LSQ or EMA to compare with them")
-    heights = [len(gains) for _, gains in found]
-    size = 8.6, 0.9 + 0.27 * sum(heights) + 0.55 * len(found)
-    figure, axes = new_figure(*size, rows=len(found), height_ratios=heights, sharex=True)
+    counts = [len(gains) for _, gains in found]
+    height = 0.9 + 0.27 * sum(counts) + 0.55 * len(found)
+    figure, axes = new_figure(8.6, height, rows=len(found), height_ratios=counts, sharex=True)
     for panel, (heading, gains) in zip(axes[:, 0], found, strict=True):
         add_gains(panel, heading, gains, least=LOWEST)
     low = min(values.min() for _, gains in found for _, values in gains)
     axes[-1, 0].set_xlim(left=LOWEST if low < LOWEST else None)
     set_labels(axes[-1, 0], x="difference in mAP (points, 0..100)", y="")
     best, values = max((pair for _, gains in found for pair in gains), key=lambda pair: pair[1].mean())
-    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-    gain = f"the largest gain is {method(best).label}'s, {values.mean():+.1f} points"
-    return set_headline(figure, f"{group.network} at {group.width} bit, {seeds}: {gain}")
+    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}: the largest gain is {method(best).label}'s"
+    return set_headline(figure, f"{group.network} at {group.width} bit, {seeds}, {values.mean():+.1f} points")
 
 
 def add_gains(axes: Axes, heading: str, gains: Gains, *, least: float = -np.inf, most: float = np.inf) -> Axes:

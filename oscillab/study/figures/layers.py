@@ -16,7 +16,8 @@ KILO, MEGA = 1024, 1e6
 def draw_bytes(layers: Iterable[Any], *, file_bytes: int = 0, float_file_bytes: int = 0) -> InlineFigure:
     """Draw the bytes of each convolution, in the network's order: in single precision, and in the file.
 
-    `layers`: rows of `oscillab.export.cost` with `bits`, `bytes`, `float_bytes`. With the sizes of both files in bytes, the title compares them.
+    `layers`: rows of `oscillab.export.cost` with `bits`, `bytes`, `float_bytes`. The title compares the sizes of both files,
+    in bytes, where they are given.
     """
     layers = list(layers)
     figure, axes = new_figure(8.4, 3.6)

@@ -16,9 +16,7 @@ from oscillab.plot.style import INK, QUIET, InlineFigure, new_figure, set_headli
 from oscillab.recording.recording import Recording
 from oscillab.study.table import QUANTIZED, Group, groups
 
-TRAINED = tuple(
-    name for name in QUANTIZED if "+" not in name
-)  # the rows of `draw_remedies`, with QC where there is one
+TRAINED = tuple(name for name in QUANTIZED if "+" not in name)  # the rows of `draw_remedies`
 WITH_STATES = TRAINED[1:]  # without PTQ; QC leaves integer states alone, and has no share of its own
 SCORES = {"map": "mAP (0.50:0.95)", "map50": "AP50", "mask_map": "mask mAP (0.50:0.95)"}
 Place = tuple[Any, Any]  # what names a row and a column
@@ -59,13 +57,10 @@ def outer_sides(axes: Axes, panels: Mapping[Any, Axes]) -> tuple[bool, bool]:
 
 def only_group(table: pd.DataFrame) -> Group:
     """Return the one group of a table; raises ValueError where it holds more than one network and bit width."""
-    group, *others = groups(table)
-    if others:
-        count = 1 + len(others)
-        raise ValueError(
-            f"the table must hold one network at one bit width, got {count} of them: select the rows first"
-        )
-    return group
+    if len(found := groups(table)) > 1:
+        text = f"the table must hold one network at one bit width, got {len(found)} of them: select the rows first"
+        raise ValueError(text)
+    return found[0]
 
 
 def draw_map_by_method(table: pd.DataFrame) -> InlineFigure:
@@ -84,10 +79,7 @@ def draw_map_by_method(table: pd.DataFrame) -> InlineFigure:
 
 
 def draw_before_after(table: pd.DataFrame, live: Recording, average: Recording) -> InlineFigure:
-    """Draw the headline: flips over time before (`live`) and after EMA (`average`), and the mAP of every method.
-
-    `table`: rows of one network at one bit width, and FP32; raises ValueError when it holds more than that.
-    """
+    """Draw the headline: flips over time before (`live`) and after EMA (`average`), and the mAP of every method of one group."""
     group, recordings = only_group(table), {"lsq": live, "ema": average}
     figure, axes = new_figure(11.0, 4.0, columns=2, width_ratios=(1.1, 1))
     add_flips(axes[0, 0], recordings)
@@ -124,14 +116,14 @@ def gain_sentence(table: pd.DataFrame, every: list[Group]) -> str:
 
     Of more than four groups it says the least and the largest gain.
     """
-    parts, gains = [], []
+    parts, gains, several = [], [], len({one.network for one in every}) > 1
     for group in every:
         means = group.rows(table).groupby("method")["map"].mean()
         if "lsq" in means and len(means) > 1:
             best = "ema+qc" if "ema+qc" in means else means[means.index.isin(QUANTIZED)].drop("lsq").idxmax()
-            name = f"{group.network} " if len({one.network for one in every}) > 1 else ""
             gains.append(means[best] - means["lsq"])
-            parts.append(f"{method(str(best)).label} {gains[-1]:+.3f} mAP on LSQ at {name}{group.width} bit")
+            name = f"{group.network} " * several + group.width
+            parts.append(f"{method(str(best)).label} {gains[-1]:+.3f} mAP on LSQ at {name} bit")
     if len(parts) > 4:
         span = f"{min(gains):+.3f} to {max(gains):+.3f} mAP on LSQ in {len(parts)} panels"
         parts = [f"EMA+QC (else the best) gains {span}"]
