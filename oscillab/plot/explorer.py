@@ -35,13 +35,9 @@ class RecordingExplorer(ImageBox):
     """
 
     def __init__(
-        self,
-        runs: Recording | Mapping[str, Recording | Mapping[str, Recording]],
-        *,
-        detections: RecordedDetections | None = None,
-        image_of: Callable[[int], np.ndarray] | None = None,
-        layer: str | None = None,
-    ):
+        self, runs: Recording | Mapping[str, Recording | Mapping[str, Recording]], *, layer: str | None = None,
+        detections: RecordedDetections | None = None, image_of: Callable[[int], np.ndarray] | None = None,
+    ):  # fmt: skip
         super().__init__(2)
         self.runs: dict[str, dict[str, Recording]] = {}
         self.own: set[str] = set()  # runs that are labelled by their name
@@ -59,7 +55,8 @@ class RecordingExplorer(ImageBox):
         if layer is not None and self.runs:
             self.recording().index(layer)  # raises for an unknown one
             self.network.value = layer
-        self.refresh()
+        self.refresh_layer()
+        self.refresh_detections()
 
     def __repr__(self) -> str:
         return f"RecordingExplorer({', '.join(self.runs) or 'no recording'})"
@@ -73,7 +70,8 @@ class RecordingExplorer(ImageBox):
         with self._at_once():
             self._add(name, recording)
             self.run.value = name
-        self.refresh()
+        self.refresh_layer()
+        self.refresh_detections()
 
     def recording(self, name: str | None = None) -> Recording:
         """Return the recording that is shown of a run, live or averaged as the EMA switch says."""
@@ -95,11 +93,6 @@ class RecordingExplorer(ImageBox):
         """The method that the two switches choose."""
         return f"{'ema' if self.ema.value else 'lsq'}{'+qc' if self.qc.value else ''}"
 
-    def refresh(self) -> None:
-        """Draw everything anew."""
-        self.refresh_layer()
-        self.refresh_detections()
-
     def refresh_layer(self, change: Any = None) -> None:
         """Colour the maps and draw the layer anew."""
         if not self._quiet:
@@ -116,12 +109,11 @@ class RecordingExplorer(ImageBox):
     def _make_controls(self) -> None:
         self.run = ipywidgets.Dropdown(description="run", style=WIDE)
         self.beside = ipywidgets.Dropdown(options=[ALONE], description="beside it", style=WIDE)
-        hint = "a file of yours: lsq.npz"
-        self.path = ipywidgets.Text(placeholder=hint, description="open", style=WIDE, continuous_update=False)
+        late: dict[str, Any] = {"continuous_update": False}
+        self.path = ipywidgets.Text(placeholder="a file of yours: lsq.npz", description="open", style=WIDE, **late)
         self.ema = ipywidgets.ToggleButton(description="EMA", tooltip="show the average in place of the live network")
         self.qc = ipywidgets.ToggleButton(description="QC", tooltip="correct the network; its integer states stay")
-        size = {"width": "480px"}
-        self.step = ipywidgets.IntSlider(description="step", max=1, continuous_update=False, layout=size)
+        self.step = ipywidgets.IntSlider(description="step", max=1, layout={"width": "480px"}, **late)
         numbers = self.detections.images if self.detections else []
         self.scene = ipywidgets.Dropdown(options=numbers, description="image", style=WIDE)
         self.network, self.weights = LayerSelector(), WeightSelector()

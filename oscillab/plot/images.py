@@ -75,13 +75,9 @@ def tinted(image: np.ndarray, masks: Iterable[np.ndarray], colors: Iterable[str]
 
 
 def paint_detections(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    labels: Sequence[int],
-    names: Sequence[str],
-    scores: Sequence[float],
+    image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], names: Sequence[str], scores: Sequence[float],
     masks: np.ndarray | None = None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Return a copy of `image`, uint8 RGB (H, W, 3), with boxes, names and scores painted, and masks under them.
 
     `boxes` (n, 4) x1 y1 x2 y2 in pixels, `labels` (n,) indices into `names`, `scores` (n,), `masks` (n, H, W) of 0 and 1
@@ -107,10 +103,7 @@ def paint_detections(
 
 
 class RecordedDetections:
-    """What networks detect in a few images: `images` (numbers as text), `methods` in their order, `layers`, `names`.
-
-    `python -m oscillab.study.fixtures` writes such a file.
-    """
+    """What networks detect in a few images: `images` (numbers as text), `methods` in their order, `layers`, `names`."""
 
     def __init__(self, content: Any):
         if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -164,20 +157,15 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the intersection over union of boxes (n, 4) with others (m, 4), (n, m)."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared: np.ndarray = np.clip(high - low, 0, None).prod(2)
-    areas = [np.clip(b[:, 2:] - b[:, :2], 0, None).prod(1) for b in (boxes, others)]
-    shares: np.ndarray = shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
-    return shares
+    shared = np.clip(high - low, 0, None).prod(2)
+    area, other = (np.clip(each[:, 2:] - each[:, :2], 0, None).prod(1) for each in (boxes, others))
+    return np.asarray(shared / np.maximum(area[:, None] + other - shared, 1e-9))
 
 
 def draw_detections(
-    detections: RecordedDetections,
-    number: int | str,
-    image: np.ndarray,
-    *,
-    methods: Iterable[str] = ("fp32", "lsq", "ema", "ema+qc"),
-    chosen: str | None = None,
-) -> InlineFigure:
+    detections: RecordedDetections, number: int | str, image: np.ndarray, *,
+    methods: Iterable[str] = ("fp32", "lsq", "ema", "ema+qc"), chosen: str | None = None,
+) -> InlineFigure:  # fmt: skip
     """Return a figure of one image as each method's network sees it: found objects blue, wrong boxes red and dashed.
 
     `image`: uint8 (H, W, 3), the one of that number. `chosen`: the method whose panel is framed.

@@ -3,7 +3,7 @@
 Positions are latent weight over step size, so that bin centres are the integers and the edges lie half-way between them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,12 @@ BEFORE = {"color": QUIET, "linewidth": 1.0, "label": "before the first step"}
 DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
-def draw_trajectories(recordings: Recording | Runs, layer: str, *, last: int = 150, count: int = 3) -> InlineFigure:
+def draw_trajectories(recordings: Runs, layer: str, *, last: int = 150, count: int = 3) -> InlineFigure:
     """Return a figure of the last steps of the layer's sampled weights that flip most: a row per weight, a column per run.
 
-    `recordings`: a Recording, or name -> Recording with the same sample. Raises ValueError where the layer has no
-    recorded trajectory.
+    `recordings`: name -> Recording with the same sample. Raises ValueError where the layer has no recorded trajectory.
     """
-    named = isinstance(recordings, Mapping)
-    runs = by_name(recordings) if isinstance(recordings, Mapping) else {"lsq": recordings}
+    runs = by_name(recordings)
     rows = [last_steps(recording, layer, last) for recording in runs.values()]
     weights = most_flipping(rows[0], count)
     size = 3.6 * len(runs) + 1.0, 1.1 + 1.35 * len(weights)
@@ -40,7 +38,7 @@ def draw_trajectories(recordings: Recording | Runs, layer: str, *, last: int = 1
         for place, weight in enumerate(weights):
             add_trajectory(axes[place, column], table[table["weight"] == weight], style.color)
             axes[place, 0].set_ylabel(f"weight {weight}\nw / s", fontsize=9, color=INK)
-        set_labels(axes[0, column], x="", y=axes[0, column].get_ylabel(), title=style.label if named else None)
+        set_labels(axes[0, column], x="", y=axes[0, column].get_ylabel(), title=style.label)
         axes[-1, column].set_xlabel("optimizer step", color=INK)
     figure.align_ylabels(axes[:, 0])
     text = f"{layer}: latent weights (bold), their states (grey), bin edges (dotted)"

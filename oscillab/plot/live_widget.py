@@ -1,16 +1,10 @@
 """Watch a training run in a notebook while it goes on, and stop it from its own cell.
 
-A kernel that is busy in a cell hears no button: Jupyter hands a click to the thread that made the widget. A cell that
-awaits hears them. So the run goes into a thread of its own, and the cell awaits its end:
-
-    live = oscillab.plot.live(recorder)
-    await live.fit(trainer)
-
-The next cell waits as ever. Interrupting the kernel stops the run as the button does: after the step that is under way.
+A kernel that is busy in a cell hears no button, one that awaits does. So the run goes into a thread of its own, and the
+cell awaits its end, `await oscillab.plot.live(recorder).fit(trainer)`; the next cell waits as ever.
 """
 
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +13,8 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
 
 from oscillab.methods import method
 from oscillab.recording.tables import LOW_BITS
@@ -39,8 +35,8 @@ class Live(ImageBox):
 
     `recorders`: a Recorder, or name -> Recorder ("lsq" of the live model, "ema" of its average), already entered.
     For a loop of one's own: `await live.run(function)`; the function calls `live.note(step, loss)` after each step and
-    returns once `live.stopping` is true. Raises ValueError for a recorder whose block was not entered, or without layers
-    of at most 4 bits.
+    returns once `live.stopping` is true. Interrupting the kernel stops a run as the button does, after the step that is
+    under way. Raises ValueError for a recorder whose block was not entered, or without layers of at most 4 bits.
     """
 
     clock = staticmethod(time.perf_counter)  # another one is for tests and benchmarks
@@ -51,14 +47,14 @@ class Live(ImageBox):
         self.curves = {name: FlipCurves(recorder) for name, recorder in runs.items()}
         self.losses: list[tuple[int, float]] = []
         self.stopping = self._fresh = False
-        self.button = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
-        self.button.tooltip = "Stop after the step that is under way; what was trained so far stays"
+        tooltip = "Stop after the step that is under way; what was trained so far stays"
+        self.button = ipywidgets.Button(description="Stop", icon="stop", disabled=True, tooltip=tooltip)
         self.status = ipywidgets.HTML("not started")
         self.children = [ipywidgets.HBox([self.button, self.status]), self.image]
         self.button.on_click(lambda button: self.stop())
         self._trainer: Any = None
         self._display_handle: Any = None
-        self._total: int | None = None
+        self._total = 0
         self._started = self._due = self.clock()
         self.draw()
 
@@ -127,7 +123,7 @@ class Live(ImageBox):
     def sentence(self, *, clock: bool = True) -> str:
         """Return where the run is, in one line; without the clock it is the same in every such run."""
         if not self.losses:
-            ended = self._trainer is not None and self._trainer.step == self._total
+            ended = self._trainer and self._trainer.step == self._total
             return f"all {self._total} steps were made before" if ended else "no step yet"
         step, loss = self.losses[-1]
         of, seconds = f" of {self._total}" * bool(self._total), f", {self.clock() - self._started:.0f} s" * clock
@@ -152,7 +148,7 @@ class Live(ImageBox):
         flips.legend(frameon=False, fontsize=8, loc="upper right")
         for panel, text in zip(axes[0], LABELS, strict=True):
             set_labels(panel, x="optimizer step", y=text)
-            panel.set_xlim(0, max(self._total or 0, *(step for step, _ in self.losses[-1:]), 1))
+            panel.set_xlim(0, max(self._total, *(step for step, _ in self.losses[-1:]), 1))
             panel.set_ylim(bottom=None if panel is sizes else 0)
         self.image.value, self.status.value = figure.png(), self.sentence()
 
@@ -174,19 +170,15 @@ class Live(ImageBox):
 
     def _display(self) -> None:
         """Show the widget below the running cell, once; outside of a notebook nothing is shown."""
-        if self._display_handle is None and "IPython" in sys.modules:
-            from IPython import get_ipython
-            from IPython.display import display
-
-            if get_ipython():
-                self._display_handle = display(self, display_id=True)
+        if self._display_handle is None and get_ipython():
+            self._display_handle = display(self, display_id=True)
 
 
 class FlipCurves:
-    """What a recorder has seen so far, read cheaply: nothing of what it holds per weight is copied.
+    """What a recorder has seen so far, read without a copy of what it holds per weight.
 
-    `table`: a row per tick with `step`, `share` of the low-bit weights that flipped in the step, and the quantiles `SPREAD`
-    over the low-bit layers of step size / first step size. Row 0, before the first step, has no share.
+    `table`: a row per tick with `step`, `share` of the low-bit weights that flipped in the step (none in row 0), and the
+    quantiles `SPREAD` over the low-bit layers of step size / first step size.
     """
 
     def __init__(self, recorder: Any):
@@ -213,11 +205,7 @@ class FlipCurves:
 
 
 def thinned(table: pd.DataFrame, most: int = 300) -> pd.DataFrame:
-    """Return a table of at most `most` rows, each the mean of as many neighbours.
-
-    >>> thinned(pd.DataFrame({"step": [1, 2, 3, 4], "loss": [1, 3, 5, 7]}), most=2)["loss"].tolist()
-    [2.0, 6.0]
-    """
+    """Return a table of at most `most` rows, each the mean of as many neighbours."""
     return table.groupby(np.arange(len(table)) // max(1, -(-len(table) // most))).mean()
 
 

@@ -81,15 +81,6 @@ def same_layers(recordings: Runs) -> list[str]:
     return names
 
 
-def flips_over_time(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps (T - 1,) and the share of the low-bit weights that flipped, per step since the row before (T - 1,)."""
-    chosen = [recording.index(name) for name in tables.chosen_layers(recording, tables.LOW_BITS)]
-    if not chosen or len(recording.steps) < 2:
-        raise ValueError(f"nothing to draw: no layer of at most {tables.LOW_BITS} bits, or no step, was recorded")
-    flips = recording["layer_flip_count"][1:, chosen].sum(1)
-    return recording.steps[1:], flips / recording.weight_counts[chosen].sum() / np.diff(recording.steps)
-
-
 def add_flips(axes: Axes, recordings: Runs) -> Axes:
     """Add a line per run: faint as recorded, bold as the running mean over a fiftieth of the run.
 
@@ -97,7 +88,11 @@ def add_flips(axes: Axes, recordings: Runs) -> Axes:
     """
     top = 0.0
     for name, recording in recordings.items():
-        steps, share = flips_over_time(recording)
+        chosen = [recording.index(layer) for layer in tables.chosen_layers(recording, tables.LOW_BITS)]
+        if not chosen or len(recording.steps) < 2:
+            raise ValueError(f"nothing to draw: no layer of at most {tables.LOW_BITS} bits, or no step, was recorded")
+        steps, flips = recording.steps[1:], recording["layer_flip_count"][1:, chosen].sum(1)
+        share = flips / recording.weight_counts[chosen].sum() / np.diff(recording.steps)
         style = method(name)
         axes.plot(steps, 100 * share, color=style.color, linewidth=0.5, alpha=0.35)
         mean = 100 * pd.Series(share).rolling(max(1, len(steps) // 50), min_periods=1).mean().to_numpy()

@@ -1,7 +1,7 @@
 """Pick a layer or a weight by clicking it, with Jupyter's own widgets alone.
 
-A selector is a map of buttons, each in the colour of its value, so that it can be clicked, reached by the keyboard and read
-by a screen reader. Something is always chosen where there is something to choose: what flips most, until a click.
+A selector is a map of buttons, each in the colour of its value, for the mouse, the keyboard and a screen reader. Something
+is always chosen where there is something to choose: what flips most, until a click.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,6 @@ from .layer_view import flip_rates_at, sampled_weights
 from .style import MAP
 
 SHADES = [to_hex(matplotlib.colormaps[MAP](place)) for place in np.linspace(0, 1, 8)]  # each a style that buttons share
-EMPTY = "#eeeeee"
 
 
 class ButtonMap(ipywidgets.VBox):
@@ -38,7 +37,6 @@ class ButtonMap(ipywidgets.VBox):
         self.buttons: dict[str, ipywidgets.Button] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
         self.styles = [ipywidgets.ButtonStyle(button_color=color, text_color=readable_on(color)) for color in SHADES]
-        self.unknown = ipywidgets.ButtonStyle(button_color=EMPTY)
         size = {"width": "auto", "height": "30px", "padding": "0 6px", "margin": "1px"}
         self.plain = ipywidgets.Layout(**size, border="2px solid transparent")
         self.chosen = ipywidgets.Layout(**size, border=f"2px solid {METHODS['ema+qc'].color}")
@@ -62,7 +60,7 @@ class ButtonMap(ipywidgets.VBox):
         for title, labels in groups.items():
             column = [ipywidgets.Label(title, **self.title_look)]
             for key, text in labels.items():
-                button = ipywidgets.Button(description=text, layout=self.plain, style=self.unknown)
+                button = ipywidgets.Button(description=text, layout=self.plain, style=self.styles[0])
                 button.on_click(lambda _, key=key: self.choose(key))
                 self.buttons[key] = button
                 column.append(button)
@@ -82,14 +80,12 @@ class ButtonMap(ipywidgets.VBox):
         for key, button in self.buttons.items():
             button.layout = self.chosen if key == self.value else self.plain
 
-    def paint(self, rates: Mapping[str, float | None], *, top: float | None = None) -> None:
-        """Colour the buttons by `rates` (key -> share, or None where unknown), from 0 to `top`, else to the largest."""
-        top = top or max((rate for rate in rates.values() if rate is not None), default=0) or 1e-12
+    def paint(self, rates: Mapping[str, float], *, top: float | None = None) -> None:
+        """Colour the buttons by `rates` (key -> share), from 0 to `top`, else to the largest."""
+        top = top or max(rates.values()) or 1e-12
         for key, button in self.buttons.items():
-            rate = rates.get(key)
-            shade = 0 if rate is None else int(min(rate / top, 1) * (len(SHADES) - 1) + 0.5)
-            button.style = self.unknown if rate is None else self.styles[shade]
-            button.tooltip = f"{key}: {'unknown' if rate is None else f'{100 * rate:.2g} %'} {self.what}"
+            button.style = self.styles[int(min(rates[key] / top, 1) * (len(SHADES) - 1) + 0.5)]
+            button.tooltip = f"{key}: {100 * rates[key]:.2g} % {self.what}"
         blocks = "".join(f'<span style="background:{color}">&emsp;</span>' for color in SHADES)
         self.legend.value = f"0 {blocks} {100 * top:.2g} % {self.what}. {self.note}"
 

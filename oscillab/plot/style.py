@@ -50,26 +50,24 @@ def new_figure(
     """Return a new white figure of so many inches, and its axes as an array (rows, columns)."""
     figure = InlineFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for one in axes.flat:
-        _without_frame(one)
-    return figure, axes
+    return _without_frames(figure), axes
 
 
 def new_mosaic(width: float, height: float, layout: Sequence[Sequence[str]]) -> tuple[InlineFigure, dict[str, Axes]]:
     """Return a new white figure of so many inches, and its axes by name, laid out in rows of names."""
     figure = InlineFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.subplot_mosaic([list(row) for row in layout])
-    for one in axes.values():
-        _without_frame(one)
-    return figure, axes
+    return _without_frames(figure), axes
 
 
-def _without_frame(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(QUIET)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
+def _without_frames(figure: InlineFigure) -> InlineFigure:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(QUIET)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure
 
 
 def set_labels(axes: Axes, *, x: str, y: str, title: str | None = None) -> Axes:
@@ -98,10 +96,10 @@ def balanced_lines(text: str, most: int) -> list[str]:
     return next(lines for width in range(1, most + 1) if len(lines := wrap(text, width)) == count)
 
 
-def text_figure(text: str, *, width: float = 7.0) -> InlineFigure:
+def text_figure(text: str) -> InlineFigure:
     """Return a figure as high as the sentence that it holds: what a widget shows where it cannot draw."""
-    lines = balanced_lines(text, int(9 * width))
-    figure, axes = new_figure(width, 0.4 + 0.2 * len(lines))
+    lines = balanced_lines(text, 63)
+    figure, axes = new_figure(7.0, 0.4 + 0.2 * len(lines))
     axes[0, 0].axis("off")
     axes[0, 0].text(0, 0.5, "\n".join(lines), va="center", color=INK, fontsize=12)
     return figure

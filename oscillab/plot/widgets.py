@@ -1,7 +1,6 @@
 """Show figures in widgets: a box that keeps its image where no kernel runs, and explorers of a toy and of a layer.
 
-A change of a control draws the figure anew and puts its PNG into the same image: no output area is cleared, so nothing
-flickers.
+A change of a control puts the new figure's PNG into the same image: no output area is cleared, so nothing flickers.
 """
 
 from base64 import b64encode
@@ -19,10 +18,7 @@ from .toys import draw_one_weight
 
 
 class ImageBox(ipywidgets.VBox):
-    """A box of widgets around one or more images, PNGs in `Image`s.
-
-    Beside the widget, a notebook stores what `png` returns as image/png, which pages without a kernel and exports show.
-    """
+    """A box of widgets around one or more images; a notebook stores what `png` returns for pages without a kernel."""
 
     def __init__(self, count: int = 1):
         layout = {"align_self": "flex-start", "max_width": "100%"}  # keeps its proportions in a narrow window
@@ -60,11 +56,7 @@ class ImageBox(ipywidgets.VBox):
 
 
 class Explorer(ImageBox):
-    """Controls by name above the image of the figure that `draw(**values)` returns.
-
-    `draw` is pure: plain values in, `Figure` out. When it raises ValueError, the message takes the figure's place and
-    the controls go on working.
-    """
+    """Controls by name above the image of the figure that `draw(**values)` returns, or of its ValueError's sentence."""
 
     def __init__(self, draw: Callable[..., InlineFigure], controls: Mapping[str, ipywidgets.ValueWidget]):
         super().__init__()
@@ -111,10 +103,7 @@ OF_A_LAYER = ("latent weights", "trajectories", "states", "step size", "inputs",
 
 
 class LayerExplorer(Explorer):
-    """The figures of any layer of a recording; `recordings`: name -> Recording, the first is drawn where one can be.
-
-    Raises ValueError for an unknown layer or figure.
-    """
+    """The figures of any layer of recordings (name -> Recording); raises ValueError for an unknown layer or figure."""
 
     def __init__(self, recordings: Runs, *, layer: str | None = None, picture: str = "latent weights"):
         if picture not in OF_A_LAYER:
