@@ -11,6 +11,7 @@ from oscillab.plot import widgets
 from oscillab.plot.explorer import RecordingExplorer
 from oscillab.plot.images import FORMAT, RecordedDetections
 
+NAMES = "draw_layer_view", "draw_detections", "text_figure"
 pytestmark = pytest.mark.usefixtures("quick")
 
 
@@ -28,7 +29,6 @@ def detections_of(layers):
 def drawn(monkeypatch):
     """The arguments of every drawing: of a layer, of detections, and every sentence in their place."""
     calls = {"layer": [], "detections": [], "sentence": []}
-    layer, detections = explorer_module.draw_layer_view, explorer_module.draw_detections
 
     def note(kind, draw):
         def noted(*args, **kwargs):
@@ -37,16 +37,11 @@ def drawn(monkeypatch):
 
         return noted
 
+    layer, detections, sentence = (getattr(explorer_module, name) for name in NAMES)
     monkeypatch.setattr(explorer_module, "draw_layer_view", note("layer", layer))
     monkeypatch.setattr(explorer_module, "draw_detections", note("detections", detections))
-    original = explorer_module.text_figure
-
-    def noted_sentence(text, **options):
-        calls["sentence"].append(text)
-        return original(text, **options)
-
     for room in (widgets, explorer_module):
-        monkeypatch.setattr(room, "text_figure", noted_sentence)
+        monkeypatch.setattr(room, "text_figure", note("sentence", sentence))
     return calls
 
 
@@ -104,9 +99,9 @@ def test_a_file_of_ones_own(explorer, drawn, live, tmp_path):
     explorer.path.value = str(live.save(tmp_path / "mine.npz"))
     assert explorer.run.value == "mine" and set(last(drawn["layer"])[0][0]) == {"mine"}
     explorer.path.value = str(tmp_path / "none.npz")
-    assert "none.npz: cannot be read" in drawn["sentence"][-1]
+    assert "none.npz: cannot be read" in last(drawn["sentence"])[0][0]
     explorer.ema.value = True
-    assert drawn["sentence"][-1].startswith("mine holds no recording of EMA")
+    assert last(drawn["sentence"])[0][0].startswith("mine holds no recording of EMA")
     explorer.ema.value = False
     count = len(drawn["sentence"])
     explorer.beside.value = "run"
@@ -128,24 +123,19 @@ def test_a_file_is_labelled_by_its_name(explorer, drawn, live, average, tmp_path
     assert list(explorer.runs) == ["run", "ema", "lsq", "other/lsq"]
 
 
-def test_what_cannot_be_shown_is_said(drawn, live, make_recording):
+def test_what_cannot_be_shown_is_said(drawn, live, make_recording, tmp_path):
     """Oracle: the sentences of the documented cases: no recording, another network, unlike layers, no trajectory."""
     empty = RecordingExplorer({})
-    assert drawn["sentence"][0].startswith("no recording: open a file") and repr(empty).endswith("(no recording)")
+    assert drawn["sentence"][0][0][0].startswith("no recording: open a file") and repr(empty).endswith("(no recording)")
+    empty.path.value = str(live.save(tmp_path / "mine.npz"))
+    assert set(last(drawn["layer"])[0][0]) == {"mine"} and "middle" in empty.network.buttons
     RecordingExplorer({"run": live}, detections=detections_of(["other"]), image_of=picture)
-    assert "run records another network than the one whose detections these are" in drawn["sentence"][-1]
+    assert "run records another network than the one whose detections these are" in last(drawn["sentence"])[0][0]
     two = RecordingExplorer({"run": live, "part": make_recording(names=("first", "last"))})
     two.beside.value = "part"
-    assert "run and part cannot be compared" in drawn["sentence"][-1]
+    assert "run and part cannot be compared" in last(drawn["sentence"])[0][0]
     RecordingExplorer({"run": live.thinned(trajectories=False)})
-    assert any("has a recorded trajectory" in text for text in drawn["sentence"])
-
-
-def test_an_empty_explorer_opens_a_file(drawn, live, tmp_path):
-    """Oracle: the drawing of the file's recording."""
-    explorer = RecordingExplorer({})
-    explorer.path.value = str(live.save(tmp_path / "mine.npz"))
-    assert set(last(drawn["layer"])[0][0]) == {"mine"} and "middle" in explorer.network.buttons
+    assert any("has a recorded trajectory" in args[0] for args, _ in drawn["sentence"])
 
 
 def test_it_shows_both_pictures_where_no_kernel_runs(explorer):
@@ -156,13 +146,10 @@ def test_it_shows_both_pictures_where_no_kernel_runs(explorer):
     assert Image.open(io.BytesIO(explorer.png())).height == sum(heights) * 4 // 5
 
 
-def test_it_says_which_weights_can_be_picked(explorer, drawn, live):
-    """Oracle: the recording's own numbers of weights and of sampled ones; with no trajectory, a sentence and no button."""
-    layer = explorer.network.value
-    total, sampled = live.weight_counts[live.index(layer)], len(explorer.weights.buttons)
+def test_it_says_which_weights_can_be_picked(explorer, live):
+    """Oracle: the recording's own numbers of weights and of sampled ones."""
+    total, sampled = live.weight_counts[live.index(explorer.network.value)], len(explorer.weights.buttons)
     assert f"Of {total:,} weights these {sampled} have a recorded trajectory" in explorer.weights.legend.value
-    bare = RecordingExplorer({"bare": live.thinned(trajectories=False)})
-    assert "can be picked: none has a recorded trajectory" in bare.weights.legend.value and not bare.weights.buttons
 
 
 def test_one_recording_alone_is_explored(live):

@@ -36,16 +36,16 @@ def test_every_box_and_name_is_drawn():
     assert not second.patches and len(second.images) == 1
 
 
-@pytest.mark.parametrize("x", [(-3, 12), (0, 30), (80, 110), (130, 160), (140, 170)])
-def test_a_name_stays_within_its_picture(x):
+def test_a_name_stays_within_its_picture():
     """Oracle: the text's own extent beside that of the axes, both in pixels, for boxes at and beyond both sides."""
-    boxes = np.array([[x[0], 30, x[1], 60]], float)
-    picture = np.zeros((160, 160, 3), np.uint8), boxes, ["six-pointed star"], [0.53]
+    boxes = np.array([[x1, 30, x2, 60] for x1, x2 in ((-3, 12), (0, 30), (80, 110), (130, 160), (140, 170))], float)
+    picture = np.zeros((160, 160, 3), np.uint8), boxes, ["six-pointed star"] * 5, [0.53] * 5
     figure = draw_images([picture] * 4)
     figure.png()
     for axes in figure.axes:
-        text, frame = axes.texts[0].get_window_extent(), axes.get_window_extent()
-        assert frame.x0 - 1 <= text.x0 and text.x1 <= frame.x1 + 1
+        frame = axes.get_window_extent()
+        for text in (one.get_window_extent() for one in axes.texts):
+            assert frame.x0 - 1 <= text.x0 and text.x1 <= frame.x1 + 1
 
 
 def test_one_colour_a_name_and_a_grid_that_fits():
@@ -56,12 +56,6 @@ def test_one_colour_a_name_and_a_grid_that_fits():
     assert colors[0] == colors[2] != colors[1]
     assert len(figure.axes) == 6 and sum(bool(axes.images) for axes in figure.axes) == 5
     assert [axes.get_title(loc="left") for axes in figure.axes] == [*"vwxyz", ""]
-
-
-def test_nothing_to_draw():
-    """Oracle: the sentence a user reads."""
-    with pytest.raises(ValueError, match="no image to draw"):
-        draw_images([])
 
 
 GREY = np.full((64, 80, 3), 100, np.uint8)
@@ -87,9 +81,11 @@ def test_a_mask_tints_its_pixels_alone():
 
 
 def test_nothing_found_changes_nothing():
-    """Oracle: the picture."""
+    """Oracle: the picture; with no picture at all, the sentence a user reads."""
     none = np.zeros((0, 4)), np.zeros(0, int), ["a"], np.zeros(0)
     assert np.array_equal(paint_detections(GREY, *none, np.zeros((0, 64, 80), np.uint8)), GREY)
+    with pytest.raises(ValueError, match="no image to draw"):
+        draw_images([])
 
 
 @pytest.fixture
@@ -112,32 +108,26 @@ def detections():
     return RecordedDetections(content)
 
 
-def test_methods_come_in_the_order_of_the_ladder(detections):
-    """Oracle: the order of METHODS, not that of the file."""
-    assert detections.methods == ["fp32", "lsq", "ema", "ema+qc"]
-
-
 def test_overlap_of_two_squares():
     """Oracle: by hand, squares of 4 that share 2 x 4: 8 / (16 + 16 - 8); themselves 1; apart 0."""
     a = np.array([[0.0, 0, 4, 4]])
     assert overlap(a, np.array([[2.0, 0, 6, 4], [0, 0, 4, 4], [9, 9, 10, 10]])).tolist() == [[8 / 24, 1, 0]]
 
 
-def test_a_class_must_fit(detections):
-    """Oracle: the same box with another class finds nothing."""
+def test_an_object_is_found_once_and_by_its_class(detections):
+    """Oracle: the same box with another class finds nothing; of two equal boxes the first finds it."""
     assert matches(*(detections.seen(3, "ema+qc")[i] for i in (0, 2)), *detections.truth(3)) == [-1]
+    box = np.array([[0.0, 0, 4, 4]])
+    assert matches(np.vstack([box, box]), [1, 1], box, [1]) == [0, -1]
 
 
 def test_the_figure_counts(detections):
-    """Oracle: the counts of the fixture by hand, in the panels' titles; the chosen one's frame."""
+    """Oracle: the fixture's counts by hand in the titles, in the order of METHODS; the chosen one's frame."""
     figure = draw_detections(detections, 3, np.zeros((48, 48, 3), np.uint8), chosen="lsq")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == [
-        "FP32: 2 found, 0 wrong",
-        "LSQ: 1 found, 1 wrong",
-        "EMA: 0 found, 0 wrong",
-        "EMA+QC: 0 found, 1 wrong",
-    ]
+    counts = {"FP32": (2, 0), "LSQ": (1, 1), "EMA": (0, 0), "EMA+QC": (0, 1)}
+    assert titles == [f"{label}: {found} found, {wrong} wrong" for label, (found, wrong) in counts.items()]
+    assert detections.methods == ["fp32", "lsq", "ema", "ema+qc"]
     assert [axes.spines["left"].get_visible() for axes in figure.axes] == [False, True, False, False]
 
 

@@ -27,26 +27,18 @@ def test_the_trajectory_is_that_of_the_weight_around_the_step(live):
     assert [40, 40] in [list(line.get_xdata()) for line in panel.lines]
 
 
-def test_two_runs_have_two_columns(live, average):
-    """Oracle: each panel twice, titled by run and method."""
-    figure = draw_layer_view({"a": ("lsq", live), "b": ("ema", average)}, "middle")
-    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
-    assert titles == ["a, LSQ", "b, EMA"]
-    assert sum(axes.get_ylabel() == "w / s" for axes in figure.axes) == 2
-
-
 def test_what_cannot_be_drawn_is_a_sentence(live, make_recording):
     """Oracle: the documented errors: no trajectory, unknown or unlike layers, a weight not sampled, no positions."""
-    with pytest.raises(ValueError, match="no weight of layer 'middle' has a recorded trajectory"):
-        draw_layer_view({"a": ("lsq", live.thinned(trajectories=False))}, "middle")
-    with pytest.raises(ValueError, match="unknown layer 'centre'"):
-        draw_layer_view({"a": ("lsq", live)}, "centre")
-    with pytest.raises(ValueError, match="a and b cannot be compared: they record 3 and 2 unlike layers"):
-        draw_layer_view({"a": ("lsq", live), "b": ("lsq", make_recording(names=("first", "last")))}, "first")
-    with pytest.raises(ValueError, match="weight 99 of layer 'middle' has no recorded trajectory"):
-        draw_layer_view({"a": ("lsq", live)}, "middle", weight=99)
-    with pytest.raises(ValueError, match="latent weights of layer 'middle' were not recorded"):
-        draw_layer_view({"a": ("lsq", make_recording(positions=False))}, "middle")
+    other, blind = make_recording(names=("first", "last")), make_recording(positions=False)
+    for runs, layer, weight, words in (
+        ([live.thinned(trajectories=False)], "middle", None, "no weight of layer 'middle' has a recorded trajectory"),
+        ([live], "centre", None, "unknown layer 'centre'"),
+        ([live, other], "first", None, "a and b cannot be compared: they record 3 and 2 unlike layers"),
+        ([live], "middle", 99, "weight 99 of layer 'middle' has no recorded trajectory"),
+        ([blind], "middle", None, "latent weights of layer 'middle' were not recorded"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            draw_layer_view({name: ("lsq", run) for name, run in zip("ab", runs, strict=False)}, layer, weight=weight)
 
 
 def test_flip_rates_are_those_of_the_steps_before(live):
@@ -59,16 +51,18 @@ def test_flip_rates_are_those_of_the_steps_before(live):
 
 
 def test_a_coarse_map_keeps_the_mean():
-    """Oracle: blocks of equal size have the mean of the whole; a small map stays as it is."""
+    """Oracle: by hand; blocks of equal size have the mean of the whole; a small map stays as it is."""
     values = np.arange(96.0 * 4).reshape(96, 4)
-    small = coarse(values)
-    assert small.shape == (48, 4) and small.mean() == values.mean()
+    assert coarse(values).shape == (48, 4) and coarse(values).mean() == values.mean()
     assert (coarse(values[:10]) == values[:10]).all()
+    assert coarse(np.array([[1.0, 3.0, 5.0]]), most=2).tolist() == [[2, 5]]
 
 
 def test_two_runs_share_colours_and_axes(live, average):
-    """Oracle: the flip map of the restless run: its largest cell is the top of both scales; equal limits side by side."""
+    """Oracle: a column each, titled by run and method; the largest cell of the restless run is the top of both scales."""
     figure = draw_layer_view({"a": ("lsq", live), "b": ("ema", average)}, "middle")
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    assert titles == ["a, LSQ", "b, EMA"] and sum(axes.get_ylabel() == "w / s" for axes in figure.axes) == 2
     clims = {axes.images[0].get_clim() for axes in figure.axes if axes.images}
     assert clims == {(0, coarse(flip_map(live, "middle")).max())}
     panels = [axes for axes in figure.axes if axes.get_ylabel() == "step size s"]

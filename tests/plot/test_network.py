@@ -43,17 +43,12 @@ def test_flips_are_the_share_of_low_bit_weights(live, average):
     assert "%" in figure.axes[0].get_ylabel()
 
 
-def test_flips_title_compares_the_last_quarter(live, average):
-    """Oracle: the table's own flip rates."""
+def test_flips_title_compares_the_last_quarter(live, average, make_recording):
+    """Oracle: the table's own flip rates; no ratio where the average never flips."""
     rates = [tables.flip_rate(one) for one in (live, average)]
     title = draw_flips({"lsq": live, "ema": average}).get_suptitle()
     assert f"LSQ {100 * rates[0]:.2g} %" in title and f"{rates[0] / rates[1]:.1f} times fewer" in title
-
-
-def test_an_average_that_never_flips_divides_by_nothing(live, make_recording):
-    """Oracle: no ratio where the average has no flips."""
-    still = make_recording(speed=0.0)
-    title = draw_flips({"lsq": live, "ema": still}).get_suptitle()
+    title = draw_flips({"lsq": live, "ema": make_recording(speed=0.0)}).get_suptitle()
     assert "times" not in title and "EMA 0 %" in title
 
 
@@ -65,14 +60,8 @@ def test_layers_show_the_share_per_layer(live, average):
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["first (8 bit)", "middle", "last"]
 
 
-def test_recordings_of_two_networks_are_refused(live, make_recording):
-    """Oracle: the documented error names both methods."""
-    with pytest.raises(ValueError, match="lsq and ema cannot be compared"):
-        draw_layers({"lsq": live, "ema": make_recording(names=("first", "last"))})
-
-
 @pytest.mark.parametrize(
-    ("given", "words"), [({}, "got none"), (None, "must map names to recordings"), ({"sgd": None}, "got {'sgd': None}")]
+    ("given", "words"), [({}, "got none"), (None, "got None"), ({"sgd": None}, "must map names .* got {'sgd': None}")]
 )
 def test_what_is_no_mapping_of_names_is_refused(given, words):
     """Oracle: the documented error says what is given and what is allowed."""
@@ -84,21 +73,12 @@ def test_every_figure_is_pure(live, average):
     """Oracle: figures are matplotlib's, drawing twice gives the same pixels, inputs stay."""
     before = {name: array.copy() for name, array in live.arrays.items()}
     both = {"lsq": live, "ema": average}
-    ways = [
-        (both, "flips"),
-        (both, "layers"),
-        *((both, one, "middle") for one in ("trajectories", "step size", "states")),
-    ]
-    ways += [
-        (live, "latent weights"),
-        (live, "inputs", "middle"),
-        (live, "layer map", "middle"),
-        (live, "rhythm", "middle"),
-    ]
-    for what in [*ways, (both, "layer view", "middle")]:
+    ways = [(both, "flips"), (both, "layers"), (live, "latent weights")]
+    ways += [(both, figure, "middle") for figure in ("trajectories", "step size", "states", "layer view")]
+    ways += [(live, figure, "middle") for figure in ("inputs", "layer map", "rhythm")]
+    for what in ways:
         once, again = draw(*what), draw(*what)
-        assert isinstance(once, Figure)
-        assert pixels(once) == pixels(again), what[1]
+        assert isinstance(once, Figure) and pixels(once) == pixels(again), what[1]
     assert all(np.array_equal(before[name], array) for name, array in live.arrays.items())
 
 

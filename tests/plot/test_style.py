@@ -63,24 +63,13 @@ def test_png_keeps_a_photograph():
     assert np.abs(blocks).max() < 20  # a wrong colour is off by more than 50
 
 
-def test_a_figure_shows_itself_in_a_notebook():
-    """Oracle: the PNG signature; IPython calls `_repr_png_`."""
-    assert new_figure()[0]._repr_png_().startswith(b"\x89PNG")
-
-
 def test_a_long_headline_is_broken_into_lines():
-    """Oracle: no line is wider than the figure: the text's own extent in pixels."""
-    figure, _ = new_figure(5, 3)
-    set_headline(figure, "a sentence of many words " * 6)
-    figure.png()
-    assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * figure.dpi
-
-
-def test_a_broken_headline_has_lines_of_like_length():
-    """Oracle: by hand, 24 words of 4 letters in 55 characters a line are 3 lines, and 8 words fill each of them."""
+    """Oracle: no line is wider than the figure; by hand, 24 words of 4 letters in 55 characters a line are 3 lines of 8."""
     figure, _ = new_figure(5, 3)
     set_headline(figure, " ".join(["four"] * 24))
     assert [len(line.split()) for line in figure.get_suptitle().split("\n")] == [8, 8, 8]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure._suptitle.get_window_extent().width < figure.get_figwidth() * figure.dpi
 
 
 @pytest.mark.parametrize("text", ["no such layer", "a file with a long name cannot be read, and this says why " * 4])
