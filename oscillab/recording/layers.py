@@ -50,7 +50,7 @@ class Layer:
 
     @property
     def step_count(self) -> int:
-        """The number of its weight step sizes: 1, or one per channel."""
+        """The number of its step sizes."""
         return math.prod(self.step_shape)
 
     def view(self, flat: Tensor) -> Tensor:
@@ -233,11 +233,7 @@ def step_shape(name: str, given: tuple[int, ...], shape: tuple[int, ...]) -> tup
 
 
 def dense_stride(x: Tensor) -> tuple[int, ...]:
-    """Return the stride of a dense tensor whose axes lie in memory in the order of those of `x`.
-
-    >>> dense_stride(torch.zeros(2, 3, 4)), dense_stride(torch.zeros(9, 4, 3, 2).permute(3, 2, 1, 0)[:, :2])
-    ((12, 4, 1), (1, 2, 4, 16))
-    """
+    """Return the stride of a dense tensor whose axes lie in memory in the order of those of `x`."""
     stride, length = [0] * x.ndim, 1
     for axis in sorted(range(x.ndim), key=lambda axis: (x.stride(axis), -axis)):  # the fastest first
         stride[axis], length = length, length * x.shape[axis]

@@ -39,7 +39,7 @@ class RangeObserver:
         """Look at nothing any more; what was seen stays until `row` is read."""
         if self._handle is not None:
             self._handle.remove()
-            self._handle = None
+        self._handle = None
 
     def row(self) -> dict[str, Tensor]:
         """Return what was seen since `arm`, (modules,) float32 each; NaN for a module without a forward. Forgets it."""
@@ -57,29 +57,22 @@ class RangeObserver:
         return {"observed_low": low, "observed_high": high, "clipped_share": clipped / seen}  # 0 / 0 is NaN
 
     def _look(self, module: Any, inputs: tuple[Any, ...]) -> None:
-        if not (module in self._index and module.training and torch.is_grad_enabled()):
+        if not (module in self._index and module.training and torch.is_grad_enabled() and inputs and inputs[0].numel()):
             return
-        clipping_range = module.activation_range()
-        if inputs and clipping_range is not None and inputs[0].numel():
-            self._observe(self._index[module], inputs[0], clipping_range)
-
-    @torch.no_grad()
-    def _observe(self, index: int, x: Tensor, clipping_range: tuple[Tensor, Tensor]) -> None:
-        values = in_storage_order(x.detach())
-        sample = values[:: sampling_stride(values.numel())].float().contiguous()  # compared twice, and summed
-        clipped = ((sample < clipping_range[0]) | (sample > clipping_range[1])).sum()
-        self._looks.append((index, *torch.aminmax(values), clipped, sample.numel()))
+        with torch.no_grad():
+            if (ends := module.activation_range()) is not None:
+                values = in_storage_order(inputs[0].detach())
+                sample = values[:: sampling_stride(values.numel())].float().contiguous()  # compared twice, and summed
+                clipped = ((sample < ends[0]) | (sample > ends[1])).sum()
+                self._looks.append((self._index[module], *torch.aminmax(values), clipped, sample.numel()))
 
 
-def sampling_stride(count: int, sample_count: int = SAMPLE_COUNT) -> int:
-    """Return a stride that takes about `sample_count` of `count` values and shares no factor with `count`.
+def sampling_stride(count: int) -> int:
+    """Return a stride that takes about `SAMPLE_COUNT` of `count` values and shares no factor with `count`.
 
     Without a common factor it cannot keep step with rows or channels and meet one channel only.
-
-    >>> sampling_stride(16 * 64 * 40 * 40), sampling_stride(100)
-    (101, 1)
     """
-    stride = max(1, count // sample_count)
+    stride = max(1, count // SAMPLE_COUNT)
     while math.gcd(stride, count) > 1:
         stride += 1
     return stride
@@ -212,5 +205,4 @@ def unowned(optimizer: Any, layers: WatchedLayers) -> list[str]:
 
 def skipped(optimizer: Any) -> bool:
     """Return whether a gradient scaler made a fused optimizer's step do nothing: a call, but no update."""
-    found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)
+    return bool(getattr(optimizer, "found_inf", None))

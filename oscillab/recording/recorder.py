@@ -1,8 +1,7 @@
 """Record which weights oscillate while a model trains.
 
-`with record(model, optimizer) as recorder:` around any training loop; then `recorder.recording()`. It ticks after
-optimizer steps, never on a forward, and reads layers through three methods (see `layers.py`). Nothing is attached to
-the model: it can be copied, pickled and saved while it is recorded.
+A recorder ticks after optimizer steps, never on a forward, and reads layers through three methods (see `layers.py`).
+Nothing is attached to the model: it can be copied, pickled and saved while it is recorded.
 """
 
 import logging
@@ -59,7 +58,7 @@ def record(
     `every`: a tick looks at every k-th step; what a weight does in between is not seen.
     `ranges_every`: input ranges are observed at every k-th tick; 0 never.
     `trajectories`: weights per layer, drawn by `seed`, whose full trajectory is kept; or layer name -> flat indices.
-    `windows`: how many windows of time the flips of each weight are kept in at most; 1 keeps totals only.
+    `windows`: in how many windows of time at most the flips of each weight are kept.
     `path`: a file that is written at the end and, where that takes less than a twentieth of the time, at every 250th
     tick; a killed process leaves what it holds readable.
     `ranks_every`: in distributed training every rank calls `record`. Rank 0 records, and at every k-th tick all compare
@@ -115,7 +114,7 @@ class Recorder:
             self.writer.finish(self)
 
     def last_flip_count(self) -> int:
-        """Return how many weights changed their integer state at the last tick."""
+        """Return how many weights flipped at the last tick."""
         return self._last_flip_count
 
     def unseen_flip_count(self) -> int:
@@ -165,11 +164,8 @@ class Recorder:
         self._observer = RangeObserver([layers.modules[i] for i in ranged], layers.device)
         if self.ranks.due(0):
             self.ranks.compare(layers, self._scratch, 0)
-        if self.ranks.records:
-            self._begin_recording(step_sizes)
-
-    def _begin_recording(self, step_sizes: Tensor) -> None:
-        layers = self.layers
+        if not self.ranks.records:
+            return
         self.tracker = Tracker(self._scratch, momentum=self.settings["momentum"])
         self.windows = Windows(limit=self.settings["windows"])
         self.gradients, self._unseen = GradientSigns(layers), Unseen(layers, self.tracker)
@@ -211,13 +207,10 @@ class Recorder:
             self.rows.add_ranges(self.step_count, self._observer.row())
         if self.tick_count % WINDOW_TICKS == 0:
             self.rows.add_step_sizes(self.step_count, step_sizes)
-            self._end_window()
-
-    def _end_window(self) -> None:
-        flips, oscillations = (self.layers.in_order(count).numpy() for count in self.tracker.take_counts())
-        self.windows.add(self.tick_count - WINDOW_TICKS + 1, self.tick_count, flips, oscillations)
-        if self.writer:
-            self.writer.update(self)
+            flips, oscillations = (self.layers.in_order(count).numpy() for count in self.tracker.take_counts())
+            self.windows.add(self.tick_count - WINDOW_TICKS + 1, self.tick_count, flips, oscillations)
+            if self.writer:
+                self.writer.update(self)
 
     def _or_stop(self, check: Callable[..., T], *arguments: object) -> T:
         """Return what `check` returns; where it raises ValueError, recording ends and the error says that it did."""
@@ -225,7 +218,7 @@ class Recorder:
             return check(*arguments)
         except ValueError as error:
             self.stopped = f"{error}, seen after step {self.step_count}"
-            self._end()
+        self._end()
         raise ValueError(f"{self.stopped}; recording has ended, {self.tick_count} recorded steps stay readable")
 
     def _ranges_due(self, tick: int) -> bool:

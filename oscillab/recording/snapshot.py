@@ -50,15 +50,10 @@ def weight_arrays(recorder: "Recorder") -> dict[str, np.ndarray]:
         flips, oscillations = [*flips, now["flips"]], [*oscillations, now["oscillations"]]
     none = np.zeros((0, len(now["state"])), np.uint8)
     stacked = [np.stack(counts) if counts else none for counts in (flips, oscillations)]
-    return {
-        **{array: now[name] for name, array in STATES.items()},
-        "flip_count": stacked[0].sum(0, dtype=np.uint32),
-        "oscillation_count": stacked[1].sum(0, dtype=np.uint32),
-        "window_first_tick": first,
-        "window_last_tick": last,
-        "window_flip_count": stacked[0],
-        "window_oscillation_count": stacked[1],
-    }
+    arrays = {array: now[name] for name, array in STATES.items()}
+    arrays |= {f"{name}_count": stacked[i].sum(0, dtype=np.uint32) for i, name in enumerate(("flip", "oscillation"))}
+    arrays |= {"window_first_tick": first, "window_last_tick": last}
+    return arrays | {"window_flip_count": stacked[0], "window_oscillation_count": stacked[1]}
 
 
 def meta(recorder: "Recorder") -> dict[str, Any]:
@@ -66,25 +61,20 @@ def meta(recorder: "Recorder") -> dict[str, Any]:
     layers, versions = recorder.layers, {"oscillab": oscillab.__version__, "torch": torch.__version__}
     versions |= {"numpy": np.__version__, "python": platform.python_version()}
     settings = {name: value for name, value in recorder.settings.items() if name != "windows"}
-    counts: dict[str, Any] = {
-        "step_count": recorder.step_count,
-        "tick_count": recorder.tick_count,
-        "stopped": recorder.stopped,
-    }
+    counts: dict[str, Any] = {name: getattr(recorder, name) for name in ("step_count", "tick_count", "stopped")}
     counts |= {"unseen_flip_count": recorder.unseen_flip_count(), "unowned_layers": recorder.unowned_layers}
-    about = [
-        {
+    about: list[dict[str, Any]] = []
+    for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True)):
+        found: dict[str, Any] = {
             "name": layer.name,
             "shape": list(layer.shape),
             "bits": layer.bits,
             "low": low,
             "high": high,
-            "step_count": layer.step_count,
-            "has_range": i in layers.ranged,
-            "has_gradient": [(side, i) in recorder.gradients.trained for side in (0, 1)],
         }
-        for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True))
-    ]
+        gradients = [(side, i) in recorder.gradients.trained for side in (0, 1)]
+        found |= {"step_count": layer.step_count, "has_range": i in layers.ranged, "has_gradient": gradients}
+        about.append(found)
     return {"format": FORMAT, "version": VERSION, **settings, **counts, "versions": versions, "layers": about}
 
 
@@ -115,13 +105,6 @@ def restore(recorder: "Recorder", state: dict[str, Any]) -> None:
         recorder.gradients.last.copy_(state["gradient_signs"])
 
 
-def check_state(recorder: "Recorder", state: dict[str, Any]) -> None:
-    """Raise ValueError where `state` comes from another version, other layers, settings or trajectories."""
-    for what, mine in identity(recorder).items():
-        if (theirs := state.get(what)) != mine:
-            raise ValueError(f"the state comes from a recorder of other {what}: {first_difference(theirs, mine)}")
-
-
 def identity(recorder: "Recorder") -> dict[str, Any]:
     """Return what has to be the same in both recorders."""
     return {
@@ -132,21 +115,21 @@ def identity(recorder: "Recorder") -> dict[str, Any]:
     }
 
 
-def first_difference(theirs: Any, mine: Any) -> str:
-    """Return the first entry that differs between two dicts or values, in words."""
-    if not (isinstance(theirs, dict) and isinstance(mine, dict)):
-        return f"{theirs} and {mine}"
-    key = next(key for key in [*theirs, *mine] if theirs.get(key) != mine.get(key))
-    return f"{key} is {theirs.get(key)} there and {mine.get(key)} here"
+def check_state(recorder: "Recorder", state: dict[str, Any]) -> None:
+    """Raise ValueError where `state` comes from another version, other layers, settings or trajectories."""
+    for what, mine in identity(recorder).items():
+        if (theirs := state.get(what)) != mine:
+            difference = f"{theirs} and {mine}"
+            if isinstance(theirs, dict):  # the first entry that differs
+                key = next(key for key in [*theirs, *mine] if theirs.get(key) != mine.get(key))
+                difference = f"{key} is {theirs.get(key)} there and {mine.get(key)} here"
+            raise ValueError(f"the state comes from a recorder of other {what}: {difference}")
 
 
 def limits_of(bits: int | None, states: Tensor) -> tuple[int, int]:
     """Return the lowest and highest state of a layer: of its bits, or of the fewest bits that hold its states.
 
     Signed unless a state is too large for that.
-
-    >>> limits_of(4, torch.tensor([-8, 3])), limits_of(4, torch.tensor([0, 15])), limits_of(None, torch.tensor([-3, 2]))
-    ((-8, 7), (0, 15), (-4, 3))
     """
     low, high = int(states.min()), int(states.max())
     if bits is None:

@@ -91,20 +91,15 @@ def compare(before: Recording, after: Recording) -> pd.DataFrame:
 
 
 def oscillating_share(recording: Recording, *, max_bits: int | None = LOW_BITS) -> float:
-    """Return the share of weights that oscillate at the end, in layers of at most `max_bits`.
-
-    Such a weight's frequency is above the threshold. Layers of unknown bits count; `max_bits=None` takes all. NaN where
-    no layer is left.
-    """
+    """Return the share of weights that oscillate at the end, in `chosen_layers`; NaN where there is none."""
     chosen = chosen_layers(recording, max_bits)
     return float(np.concatenate([oscillating(recording, name) for name in chosen]).mean()) if chosen else np.nan
 
 
 def flip_rate(recording: Recording, *, last: float = LAST, max_bits: int | None = LOW_BITS) -> float:
-    """Return the flips per weight and optimizer step over the last share of the recording, in layers of `max_bits`.
+    """Return the flips per weight and optimizer step over the last share of the recording, in `chosen_layers`.
 
-    Layers of fewer or unknown bits count; `max_bits=None` takes all. NaN where no layer is left or no step was recorded.
-    Where not every step was recorded, flips in between are not seen, and the rate is a lower bound.
+    NaN where there is none or no step was recorded. Where not every step was recorded, the rate is a lower bound.
     """
     if not 0 < last <= 1:
         raise ValueError(f"last must be above 0 and at most 1, got {last}")
@@ -117,7 +112,7 @@ def flip_rate(recording: Recording, *, last: float = LAST, max_bits: int | None 
 
 
 def chosen_layers(recording: Recording, max_bits: int | None) -> list[str]:
-    """Return the names of the layers that have at most `max_bits`, and of those whose bits are not known."""
+    """Return the names of the layers that have at most `max_bits` or whose bits are not known; None takes all."""
     known = ((about["name"], about["bits"]) for about in recording.layers)
     return [name for name, bits in known if max_bits is None or bits is None or bits <= max_bits]
 
@@ -190,7 +185,7 @@ def _cells(recording: Recording, layer: str, first: bool) -> tuple[int, np.ndarr
 
 
 def _rows_of_last(recording: Recording, last: float) -> slice:
-    """Return the rows over time that make up the last share of the recording: one row at least, never row 0."""
+    """Return the rows over time of the last share of the recording: one at least, never row 0."""
     steps = recording.steps
     first = int(np.searchsorted(steps, steps[-1] * (1 - last), side="right"))
     return slice(max(1, min(first, len(steps) - 1)), None) if len(steps) > 1 else slice(0, None)

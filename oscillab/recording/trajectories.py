@@ -147,8 +147,8 @@ def flip_attribution(recording: Recording) -> pd.DataFrame:
     with_old_step = np.round(recording["latent_weight"][1:] / recording["sample_step_size"][:-1])  # Eq. 1 of 2311.05109
     by_weight = np.clip(with_old_step, low, high) != states[:-1]
     flips = states[1:] != states[:-1]
-    per_weight = {"flip_count": flips.sum(0), "edge_flip_count": (flips & ~by_weight).sum(0)}
-    counts = {"sampled_count": np.ones(len(layer))} | per_weight
+    counts = {"sampled_count": np.ones(len(layer)), "flip_count": flips.sum(0)}
+    counts["edge_flip_count"] = (flips & ~by_weight).sum(0)
     length = len(recording.layers)
     summed = {name: np.bincount(layer, weights=values, minlength=length).astype(int) for name, values in counts.items()}
     return pd.DataFrame({"layer": recording.layer_names} | summed)

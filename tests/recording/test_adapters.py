@@ -16,6 +16,7 @@ from oscillab.recording.adapters import adapt, release
 from oscillab.recording.recorder import record
 from oscillab.recording.tables import layers
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -93,11 +94,15 @@ def test_brevitas_unsigned_weights(brevitas):
     assert torch.equal(layer.integer_state().int(), expected)
 
 
+@pytest.fixture
+def quantization():
+    """torch.ao's module."""
+    return pytest.importorskip("torch.ao.quantization", reason="this torch has no torch.ao.quantization")
+
+
 @pytest.mark.parametrize("scheme", [torch.per_tensor_symmetric, torch.per_channel_symmetric])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_torch_ao_convolution(scheme):
+def test_torch_ao_convolution(scheme, quantization):
     """Oracle: what the layer's own fake-quantize module gives, divided by its own scale."""
-    quantization = pytest.importorskip("torch.ao.quantization", reason="this torch has no torch.ao.quantization")
     qat = pytest.importorskip("torch.ao.nn.qat")
     kind = "PerChannelMinMax" if scheme == torch.per_channel_symmetric else "MovingAverageMinMax"
     observer = getattr(quantization, f"{kind}Observer")
@@ -117,10 +122,8 @@ def test_torch_ao_convolution(scheme):
     check_recording(recorded(model, learning_rate=5.0), model, ["0"])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_reading_leaves_an_observer_alone():
+def test_reading_leaves_an_observer_alone(quantization):
     """Oracle: an invariant; the observer and the scale after reading are those before, the layer in training mode."""
-    quantization = pytest.importorskip("torch.ao.quantization", reason="this torch has no torch.ao.quantization")
     qat = pytest.importorskip("torch.ao.nn.qat")
     layer = qat.Conv2d(3, 6, 3, qconfig=quantization.get_default_qat_qconfig("fbgemm"))
     layer.train()(IMAGES)
@@ -132,10 +135,8 @@ def test_reading_leaves_an_observer_alone():
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items() if name != "weight")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_torch_ao_fused_with_batch_norm():
+def test_torch_ao_fused_with_batch_norm(quantization):
     """Oracle: the fused layer's own fake-quantize module on its weight times gamma / std."""
-    quantization = pytest.importorskip("torch.ao.quantization", reason="this torch has no torch.ao.quantization")
     fused = pytest.importorskip("torch.ao.nn.intrinsic.qat")
     layer = fused.ConvBn2d(3, 6, 3, qconfig=quantization.get_default_qat_qconfig("fbgemm"))
     layer.bn.running_var.uniform_(0.5, 2)
@@ -301,19 +302,11 @@ def test_brevitas_transposed_convolution(brevitas):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_torch_ao_says_its_axis(axis):
+def test_torch_ao_says_its_axis(axis, quantization):
     """Oracle: what the fake-quantize module gives, by its scale along the axis that it names."""
-    quantization = pytest.importorskip("torch.ao.quantization", reason="this torch has no torch.ao.quantization")
     observer = quantization.PerChannelMinMaxObserver
-    grid = quantization.FakeQuantize(
-        observer=observer,
-        quant_min=-8,
-        quant_max=7,
-        dtype=torch.qint8,
-        qscheme=torch.per_channel_symmetric,
-        ch_axis=axis,
-    )
+    ends = {"quant_min": -8, "quant_max": 7, "dtype": torch.qint8, "qscheme": torch.per_channel_symmetric}
+    grid = quantization.FakeQuantize(observer=observer, ch_axis=axis, **ends)
     torch.manual_seed(0)
     layer = nn.Linear(6, 6)
     layer.weight_fake_quant = grid

@@ -28,12 +28,6 @@ class Foreign(nn.Module):
         return None
 
 
-def test_found_in_the_models_order(fakes):
-    """Oracle: by hand; a plain linear layer is left out."""
-    found = find_layers(fakes.Net([[0, 0, 0]], [[0, 0]]))
-    assert [(layer.name, layer.start, layer.count) for layer in found] == [("stem", 0, 3), ("block.1", 3, 2)]
-
-
 def test_a_layer_used_twice_is_recorded_once(fakes):
     """Oracle: torch's own named_modules, which names a shared module once."""
     layer = fakes.Layer([[0.0, 0.0]])
@@ -55,12 +49,6 @@ def test_a_foreign_layer(fakes, shows_latent):
         np.isnan(latent), True
     )
     assert recording["position_count"].sum() == (2 if shows_latent else 0)
-
-
-def test_states_fill_one_flat_buffer(fakes):
-    """Oracle: each layer's own states, one after the other."""
-    net = fakes.Net([[1, -2, 3]], [[100, -100]])
-    assert WatchedLayers(net).integer_states(torch.zeros(5, dtype=torch.int8)).tolist() == [1, -2, 3, 100, -100]
 
 
 def test_buffers_lie_as_the_weights_do(fakes):
@@ -100,14 +88,8 @@ def test_blocks_above_a_layer_are_looked_at(fakes):
         ValueError, match="^layer 'block' was replaced during recording .Sequential became Sequential.$"
     ):
         places.check_identity()
-
-
-def test_a_layer_that_is_gone(fakes):
-    """Oracle: by hand."""
-    net = fakes.Net([[0.0]])
-    places = WatchedLayers(net)
-    del net.stem
-    with pytest.raises(ValueError, match="^layer 'stem' was replaced during recording .FakeLayer became nothing.$"):
+    del net.block
+    with pytest.raises(ValueError, match="^layer 'block' was replaced during recording .Sequential became nothing.$"):
         places.check_identity()
 
 

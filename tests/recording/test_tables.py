@@ -5,11 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import oscillab
-from oscillab.recording import tables
 from oscillab.recording.tables import (
     compare,
-    count_oscillations,
     edge_distances,
     flip_rate,
     layers,
@@ -117,12 +114,8 @@ def test_shares_and_rates_of_the_whole(recording):
     assert np.isnan(oscillating_share(recording, max_bits=2)) and np.isnan(flip_rate(recording, max_bits=2))
     with pytest.raises(ValueError, match="last must be above 0 and at most 1, got 0"):
         flip_rate(recording, last=0)
-
-
-def test_layers_of_unknown_bits_count(recording):
-    """Oracle: by hand: with both layers' bits unknown, one of six weights oscillates."""
     recording.meta["layers"] = [about | {"bits": None} for about in recording.layers]
-    assert oscillating_share(recording) == 1 / 6
+    assert oscillating_share(recording) == 1 / 6  # layers of unknown bits count
 
 
 def test_rates_are_per_step_where_not_every_step_is_recorded(fakes):
@@ -139,12 +132,6 @@ def test_a_recording_without_a_step(fakes):
     table = layers(recording)
     assert table[["flip_rate", "oscillation_rate", "flip_rate_last"]].isna().to_numpy().all()
     assert "no optimizer step was seen" in table.attrs["gaps"][0] and len(over_time(recording)) == 2
-
-
-def test_public_name():
-    """Oracle: the name that users call."""
-    assert oscillab.count_oscillations is count_oscillations
-    assert set(tables.__all__) <= set(dir(tables))
 
 
 @pytest.fixture

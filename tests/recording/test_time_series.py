@@ -58,14 +58,6 @@ def test_a_column_that_a_state_lacks_is_zero():
     assert len(sizes) == CHUNK_ROWS + 3 and not sizes[:-1].any() and sizes[-1].tolist() == [5, 6, 7]
 
 
-def test_arrays_are_not_shared():
-    """Oracle: rows that come later do not change arrays that were handed out."""
-    series = filled(0, 2)
-    arrays = series.arrays()
-    filled(5, 5 + CHUNK_ROWS, series)
-    assert arrays["step"].tolist() == [0, 1]
-
-
 def test_counts_go_to_their_layer(fakes):
     """Oracle: by hand: weights 0 to 2 are the stem's, 3 and 4 the block's."""
     layers = WatchedLayers(fakes.Net([[0.0, 0.0, 0.0]], [[0.0, 0.0]]))
