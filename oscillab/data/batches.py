@@ -117,7 +117,14 @@ class Batches:
         )
         chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
         chosen = np.array_split(chosen, self._count)[self._rank]
-        return self._collate([self._sample(epoch, pool[number], pool) for number in chosen])
+        samples = [self._sample(epoch, pool[number], pool) for number in chosen]
+        if self.masks and any(sample.masks is None for sample in samples):
+            raise ValueError("masks=True needs a data set with masks: open it with masks=True")
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
+        targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
+        masks = [torch.from_numpy(np.ascontiguousarray(s.masks)) for s in samples] if self.masks else None
+        images = images.permute(0, 3, 1, 2).contiguous()  # (N, 3, size, size)
+        return Batch(images, torch.from_numpy(targets), masks, [sample.image_id for sample in samples])
 
     def _pin(self, batch: Batch) -> Batch:
         if not self.pinned:
@@ -129,15 +136,6 @@ class Batches:
             return letterbox_sample(self.dataset.sample(index), self.size)
         generator = np.random.default_rng((self.seed, epoch, index))
         return self.augment(self.dataset, index, self.size, generator, pool=pool)
-
-    def _collate(self, samples: list[Sample]) -> Batch:
-        images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
-        targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
-        if self.masks and any(sample.masks is None for sample in samples):
-            raise ValueError("masks=True needs a data set with masks: open it with masks=True")
-        masks = [torch.from_numpy(np.ascontiguousarray(s.masks)) for s in samples] if self.masks else None
-        images = images.permute(0, 3, 1, 2).contiguous()  # (N, 3, size, size)
-        return Batch(images, torch.from_numpy(targets), masks, [sample.image_id for sample in samples])
 
 
 def to_pixels(images: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 BOXES_COUNTED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
 IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
+# Of one image, in its own pixels: its id, rows (k, 6), k masks as COCO's run lengths or None.
+Report = tuple[int, np.ndarray, list[dict[str, Any]] | None]
+Found = tuple[dict[int, Report], float]  # of a process: the report of each index, the network's seconds
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
     >>> in_order([{0: "a", 2: "c"}, {1: "b"}], 3)
     ['a', 'b', 'c']
     """
-    pairs = sorted((index, report) for each in reports for index, report in each.items())
+    pairs = sorted((pair for each in reports for pair in each.items()), key=lambda pair: pair[0])
     if [index for index, _ in pairs] != list(range(count)):
         raise ValueError(f"each of {count} images must be reported once, got {len(pairs)} reports")
     return [report for _, report in pairs]
@@ -151,31 +154,24 @@ def _detect(
             planes = [None] * len(rows) if prototypes is None or not with_masks else prototypes.float().cpu().numpy()
             for index, found, place, plane in zip(indices, rows, places, planes, strict=True):
                 runs = None if plane is None else mask_runs(found, plane, place)
-                reports[int(index)] = _Report(place.image_id, place.boxes(found), runs)
+                reports[int(index)] = place.image_id, place.boxes(found), runs
     return reports, network_seconds
 
 
-class _Report(NamedTuple):
-    """What was found in one image, in its own pixels."""
-
-    image_id: int
-    rows: np.ndarray  # (k, 6)
-    runs: list | None  # k masks as COCO's run lengths; None without masks
-
-
-Found = tuple[dict[int, _Report], float]  # of a process: the report of each index, the network's seconds
-
-
-def _results(reports: list[_Report], dataset: Dataset) -> list[dict[str, Any]]:
+def _results(reports: list[Report], dataset: Dataset) -> list[dict[str, Any]]:
     """Return COCO's entries of every image's boxes; corners rounded to 3 places, scores to 5, as published."""
     results = []
-    for report in reports:
-        rows = report.rows.astype(np.float64)
+    for image_id, rows, runs in reports:
+        rows = rows.astype(np.float64)
         boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).round(3).tolist()
         for k, (box, score, label) in enumerate(zip(boxes, rows[:, 4].round(5).tolist(), rows[:, 5], strict=True)):
-            result = {"image_id": report.image_id, "category_id": dataset.category_ids[int(label)]}
-            result |= {"bbox": box, "score": score}
-            results.append(result if report.runs is None else result | {"segmentation": report.runs[k]})
+            result = {
+                "image_id": image_id,
+                "category_id": dataset.category_ids[int(label)],
+                "bbox": box,
+                "score": score,
+            }
+            results.append(result if runs is None else result | {"segmentation": runs[k]})
     return results
 
 
@@ -216,8 +212,8 @@ def _index(ground_truth: dict[str, Any], entries: list[dict[str, Any]]) -> Any:
 def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin: float) -> Evaluation:
     """Return the `Evaluation` of what each process found."""
     reports = in_order([reports for reports, _ in found], len(dataset))
-    image_ids, results = [report.image_id for report in reports], _results(reports, dataset)
-    with_masks = all(report.runs is not None for report in reports)
+    image_ids, rows, runs = zip(*reports, strict=True)
+    results, with_masks = _results(reports, dataset), None not in runs
     order = np.argsort(dataset.category_ids)
     measured: dict[str, Any] = {}
     for prefix, iou_type in {"": "bbox", **({"mask_": "segm"} if with_masks else {})}.items():
@@ -233,5 +229,5 @@ def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin:
         image_count=len(dataset),
         seconds=time.perf_counter() - begin,
         network_seconds=sum(seconds for _, seconds in found),
-        detections=[report.rows for report in reports],
+        detections=list(rows),
     )

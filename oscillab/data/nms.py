@@ -91,14 +91,13 @@ def _suppressed(rows: np.ndarray, classes: int, conf: float, iou: float, max_box
 def _session(process: int) -> Any:
     """Return the onnxruntime session of this process; a forked worker asks with its own number, and so makes its own."""
     import onnxruntime
-    from onnx import TensorProto, helper
+    from onnx import parser
 
-    kinds = dict.fromkeys(("boxes", "scores", "iou", "conf"), TensorProto.FLOAT) | {"most": TensorProto.INT64}
-    names = ("boxes", "scores", "most", "iou", "conf")
-    values = [helper.make_tensor_value_info(name, kinds[name], None) for name in names]
-    kept = helper.make_tensor_value_info("kept", TensorProto.INT64, None)
-    graph = helper.make_graph([helper.make_node("NonMaxSuppression", names, ["kept"])], "nms", values, [kept])
-    model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)])
+    model = parser.parse_model(
+        f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]> nms (float[N,B,4] boxes, float[N,C,B] scores, '
+        "int64[1] most, float[1] iou, float[1] conf) => (int64[K,3] kept) "
+        "{ kept = NonMaxSuppression(boxes, scores, most, iou, conf) }"
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # more would contend with torch's threads for the same cores
     options.log_severity_level = 3

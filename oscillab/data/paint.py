@@ -62,8 +62,8 @@ def coverage(contours: Sequence[np.ndarray], height: int, width: int) -> tuple[n
     alpha is (h, w) uint8, 255 = all of the pixel, for the part of the image (height, width) whose upper left pixel is
     (x, y). Contours are (n, 2) arrays in pixels, measured from the upper left edge; one inside another is a hole.
     """
-    low = np.floor(np.min([contour.min(axis=0) for contour in contours], axis=0)).astype(int)
-    high = np.ceil(np.max([contour.max(axis=0) for contour in contours], axis=0)).astype(int)
+    points = np.concatenate(contours)
+    low, high = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int)
     (x, y), (right, bottom) = np.maximum(low, 0).tolist(), np.minimum(high, (width, height)).tolist()
     if right <= x or bottom <= y:
         return None
@@ -119,11 +119,11 @@ def texture(
     cycles = (random.uniform(1.5, 4) if kind == "waves" else random.uniform(14, 26)) / size  # of the palette, a pixel
     if kind == "mottled":
         places = _crop(random, random.choice(fields.smooth[2:]), max(shape))[:height, :width]
-        return cv2.applyColorMap(places, _palette(kind, *colours))
-    angle, phase = random.uniform(0, 2 * math.pi), random.randrange(256)
-    across, down = 65536 * cycles * math.cos(angle), 65536 * cycles * math.sin(angle)
-    columns, rows = np.arange(width), np.arange(height)
-    places = _wrap(down * rows, across * columns) + np.uint8(phase)
+    else:
+        angle, phase = random.uniform(0, 2 * math.pi), random.randrange(256)
+        across, down = 65536 * cycles * math.cos(angle), 65536 * cycles * math.sin(angle)
+        columns, rows = np.arange(width), np.arange(height)
+        places = _wrap(down * rows, across * columns) + np.uint8(phase)
     if kind == "dots":
         places = _COSINE[places] + _COSINE[_wrap(across * rows, -down * columns)]
     return cv2.applyColorMap(places, _palette(kind, *colours))
@@ -166,7 +166,7 @@ def _distance(first: Colour, second: Colour) -> float:
 
 
 def _palette(kind: str, first: Colour, second: Colour) -> np.ndarray:
-    start, stop = np.array(first, dtype=np.float32), np.array(second, dtype=np.float32)
+    start, stop = np.array([first, second], dtype=np.float32)
     share = _WAVES[kind].astype(np.float32).reshape(256, 1, 1)
     return (start + share * (stop - start)).astype(np.uint8)  # (256, 1, 3)
 
