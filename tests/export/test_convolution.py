@@ -60,24 +60,16 @@ def test_states_are_those_of_torch_ties_and_limits_included(bits, positive, run_
         assert torch.equal(y, grid(x))
 
 
-def test_a_step_size_below_its_floor_is_written_as_the_floor(run_graph):
-    """Oracle: the forward pass, which holds step sizes there."""
+@pytest.mark.parametrize("step_size, factor", [(-1.0, np.ones(6)), (None, np.array(MIXED))])
+def test_floors_and_negative_factors(step_size, factor, run_graph):
+    """Oracle: the forward pass, which holds step sizes at a floor; a factor folded would turn the sign of states, it stays."""
     conv, x = layer()
     for grid in (conv.weight_quantizer, conv.input_quantizer):
-        grid.step_size.data.fill_(-1.0)
-    y, _ = run_graph(lambda graph, name: emit_convolution(graph, "a", conv, name), x)
-    with torch.no_grad():
-        torch.testing.assert_close(y, conv(x), **CLOSE)
-
-
-def test_a_negative_factor_stays_an_operation(run_graph):
-    """Oracle: torch's product; folded, it would turn the sign of integer states."""
-    conv, x = layer()
-    factor = np.array(MIXED)
+        grid.step_size.data.fill_(step_size) if step_size else None
     y, operators = run_graph(lambda graph, name: emit_convolution(graph, "a", conv, name, factor=factor), x)
     with torch.no_grad():
-        torch.testing.assert_close(y, conv(x) * torch.tensor(MIXED).view(-1, 1, 1), **CLOSE)
-    assert operators.count("Mul") == 1
+        torch.testing.assert_close(y, conv(x) * torch.from_numpy(factor).float().view(-1, 1, 1), **CLOSE)
+    assert operators.count("Mul") == (factor.min() <= 0)
 
 
 @pytest.mark.parametrize("bits, needed", [(4, 1), (3, 2), (8, 0)])

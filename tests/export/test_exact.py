@@ -158,14 +158,10 @@ def test_what_has_an_exact_form(make, has):
     assert has_exact_form(make()) is has
 
 
-def test_what_has_none_stays(calibrated, images):
+def test_what_has_none_stays_and_a_float_network_is_refused(calibrated):
     """Oracle: the network itself, whose offsets make every convolution one without exact form; but for its SiLUs."""
     network = exact(calibrated("yolov5n", activation="affine", init="lsq"))
     kinds = {type(module) for module in network.modules()}
     assert QuantConv2d in kinds and ExactConv2d not in kinds and nn.BatchNorm2d in kinds
-
-
-def test_a_float_network_is_refused():
-    """Oracle: it has no integer states."""
     with pytest.raises(ValueError, match="only a quantized network has an exact form, got a float Conv2d"):
         exact(nn.Conv2d(1, 1, 1))
