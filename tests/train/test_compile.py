@@ -29,14 +29,9 @@ class Noise:
             yield SimpleNamespace(images=images, targets=targets, masks=None)
 
 
-def squared_error(outputs, targets, image_size, *, masks=None):
-    error = (outputs - targets).square().mean()
-    return error, {"error": error.detach()}
-
-
-def run(model, monkeypatch, **spec):
+def run(model, squared, monkeypatch, **spec):
     """The trainer, the steps in which the compiled network ran, and a recording that saw ranges at every other one."""
-    trainer = Trainer(model, squared_error, Noise(), TrainSpec(**SPEC, **spec), progress=False)
+    trainer = Trainer(model, squared, Noise(), TrainSpec(**SPEC, **spec), progress=False)
     steps, compiler = [], torch.compile
 
     def counting(network):
@@ -69,30 +64,28 @@ def distances(run, other):
 
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 @pytest.mark.slow
-def test_compiled_training_agrees(tiny, monkeypatch):
+def test_compiled_training_agrees(tiny, squared, monkeypatch):
     """Oracle: the run without compiling, to rounding: it ends no farther from it than runs that start from weights changed
     in their last bit, times 3, as the worst of a few draws is not the worst of all. (Adam turns a gradient that is nothing but
     rounding into a full step, so that no fixed tolerance holds on every processor.) A run whose step sizes rest ends farther.
     Steps whose ranges are recorded run without."""
     start = tiny(bits=8)
-    plain = run(copy.deepcopy(start), monkeypatch)
-    compiled = run(copy.deepcopy(start), monkeypatch, compile=True)
+    plain = run(copy.deepcopy(start), squared, monkeypatch)
+    compiled = run(copy.deepcopy(start), squared, monkeypatch, compile=True)
     assert not plain[1] and compiled[1] == [0, 2, 4]
-    noise = [distances(run(nudged(start, seed), monkeypatch), plain) for seed in range(4)]
+    noise = [distances(run(nudged(start, seed), squared, monkeypatch), plain) for seed in range(4)]
     bounds = [3 * max(each) for each in zip(*noise, strict=True)]
     assert all(found < bound for found, bound in zip(distances(compiled, plain), bounds, strict=True))
-    control = distances(run(copy.deepcopy(start), monkeypatch, step_size_rate=0.0), plain)
+    control = distances(run(copy.deepcopy(start), squared, monkeypatch, step_size_rate=0.0), plain)
     assert all(found > bound for found, bound in zip(control, bounds, strict=True))
 
 
 def test_hooks_are_seen(tiny):
     """Oracle: by hand; a hook of one module, one of all modules, and none."""
     model = tiny()
-    assert not is_hooked(model)
-    handle = model[3].register_forward_pre_hook(lambda *_: None)
-    assert is_hooked(model)
-    handle.remove()
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: None)
-    assert is_hooked(model)
-    handle.remove()
+    for register in (model[3].register_forward_pre_hook, torch.nn.modules.module.register_module_forward_pre_hook):
+        assert not is_hooked(model)
+        handle = register(lambda *_: None)
+        assert is_hooked(model)
+        handle.remove()
     assert not is_hooked(model)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscillab.quant import step_sizes
+from oscillab.quant import QuantSpec, quantize, step_sizes
 from oscillab.train.ema import Ema, decay_for, ramp_for
 
 
@@ -31,22 +31,28 @@ def test_equations_6_to_8_by_hand():
         assert ema.model.weight.item() == expected
 
 
-def test_the_ramp_is_yolov5s():
-    """Oracle: d(n) = decay * (1 - exp(-n / 2000)), 0 at the start (section 2 of the paper's facts)."""
-    ema = Ema(torch.nn.Linear(2, 2), decay=0.9999, ramp=2000)
+def test_decay_and_ramp():
+    """Oracle: YOLOv5's d(n) = decay * (1 - exp(-n / 2000)), 0 at the start; arithmetic: 1 / (1 - decay) = steps / 4, never
+    beyond 0.9999, whose ramp is YOLOv5's 2,000 updates; `for_steps` takes them unless another value is given."""
+    model = torch.nn.Linear(2, 2)
+    ema = Ema(model, decay=0.9999, ramp=2000)
     assert ema.current_decay() == 0
     for _ in range(3):
         ema.update()
     assert ema.current_decay() == pytest.approx(0.9999 * (1 - math.exp(-3 / 2000)))
+    assert 1 / (1 - decay_for(400)) == pytest.approx(100) and decay_for(500) == 0.992 and decay_for(1) == 0
+    assert decay_for(184_900) == decay_for(10**7) == 0.9999
+    assert ramp_for(184_900) == pytest.approx(2000) and ramp_for(400) == pytest.approx(20)
+    ema, own = Ema.for_steps(model, 400), Ema.for_steps(model, 400, decay=0.5, ramp=0, parts=("weights",))
+    assert (ema.decay, ema.ramp) == (decay_for(400), ramp_for(400)) and (own.decay, own.ramp) == (0.5, 0)
 
 
-def test_decay_zero_is_no_average(quantized):
+def test_decay_zero_is_no_average(quantized, same):
     """Oracle: an invariant; with decay 0 the average is the live model, bit for bit."""
     ema = Ema(quantized, decay=0.0, ramp=0)
     nudge(quantized, torch.Generator().manual_seed(1))
     ema.update()
-    average = ema.model.state_dict()
-    assert all(torch.equal(average[name], tensor) for name, tensor in quantized.state_dict().items())
+    assert same(ema.model, quantized)
 
 
 def test_covers_every_step_size_and_bn_statistic(quantized):
@@ -84,36 +90,22 @@ def test_parts_not_averaged_are_copied(quantized, part):
     assert all(("quantizer." in name) == (part == "step_sizes") for name in moved)
 
 
-def test_resumes_to_the_same_average(quantized):
+def test_resumes_to_the_same_average(quantized, same):
     """Oracle: save then load is the same; two updates equal one update, a round trip, and another."""
-    straight = Ema(quantized, decay=0.9, ramp=5)
-    other = copy.deepcopy(quantized)
-    generator = torch.Generator().manual_seed(4)
-    nudge(quantized, generator)
+    straight, other = Ema(quantized, decay=0.9, ramp=5), copy.deepcopy(quantized)
+    nudge(quantized, torch.Generator().manual_seed(4))
     straight.update()
     resumed = Ema(other, decay=0.9, ramp=5)
     resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
     other.load_state_dict(quantized.state_dict())
-    state = generator.get_state()
-    nudge(quantized, generator)
-    nudge(other, generator.set_state(state))
-    straight.update(), resumed.update()
-    again = resumed.model.state_dict()
-    assert all(torch.equal(tensor, again[name]) for name, tensor in straight.model.state_dict().items())
+    for model, ema in ((quantized, straight), (other, resumed)):
+        nudge(model, torch.Generator().manual_seed(5))
+        ema.update()
+    assert same(straight.model, resumed.model)
 
 
-def test_horizon_is_a_quarter_of_a_short_run_and_the_papers_of_a_long_one():
-    """Oracle: arithmetic; 1 / (1 - decay) = steps / 4, never beyond 0.9999, whose ramp is YOLOv5's 2,000 updates."""
-    assert 1 / (1 - decay_for(400)) == pytest.approx(100)
-    assert decay_for(184_900) == decay_for(10**7) == 0.9999
-    assert ramp_for(184_900) == pytest.approx(2000) and ramp_for(400) == pytest.approx(20)
-    assert decay_for(1) == 0
-
-
-def test_quantizing_after_building_is_noticed(detector, batches):
+def test_quantizing_after_building_is_noticed(detector):
     """Oracle: the trap peers fell into, an average that lacks the step sizes, is an error here."""
-    from oscillab.quant import QuantSpec, quantize
-
     ema = Ema(detector)
     quantize(detector, QuantSpec(), [torch.rand(1, 3, 64, 64)])
     with pytest.raises(ValueError, match="build Ema after quantize"):
@@ -137,13 +129,7 @@ class Sharing(torch.nn.Module):
 NAMES = st.lists(st.integers(0, 2), min_size=1, max_size=5)
 
 
-@given(
-    parameters=NAMES,
-    buffers=NAMES,
-    decay=st.sampled_from([0.0, 0.5, 0.9]),
-    moves=st.integers(1, 3),
-    moved=st.booleans(),
-)
+@given(NAMES, NAMES, st.sampled_from([0.0, 0.5, 0.9]), st.integers(1, 3), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_any_sharing_of_tensors_is_averaged_once(parameters, buffers, decay, moves, moved):
     """Oracle: d * average + (1 - d) * tensor by hand, a name at a time, whatever the number of names of a tensor."""
@@ -158,9 +144,7 @@ def test_any_sharing_of_tensors_is_averaged_once(parameters, buffers, decay, mov
                 tensor += 1.0
         ema.update()
         expected = {name: decay * expected[name] + (1 - decay) * t for name, t in model.state_dict().items()}
-    assert ema.model.state_dict().keys() == expected.keys()
-    for name, tensor in ema.model.state_dict().items():
-        torch.testing.assert_close(tensor, expected[name])
+    torch.testing.assert_close(dict(ema.model.state_dict()), expected)
 
 
 def test_a_shared_step_size_moves_once(quantized):
@@ -176,40 +160,23 @@ def test_a_shared_step_size_moves_once(quantized):
     torch.testing.assert_close(ema.model.state_dict()[name] - before, torch.full_like(before, 0.1))
 
 
-def replace_weight(model):
-    model[0].weight = torch.nn.Parameter(model[0].weight.detach().clone())
-
-
-def add_bias(model):
-    model[0].bias = torch.nn.Parameter(torch.zeros(2))
-
-
-def replace_layer(model):
-    model[1] = torch.nn.Linear(2, 2)
-
-
-def add_buffer(model):
-    model[1].register_buffer("seen", torch.zeros(1))
+def linear():
+    return torch.nn.Linear(2, 2)
 
 
 @pytest.mark.parametrize("change, name", [
-    (replace_weight, "0.weight"), (add_bias, "0.bias"), (replace_layer, "1"), (add_buffer, "1.seen"),
+    (lambda model: setattr(model[0], "weight", torch.nn.Parameter(model[0].weight.detach().clone())), "0.weight"),
+    (lambda model: setattr(model[0], "bias", torch.nn.Parameter(torch.zeros(2))), "0.bias"),
+    (lambda model: setattr(model, "1", linear()), "1"),
+    (lambda model: model[1].register_buffer("seen", torch.zeros(1)), "1.seen"),
 ])  # fmt: skip
 def test_what_was_replaced_is_named(change, name):
     """Oracle: the sentence; an average that went on would follow tensors that nobody trains."""
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2))
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), linear())
     ema = Ema(model)
     ema.update()
     change(model)
-    with pytest.raises(
-        ValueError, match=f"^{name} was added, removed or replaced since the average was built: build Ema"
-    ):
+    words = f"^{name} was added, removed or replaced since the average was built: build Ema"
+    with pytest.raises(ValueError, match=words):
         ema.update()
     assert ema.update_count == 1
-
-
-def test_suits_a_number_of_steps():
-    """Oracle: `decay_for` and `ramp_for`, unless another value is given."""
-    model = torch.nn.Linear(1, 1)
-    ema, own = Ema.for_steps(model, 400), Ema.for_steps(model, 400, decay=0.5, ramp=0, parts=("weights",))
-    assert (ema.decay, ema.ramp) == (decay_for(400), ramp_for(400)) and (own.decay, own.ramp) == (0.5, 0)

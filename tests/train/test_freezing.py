@@ -99,31 +99,21 @@ def test_gradients_are_those_of_the_integer_domain(tiny, train_tiny):
     torch.testing.assert_close(grid.step_size.grad, expected_step, rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_in_which_nothing_is_frozen_trains_as_ever(tiny, train_tiny):
+def test_a_model_in_which_nothing_is_frozen_trains_as_ever(tiny, train_tiny, same):
     """Oracle: the run without freezing, bit for bit, before freezing begins."""
     plain, model = tiny(), tiny()
     train_tiny(plain, torch.optim.AdamW(plain.parameters(), lr=0.02, weight_decay=0.5), 20)
     optimizer, remedy = freezing(model, 100, begin=0.25)
     train_tiny(model, optimizer, 20)
-    assert remedy.frozen_share == 0 and remedy.threshold() == math.inf
-    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), model.state_dict().values(), strict=True))
+    assert remedy.frozen_share == 0 and remedy.threshold() == math.inf and same(plain, model)
     train_tiny(model, optimizer, 40)
     assert remedy.frozen_share > 0
 
 
-def test_frozen_latent_weights_are_bin_centres(tiny, train_tiny):
-    """Oracle: w = s * k, which every other reader (recorder, average, export) rounds to k without knowing of freezing."""
-    model = tiny(weight_granularity="per_channel")
-    optimizer, remedy = freezing(model, 80)
-    train_tiny(model, optimizer, 80)
-    for layer, frozen, state in remedy.frozen():
-        centres = state * along_channels(layer.weight_step_size(), layer.weight)
-        assert torch.equal(layer.weight[frozen], centres[frozen])
-
-
-def test_resumes_to_the_same_result(tiny, train_tiny):
-    """Oracle: the uninterrupted run, bit for bit, from a state taken in its middle."""
-    straight = tiny()
+def test_resumes_to_the_same_result(tiny, train_tiny, same):
+    """Oracle: the uninterrupted run, bit for bit, from a state taken in its middle. Frozen latent weights are bin centres,
+    w = s * k, which every other reader (recorder, average, export) rounds to k without knowing of freezing."""
+    straight = tiny(weight_granularity="per_channel")
     optimizer, remedy = freezing(straight, 80)
     train_tiny(straight, optimizer, 40)
     resumed = copy.deepcopy(straight)
@@ -133,7 +123,7 @@ def test_resumes_to_the_same_result(tiny, train_tiny):
     assert other.frozen_share == remedy.frozen_share > 0
     train_tiny(straight, optimizer, 40)
     train_tiny(resumed, second, 40)
-    assert torch.equal(remedy.states.frozen, other.states.frozen)
-    assert all(
-        torch.equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True)
-    )
+    assert torch.equal(remedy.states.frozen, other.states.frozen) and same(straight, resumed)
+    for layer, frozen, state in remedy.frozen():
+        centres = state * along_channels(layer.weight_step_size(), layer.weight)
+        assert torch.equal(layer.weight[frozen], centres[frozen])

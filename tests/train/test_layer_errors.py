@@ -12,23 +12,32 @@ IMAGES = [torch.rand(4, 3, 10, 10, generator=torch.Generator().manual_seed(seed)
 
 
 def test_one_layer_by_hand(tiny):
-    """Oracle: the first layer's outputs subtracted, mean and variance of each channel over both batches."""
-    model = tiny()
-    layer = model[0]
+    """Oracle: the first layer's outputs subtracted: mean and variance of each channel over both batches, and over all of
+    them, with the share of the channel means."""
+    layer = (model := tiny())[0]
     with torch.no_grad():
         expected = torch.cat([torch.nn.functional.conv2d(x, layer.weight, layer.bias) for x in IMAGES])
         error = torch.cat([layer(x) for x in IMAGES]) - expected
-    rows = [row for row in output_errors(None, model, IMAGES) if row["layer"] == "0"]
+    every = output_errors(None, model, IMAGES)
+    rows = [row for row in every if row["layer"] == "0"]
     assert [row["channel"] for row in rows] == list(range(8))
-    each = {"error_mean": error.mean((0, 2, 3)), "error_variance": error.var((0, 2, 3), unbiased=False)}
-    each |= {"float_mean": expected.mean((0, 2, 3)), "float_variance": expected.var((0, 2, 3), unbiased=False)}
-    for name, values in each.items():
-        assert [row[name] for row in rows] == pytest.approx(values.tolist(), rel=1e-4, abs=1e-7), name
+    for name, x in (("error", error), ("float", expected)):
+        assert [row[f"{name}_mean"] for row in rows] == pytest.approx(x.mean((0, 2, 3)).tolist(), rel=1e-4, abs=1e-7)
+        variance = x.var((0, 2, 3), unbiased=False).tolist()
+        assert [row[f"{name}_variance"] for row in rows] == pytest.approx(variance, rel=1e-4, abs=1e-7)
+    found, squares = layer_errors(every)[0], error.square().mean()
+    summed = {"error_mean": error.mean(), "error_variance": error.var(unbiased=False)}
+    summed["mean_share"] = error.mean((0, 2, 3)).square().mean() / squares
+    summed["signal_to_noise"] = 10 * torch.log10(expected.var(unbiased=False) / squares)
+    for name, value in summed.items():
+        assert found[name] == pytest.approx(value.item(), rel=1e-4), name
 
 
 def test_a_float_model_misses_nothing(tiny):
-    """Oracle: an invariant; a copy with its quantizers off has no error against the float network, to the last bit."""
-    model = tiny()
+    """Oracle: invariants; a copy with its quantizers off has no error against the float network, to the last bit; every
+    module is in the mode that it had, and no hook left behind."""
+    model = tiny().train()
+    model[1].eval()
     other = copy.deepcopy(model)
     for module in other.modules():
         if hasattr(module, "enabled"):
@@ -37,22 +46,8 @@ def test_a_float_model_misses_nothing(tiny):
     assert {row["layer"] for row in rows} == {"0", "3", "6"} and len(rows) == 8 + 8 + 4
     assert all(row["error_mean"] == row["error_variance"] == 0 for row in rows)
     assert output_errors(other, model, IMAGES) == output_errors(None, model, IMAGES)
-
-
-def test_sums_over_a_layer(tiny):
-    """Oracle: mean, variance and the share of the channel means from the differences themselves."""
-    model = tiny()
-    layer = model[0]
-    with torch.no_grad():
-        expected = torch.cat([torch.nn.functional.conv2d(x, layer.weight, layer.bias) for x in IMAGES])
-        error = torch.cat([layer(x) for x in IMAGES]) - expected
-    row = layer_errors(output_errors(None, model, IMAGES))[0]
-    assert row["error_mean"] == pytest.approx(error.mean().item(), rel=1e-4)
-    assert row["error_variance"] == pytest.approx(error.var(unbiased=False).item(), rel=1e-4)
-    share = error.mean((0, 2, 3)).square().mean() / error.square().mean()
-    assert row["mean_share"] == pytest.approx(share.item(), rel=1e-4)
-    decibel = 10 * torch.log10(expected.var(unbiased=False) / error.square().mean())
-    assert row["signal_to_noise"] == pytest.approx(decibel.item(), rel=1e-4)
+    assert [module.training for module in model] == [True, False, True, True, True, True, True]
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_before_and_after_folding(tiny):
@@ -72,12 +67,3 @@ def test_before_and_after_folding(tiny):
         assert (a["layer"], a["channel"]) == (b["layer"], b["channel"])
         assert a["error_mean"] == pytest.approx(b["error_mean"], abs=1e-5)
     assert max(abs(row["error_mean"]) for row in before) > 0.1
-
-
-def test_modes_stay(tiny):
-    """Oracle: an invariant; every module's mode, and no hook left behind."""
-    model = tiny().train()
-    model[1].eval()
-    output_errors(None, model, IMAGES)
-    assert [module.training for module in model] == [True, False, True, True, True, True, True]
-    assert not any(module._forward_hooks for module in model.modules())

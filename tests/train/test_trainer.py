@@ -46,11 +46,11 @@ class StopAt:
             trainer.stop()
 
 
-def new_run(model, batches, *callbacks, spec=SPEC):
-    trainer = Trainer(model, DetectionLoss(model), batches, spec, progress=False)
-    ema = Ema(model, decay=0.9, ramp=2)
-    trainer.callbacks += [MoveEma(ema), *callbacks]
-    return trainer, ema
+def trained(model, batches, spec=SPEC, *callbacks):
+    """The trainer of a detector, at the end of its run."""
+    trainer = Trainer(model, DetectionLoss(model), batches, spec, callbacks=callbacks, progress=False)
+    trainer.fit()
+    return trainer
 
 
 def test_step_sizes_and_bn_are_not_decayed(quantized):
@@ -64,102 +64,87 @@ def test_step_sizes_and_bn_are_not_decayed(quantized):
 
 
 @pytest.mark.parametrize("stop_at", [3, 4, 6])
-def test_resuming_gives_the_uninterrupted_result(quantized, batches, tmp_path, stop_at):
+def test_resuming_gives_the_uninterrupted_result(tiny, batches, squared, same, tmp_path, stop_at):
     """Oracle: the uninterrupted run, bit for bit: weights, average, optimizer and both recordings; mid-epoch and at its end."""
 
-    def run(model, *callbacks, resume=None, until=None):
-        trainer, ema = new_run(model, batches, *callbacks)
+    def run(name, *callbacks, resume=False):
+        model, path = tiny(), tmp_path / "last.pt"
+        trainer, ema = Trainer(model, squared, batches, SPEC, progress=False), Ema(model, decay=0.9, ramp=2)
         with record(model, trainer.optimizer) as live, record(ema.model, ema) as average:
-            recorders = {"lsq": live, "ema": average}
+            parts = {"averages": {"ema": ema}, "recorders": {"lsq": live, "ema": average}}
             if resume:
-                resume_from(resume, trainer, averages={"ema": ema}, recorders=recorders)
-            if until:
-                trainer.callbacks += [
-                    StopAt(until),
-                    SaveCheckpoint(
-                        lambda t: save_checkpoint(tmp_path / "last.pt", t, averages={"ema": ema}, recorders=recorders)
-                    ),
-                ]
+                resume_from(path, trainer, **parts)
+            save = SaveCheckpoint(lambda trainer: save_checkpoint(path, trainer, **parts))
+            trainer.callbacks += [MoveEma(ema), *callbacks, save]
             trainer.fit()
-            return trainer, ema, live.recording(), average.recording()
+        for part, one in (("lsq", live), ("ema", average)):
+            one.recording().save(tmp_path / name / f"{part}.npz")
+        return trainer, (model, ema.model), [file.read_bytes() for file in sorted((tmp_path / name).iterdir())]
 
-    second, third = copy.deepcopy(quantized), copy.deepcopy(quantized)
-    straight, straight_ema, *straight_recordings = run(quantized)
-    stopped, *_ = run(second, until=stop_at)
+    straight, networks, recordings = run("straight")
+    stopped, *_ = run("stopped", StopAt(stop_at))
     assert stopped.interrupted and stopped.step == stop_at
-    resumed, resumed_ema, *resumed_recordings = run(third, resume=tmp_path / "last.pt")
-    assert resumed.step == straight.step == 8
-    for a, b in ((quantized, third), (straight_ema.model, resumed_ema.model)):
-        other = b.state_dict()
-        assert all(torch.equal(tensor, other[name]) for name, tensor in a.state_dict().items())
-    for a, b in zip(straight_recordings, resumed_recordings, strict=True):
-        a.save(tmp_path / "a.npz"), b.save(tmp_path / "b.npz")
-        assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    resumed, others, again = run("resumed", resume=True)
+    assert resumed.step == straight.step == 8 and recordings == again
+    assert all(same(*pair) for pair in zip(networks, others, strict=True))
 
 
-def test_nan_loss_stops_with_the_last_good_checkpoint_kept(quantized, batches, tmp_path):
+def test_nan_loss_stops_with_the_last_good_checkpoint_kept(tiny, batches, squared, tmp_path):
     """Oracle: the file that was written before the loss broke, byte for byte, and a sentence with a remedy."""
-    path = tmp_path / "last.pt"
+    path, before = tmp_path / "last.pt", []
 
     class Poison:
         def step_end(self, trainer):
             if trainer.step == 5:
-                self.before = path.read_bytes()
-                with torch.no_grad():
-                    next(trainer.model.parameters()).fill_(math.nan)
+                before.append(path.read_bytes())
+                next(trainer.model.parameters()).data.fill_(math.nan)
 
-    poison = Poison()
-    trainer, ema = new_run(quantized, batches, poison)
-    trainer.callbacks.append(SaveCheckpoint(lambda t: save_checkpoint(path, t, averages={"ema": ema})))
+    trainer = Trainer(tiny(), squared, batches, SPEC, progress=False)
+    trainer.callbacks += [Poison(), SaveCheckpoint(lambda trainer: save_checkpoint(path, trainer))]
     with pytest.raises(FloatingPointError, match="the loss became nan at step 5 of 8.*lower the learning rate"):
         trainer.fit()
-    assert path.read_bytes() == poison.before
+    assert [path.read_bytes()] == before
 
 
 def test_trains_on_batches_without_objects(detector, batches):
     """Oracle: the run ends and every parameter stays finite when no picture holds an object."""
     empty = Served(batches, lambda batch: batch._replace(targets=torch.zeros(0, 6)))
-    trainer, _ = new_run(detector, empty)
-    trainer.fit()
-    assert trainer.step == 8 and all(torch.isfinite(p).all() for p in detector.parameters())
+    assert trained(detector, empty).step == 8
+    assert all(torch.isfinite(p).all() for p in detector.parameters())
 
 
 def test_loss_falls(detector, batches):
     """Oracle: optimizing lowers the loss on the very pictures that it saw."""
-    loss = DetectionLoss(detector)
-    batch = next(batches.epoch(0))
+    loss, batch = DetectionLoss(detector), next(batches.epoch(0))
 
+    @torch.no_grad()
     def value():
-        detector.train()
-        with torch.no_grad():
-            return loss(detector(to_pixels(batch.images)), batch.targets, 64)[0].item()
+        return loss(detector.train()(to_pixels(batch.images)), batch.targets, 64)[0].item()
 
     before = value()
-    again = Served(batches, lambda _: batch)
-    new_run(detector, again, spec=TrainSpec(epochs=3, learning_rate=3e-3, warmup_steps=0))[0].fit()
+    trained(detector, Served(batches, lambda _: batch), TrainSpec(epochs=3, learning_rate=3e-3, warmup_steps=0))
     assert value() < 0.8 * before
 
 
-def test_a_step_size_that_had_to_be_held_is_named(quantized, batches, caplog):
+def test_a_step_size_that_had_to_be_held_is_named(tiny, batches, squared, caplog):
     """Oracle: a step size that is pushed below zero by hand is held positive, and the log says which, once."""
-    layer = quantized.model[2].cv1.conv
-    layer.weight_quantizer.step_size.data.fill_(-0.1)
-    new_run(quantized, batches)[0].fit()
+    model = tiny()
+    model[3].weight_quantizer.step_size.data.fill_(-0.1)
+    Trainer(model, squared, batches, SPEC, progress=False).fit()
     warnings = [record.message for record in caplog.records if "held positive" in record.message]
-    assert sum("model.2.cv1.conv.weight_quantizer" in warning for warning in warnings) == 1
-    assert layer.weight_step_size() > 0
+    assert sum("3.weight_quantizer" in warning for warning in warnings) == 1
+    assert model[3].weight_step_size() > 0
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(quantized, batches):
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(tiny, batches, squared):
     """Oracle: an infinite gradient put in by hand; no weight has moved, and the sentence names the step and the rate."""
-    trainer, _ = new_run(quantized, batches)
-    before = {name: parameter.detach().clone() for name, parameter in quantized.named_parameters()}
-    quantized.model[5].conv.weight.register_hook(lambda gradient: gradient.fill_(math.inf))
-    with pytest.raises(
-        FloatingPointError, match="the gradient became (inf|nan) at step 0 of 8.*now 0.001.*held positive: none"
-    ):
-        trainer.fit()
-    assert all(torch.equal(parameter, before[name]) for name, parameter in quantized.named_parameters())
+    model = tiny()
+    before = copy.deepcopy(dict(model.named_parameters()))
+    model[3].weight.register_hook(lambda gradient: gradient.fill_(math.inf))
+    words = "the gradient became (inf|nan) at step 0 of 8.*now 0.001.*held positive: none"
+    with pytest.raises(FloatingPointError, match=words):
+        Trainer(model, squared, batches, SPEC, progress=False).fit()
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
 
 
 def test_rates_of_the_schedules():
@@ -174,22 +159,21 @@ def test_rates_of_the_schedules():
     assert [linear.rate_at(step, 100) for step in (0, 50, 100)] == pytest.approx([0.1, 0.0505, 0.001])
 
 
-def test_step_sizes_have_a_rate_of_their_own(quantized, batches):
+def test_step_sizes_have_a_rate_of_their_own(tiny, batches, squared):
     """Oracle: a rate of 0 leaves every step size as it was, to the bit, and the rest trains; Adam's group says 0.1."""
-    before = {name: parameter.detach().clone() for name, parameter in quantized.named_parameters()}
-    still = replace(SPEC, step_size_rate=0.0)
-    Trainer(quantized, DetectionLoss(quantized), batches, still, progress=False).fit()
-    same = {name for name, parameter in quantized.named_parameters() if torch.equal(parameter, before[name])}
-    assert same == set(step_sizes(quantized))
-    slow = Trainer(quantized, DetectionLoss(quantized), batches, replace(SPEC, step_size_rate=0.1), progress=False)
+    model = tiny()
+    before = copy.deepcopy(dict(model.named_parameters()))
+    Trainer(model, squared, batches, replace(SPEC, step_size_rate=0.0), progress=False).fit()
+    still = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    assert still == set(step_sizes(model))
+    slow = Trainer(model, squared, batches, replace(SPEC, step_size_rate=0.1), progress=False)
     slow.fit()
     assert {group["name"]: group["lr"] for group in slow.optimizer.param_groups}["step sizes"] == pytest.approx(1e-4)
 
 
 def test_log_has_a_row_every_so_many_steps(quantized, batches, tmp_path):
     """Oracle: arithmetic; 8 steps, a row every 2."""
-    trainer, _ = new_run(quantized, batches, LossLog(tmp_path / "log.csv", every=2))
-    trainer.fit()
+    trainer = trained(quantized, batches, SPEC, LossLog(tmp_path / "log.csv", every=2))
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [2, 4, 6, 8]
@@ -207,18 +191,15 @@ def test_a_resumed_log_repeats_no_row(tmp_path):
     assert path.read_text() == "step,rate,loss\n2,0.1,3\n4,0.1,2\n"
 
 
-def test_resuming_another_network_says_so(quantized, batches, tmp_path):
+def test_resuming_another_network_says_so(tiny, batches, same, tmp_path):
     """Oracle: the sentence a user reads; no weight of the network that was given has changed."""
-    trainer, _ = new_run(quantized, batches)
-    save_checkpoint(tmp_path / "last.pt", trainer)
-    other = copy.deepcopy(trainer)
-    other.model = torch.nn.Sequential(*trainer.model.children(), torch.nn.Linear(2, 3))
-    before = copy.deepcopy(other.model.state_dict())
-    with pytest.raises(
-        ValueError, match=r"last.pt is of another network: it lacks \d+ tensors .*; resume with the options"
-    ):
-        resume_from(tmp_path / "last.pt", other)
-    assert all(torch.equal(before[key], value) for key, value in other.model.state_dict().items())
+    trainer = saved(tmp_path / "last.pt", tiny(), batches)
+    trainer.model = torch.nn.Sequential(*trainer.model, torch.nn.Linear(2, 3))
+    before = copy.deepcopy(trainer.model.state_dict())
+    words = r"last.pt is of another network: it lacks 2 tensors \(7.bias\); resume with the options"
+    with pytest.raises(ValueError, match=words):
+        resume_from(tmp_path / "last.pt", trainer)
+    assert same(before, trainer.model)
 
 
 def saved(path, model, batches, spec=SPEC):
@@ -241,7 +222,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("words", OTHERS)
-def test_resuming_another_run_says_so(tiny, batches, tmp_path, words):
+def test_resuming_another_run_says_so(tiny, batches, same, tmp_path, words):
     """Oracle: the sentence names what differs; no weight of the network that was given has changed."""
     (spec, data, bits), path = OTHERS[words], tmp_path / "last.pt"
     saved(path, tiny(bits=4), batches)
@@ -251,7 +232,7 @@ def test_resuming_another_run_says_so(tiny, batches, tmp_path, words):
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=f"last.pt is of another run: .*{words}.*; resume with the options"):
         resume_from(path, Trainer(model, None, other, replace(SPEC, **spec), progress=False))
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert same(before, model)
 
 
 def test_a_longer_run_may_be_resumed_at_a_constant_rate(tiny, batches, tmp_path):
