@@ -9,6 +9,7 @@ from oscillab.quant import step_sizes
 from oscillab.quant.fold import corrections, fold, insert_corrections
 from oscillab.train.config import TrainSpec
 from oscillab.train.correction import Choices, correct
+from oscillab.yolo.loss import DetectionLoss
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 SPEC = TrainSpec(learning_rate=1e-3, warmup_steps=0)
@@ -82,15 +83,6 @@ def test_trains_the_factors_alone_and_folds_to_less_than_1e_5(quantized, batches
     assert ((found - expected).abs() / expected.abs().clamp(min=1)).max() < 1e-5
 
 
-def test_folded_integer_states_are_those_before(quantized):
-    """Oracle: the integer states before folding; the detection convolutions' per-channel step sizes move none of them."""
-    layers = {name: module for name, module in quantized.named_modules() if hasattr(module, "integer_state")}
-    before = {name: layer.integer_state().clone() for name, layer in layers.items()}
-    fold(shake(insert_corrections(quantized)))
-    assert all(torch.equal(before[name], layer.integer_state()) for name, layer in layers.items())
-    assert all(quantized.get_submodule(name) is layer for name, layer in layers.items())
-
-
 @pytest.mark.parametrize("part, other, identity", [("scale", "shift", 0), ("shift", "scale", 1)])
 def test_one_part_alone(quantized, batches, part, other, identity):
     """Oracle: the part that is not named stays the identity; a shift alone leaves all step sizes as they were, folded too."""
@@ -133,25 +125,15 @@ def test_an_error_leaves_the_model_as_it_was(tiny, quantized, batches, what):
     assert all(torch.equal(model.state_dict()[name], t) for name, t in state.items() if "num_batches" not in name)
 
 
-class Counted:
-    """Batches that note each one that they give."""
-
-    def __init__(self, batches, seen):
-        self.batches, self.seen = batches, seen
-
-    def __len__(self):
-        return len(self.batches)
-
-    def epoch(self, index, start=0):
-        for batch in self.batches.epoch(index, start=start):
-            self.seen.append(batch)
-            yield batch
-
-
 def test_what_the_paper_leaves_open(quantized, batches):
     """Oracle: counts by hand of 4 batches and of 60 convolutions, 3 without BN; folding stays exact in what it reaches."""
-    seen, choices = [], Choices(qc_share=0.5, qc_layers="before_bn")
-    correct(quantized, Counted(batches, seen), spec=SPEC, choices=choices, progress=False)
+    seen, choices, loss = [], Choices(qc_share=0.5, qc_layers="before_bn"), DetectionLoss(quantized)
+
+    def counted(*arguments, **options):
+        seen.append(arguments)
+        return loss(*arguments, **options)
+
+    correct(quantized, batches, spec=SPEC, choices=choices, loss=counted, progress=False)
     assert len(seen) == 2 and len(corrections(quantized)) == 57
     affine = {n: p.detach().clone() for n, p in fold(quantized).named_parameters() if n.endswith("bn.weight")}
     correct(quantized, batches, spec=SPEC, choices=Choices(qc_bn_affine=True), progress=False)

@@ -22,24 +22,22 @@ def start(folder, root, rank=None):
     """A process of two_ranks.py: number `rank` of two, or one alone."""
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     if rank is not None:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(start.port), "WORLD_SIZE": "2", "RANK": str(rank)}
-        environment |= meeting
-    script = Path(__file__).with_name("two_ranks.py")
-    return subprocess.Popen(
-        [sys.executable, str(script), str(folder)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        environment |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(start.port),
+            "WORLD_SIZE": "2",
+            "RANK": str(rank),
+        }
+    command = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, root):
     """What one process and each of two found: a mapping from (count, rank)."""
-    folder, start.port = tmp_path_factory.mktemp("ranks"), free_port()
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        start.port = probe.getsockname()[1]
     processes = [start(folder, root, rank) for rank in (None, 0, 1)]
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], errors
@@ -111,11 +109,11 @@ def test_both_processes_hold_the_same_network_and_average(found):
 
 def test_evaluation_is_shared_and_gathered_once(found):
     """Oracle: the one process's detections and mAP, bit for bit: each process takes whole batches of the same pictures."""
-    one = found[1, 0]["evaluation"]
+    value, images, detections = found[1, 0]["evaluation"]
     for key in ((2, 0), (2, 1)):
-        two = found[key]["evaluation"]
-        assert two["map"] == one["map"] > 0 and two["images"] == one["images"] == 21
-        assert all(torch.equal(*pair) for pair in zip(one["detections"], two["detections"], strict=True))
+        other, count, others = found[key]["evaluation"]
+        assert other == value > 0 and count == images == 21
+        assert all(torch.equal(*pair) for pair in zip(detections, others, strict=True))
 
 
 @pytest.mark.parametrize("reports", [[{0: "a"}, {0: "a", 1: "b"}], [{0: "a"}, {}], [{0: "a", 1: "b", 2: "c"}]])
@@ -160,11 +158,8 @@ def test_synced_batch_norm_is_batch_norm(monkeypatch):
     kind = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kind)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda x: x)  # of one process
-    torch.manual_seed(0)
-    plain = torch.nn.BatchNorm2d(3, momentum=0.3).double()
-    other = torch.nn.BatchNorm2d(3, momentum=0.3).double()
-    weight = torch.randn(4, 3, 2, 2, dtype=torch.float64)
-    gradients = []
+    plain, other = (torch.nn.BatchNorm2d(3, momentum=0.3).double() for _ in range(2))
+    weight, gradients = torch.arange(48, dtype=torch.float64).cos().view(4, 3, 2, 2), []
     with synced_bn(torch.nn.Sequential(other), kind.CpuSyncedBatchNorm2d):
         assert type(other) is kind.CpuSyncedBatchNorm2d
         for norm in (plain, other):

@@ -1,8 +1,9 @@
-"""The loop: what it decays, that it resumes to the same result, that it stops in good order."""
+"""The loop: what it decays, that it resumes to the same result, stops in good order, compiles."""
 
 import copy
 import csv
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.scenes import Scenes
 from oscillab.quant import step_sizes
+from oscillab.quant.hooks import is_hooked
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
 from oscillab.train.config import TrainSpec
@@ -20,19 +22,6 @@ from oscillab.train.trainer import Trainer, parameter_groups
 from oscillab.yolo.loss import DetectionLoss
 
 SPEC = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=2)
-
-
-class Served:
-    """Batches that give what `choose(batch)` makes of the true ones."""
-
-    def __init__(self, batches, choose):
-        self.batches, self.choose = batches, choose
-
-    def __len__(self):
-        return len(self.batches)
-
-    def epoch(self, index, start=0):
-        return (self.choose(batch) for batch in self.batches.epoch(index, start=start))
 
 
 class StopAt:
@@ -46,9 +35,9 @@ class StopAt:
             trainer.stop()
 
 
-def trained(model, batches, spec=SPEC, *callbacks):
+def trained(model, batches, spec=SPEC, *callbacks, loss=None):
     """The trainer of a detector, at the end of its run."""
-    trainer = Trainer(model, DetectionLoss(model), batches, spec, callbacks=callbacks, progress=False)
+    trainer = Trainer(model, loss or DetectionLoss(model), batches, spec, callbacks=callbacks, progress=False)
     trainer.fit()
     return trainer
 
@@ -108,21 +97,23 @@ def test_nan_loss_stops_with_the_last_good_checkpoint_kept(tiny, batches, square
 
 def test_trains_on_batches_without_objects(detector, batches):
     """Oracle: the run ends and every parameter stays finite when no picture holds an object."""
-    empty = Served(batches, lambda batch: batch._replace(targets=torch.zeros(0, 6)))
-    assert trained(detector, empty).step == 8
+    loss = DetectionLoss(detector)
+    without = lambda outputs, targets, size, masks: loss(outputs, targets[:0], size)  # noqa: E731
+    assert trained(detector, batches, loss=without).step == 8
     assert all(torch.isfinite(p).all() for p in detector.parameters())
 
 
 def test_loss_falls(detector, batches):
     """Oracle: optimizing lowers the loss on the very pictures that it saw."""
-    loss, batch = DetectionLoss(detector), next(batches.epoch(0))
+    loss, batches = DetectionLoss(detector), Batches(Scenes(4, split="train", size=64), size=64, batch_size=4)
+    batch = next(batches.epoch(0))
 
     @torch.no_grad()
     def value():
         return loss(detector.train()(to_pixels(batch.images)), batch.targets, 64)[0].item()
 
     before = value()
-    trained(detector, Served(batches, lambda _: batch), TrainSpec(epochs=3, learning_rate=3e-3, warmup_steps=0))
+    trained(detector, batches, TrainSpec(epochs=12, learning_rate=3e-3, warmup_steps=0))
     assert value() < 0.8 * before
 
 
@@ -268,3 +259,85 @@ def test_an_optimizer_from_before_quantizing_is_warned_of(tiny, batches, caplog)
         trainer.fit()
     warnings = [record.message for record in caplog.records]
     assert [w.partition(" parameters")[0] for w in warnings] == ["6 of 16"] and "build it after quantize" in warnings[0]
+
+
+class Noise:
+    """Six batches of random pixels with random targets."""
+
+    def __len__(self):
+        return 6
+
+    def epoch(self, index, start=0):
+        generator = torch.Generator().manual_seed(index)
+        for _ in range(start, 6):
+            images = torch.randint(0, 256, (4, 3, 10, 10), generator=generator, dtype=torch.uint8)
+            targets = torch.randn(4, 4, 6, 6, generator=generator)
+            yield SimpleNamespace(images=images, targets=targets, masks=None)
+
+
+def run(model, squared, monkeypatch, **spec):
+    """The trainer, the steps in which the compiled network ran, and a recording that saw ranges at every other one."""
+    trainer = Trainer(
+        model,
+        squared,
+        Noise(),
+        replace(SPEC, epochs=1, warmup_steps=0, **spec),
+        progress=False,
+    )
+    steps, compiler = [], torch.compile
+
+    def counting(network):
+        compiled = compiler(network)
+        return lambda images: steps.append(trainer.step) or compiled(images)
+
+    monkeypatch.setattr(torch, "compile", counting)
+    with record(model, trainer.optimizer, ranges_every=2) as recorder:
+        trainer.fit()
+    monkeypatch.undo()
+    return trainer, steps, recorder.recording()
+
+
+def nudged(model, seed):
+    """A copy whose weights differ in their last bit."""
+    model, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1 + torch.finfo(p.dtype).eps * (2 * torch.randint(0, 2, p.shape, generator=generator) - 1))
+    return model
+
+
+def distances(run, other):
+    """How far two runs ended from each other: their weights and their recorded input ranges, in norm."""
+    weights = [torch.cat([p.detach().flatten() for p in trainer.model.parameters()]) for trainer, _, _ in (run, other)]
+    names = ("observed_low", "observed_high")
+    ranges = [torch.cat([torch.from_numpy(r[name]).flatten() for name in names]) for _, _, r in (run, other)]
+    return [float((a - b).norm()) for a, b in (weights, ranges)]
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
+def test_compiled_training_agrees(tiny, squared, monkeypatch):
+    """Oracle: the run without compiling, to rounding: it ends no farther from it than runs that start from weights changed
+    in their last bit, times 3, as the worst of a few draws is not the worst of all. (Adam turns a gradient that is nothing but
+    rounding into a full step, so that no fixed tolerance holds on every processor.) A run whose step sizes rest ends farther.
+    Steps whose ranges are recorded run without."""
+    start = tiny(bits=8)
+    plain = run(copy.deepcopy(start), squared, monkeypatch)
+    compiled = run(copy.deepcopy(start), squared, monkeypatch, compile=True)
+    assert not plain[1] and compiled[1] == [0, 2, 4]
+    noise = [distances(run(nudged(start, seed), squared, monkeypatch), plain) for seed in range(4)]
+    bounds = [3 * max(each) for each in zip(*noise, strict=True)]
+    assert all(found < bound for found, bound in zip(distances(compiled, plain), bounds, strict=True))
+    control = distances(run(copy.deepcopy(start), squared, monkeypatch, step_size_rate=0.0), plain)
+    assert all(found > bound for found, bound in zip(control, bounds, strict=True))
+
+
+def test_hooks_are_seen(tiny):
+    """Oracle: by hand; a hook of one module, one of all modules, and none."""
+    model = tiny()
+    for register in (model[3].register_forward_pre_hook, torch.nn.modules.module.register_module_forward_pre_hook):
+        assert not is_hooked(model)
+        handle = register(lambda *_: None)
+        assert is_hooked(model)
+        handle.remove()
+    assert not is_hooked(model)
