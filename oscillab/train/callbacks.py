@@ -1,4 +1,4 @@
-"""Act beside training: move the average, count flips on the bar, log the loss, save checkpoints and resume, stop in order.
+"""Act beside training: move the average, log the loss, save checkpoints and resume, stop in order.
 
 A callback is any object with some of four methods, each of which is given the running `Trainer`: `start` is called before the
 first step of a `fit`, `step_end` after every optimizer step, `epoch_end` after every pass over the data, and `end` when `fit`
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,7 @@ from oscillab.yolo import pt_file
 if TYPE_CHECKING:
     from oscillab.train.trainer import Trainer
 
+AGAIN = "resume with the options of its run, or start without"
 log = logging.getLogger(__name__)
 
 
@@ -39,18 +40,6 @@ class MoveEma:
     def step_end(self, trainer: "Trainer") -> None:
         """Update the average once."""
         self.ema.update()
-
-
-class CountFlips:
-    """Show the flips of the last recorded step on the progress bar."""
-
-    def __init__(self, recorder: Any, *, every: int = 10):
-        self.recorder, self.every = recorder, every
-
-    def step_end(self, trainer: "Trainer") -> None:
-        """Count the weights whose integer state changed in this step."""
-        if trainer.step % self.every == 0:
-            trainer.notes["flips"] = self.recorder.last_flip_count()
 
 
 class SaveCheckpoint:
@@ -85,32 +74,25 @@ class LossLog:
 
     def __init__(self, path: Path | str, *, every: int = 20, append: bool = False):
         self.path, self.every, self.append = Path(path), every, append
-        self.file: IO[str] | None = None
 
     def start(self, trainer: "Trainer") -> None:
-        """Open the file; a resumed run appends to the rows of the steps that it has behind it."""
+        """Begin the file; a resumed run keeps the rows of the steps that it has behind it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = self.path.read_text().splitlines(keepends=True) if self.append and self.path.is_file() else []
         whole = [row for row in rows[1:] if row.endswith("\n") and int(row.partition(",")[0]) <= trainer.step]
-        self.file = open(self.path, "w", newline="")
-        self.file.writelines(rows[:1] + whole)
+        self.path.write_text("".join(rows[:1] + whole), newline="")
 
     def step_end(self, trainer: "Trainer") -> None:
         """Write a row every `every` steps."""
-        if trainer.step % self.every or self.file is None:
+        if trainer.step % self.every:
             return
         row = {"step": trainer.step, "rate": trainer.optimizer.param_groups[0]["lr"], "loss": trainer.last_loss}
         row |= trainer.last_items
-        writer = csv.DictWriter(self.file, row)
-        if self.file.tell() == 0:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
-        self.file.flush()
-
-    def end(self, trainer: "Trainer") -> None:
-        """Close the file."""
-        if self.file is not None:
-            self.file.close()
+        with open(self.path, "a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
 
 
 def save_checkpoint(path: Path | str, trainer: "Trainer", **parts: Mapping[str, Any]) -> Path:
@@ -135,12 +117,17 @@ def resume_from(path: Path | str, trainer: "Trainer", **parts: Mapping[str, Any]
     state = pt_file.read(path)
     if not isinstance(state, dict) or not {"model", "trainer", *parts} <= state.keys():
         raise ValueError(f"{path} is no checkpoint of an interrupted run; start without resume")
-    if words := _other_run(state.get("context", {}), context_of(trainer)):
-        words = f"run: {words}"
-    elif words := _other_network(state["model"], trainer.model.state_dict()):
-        words = f"network: it {words}"
+    given, own = state.get("context", {}), context_of(trainer)  # an older checkpoint says nothing of some
+    words = [
+        f"{name} is {given[name]} there, {own[name]} here" for name in own if given.get(name, own[name]) != own[name]
+    ]
     if words:
-        raise ValueError(f"{path} is of another {words}; resume with the options of its run, or start without")
+        raise ValueError(f"{path} is of another run: {'; '.join(words[:3])}; {AGAIN}")
+    given, own = state["model"], trainer.model.state_dict()
+    found = {"lacks": own.keys() - given.keys(), "has besides": given.keys() - own.keys()}
+    found["has in another shape"] = {key for key in own.keys() & given.keys() if given[key].shape != own[key].shape}
+    if words := [f"{word} {len(keys)} tensors ({min(keys)})" for word, keys in found.items() if keys]:
+        raise ValueError(f"{path} is of another network: it {'; '.join(words)}; {AGAIN}")
     trainer.model.load_state_dict(state["model"])
     trainer.load_state_dict(state["trainer"])
     for kind, each in parts.items():
@@ -160,19 +147,6 @@ def context_of(trainer: "Trainer") -> dict[str, Any]:
     context["data"] = None if data is None else f"{len(data)} images of {getattr(data, 'name', type(data).__name__)}"
     context["bits"] = ", ".join(f"{n} layers of {bits}" for bits, n in Counter(layer.bits for layer in layers).items())
     return context
-
-
-def _other_run(given: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Say where two contexts differ, "" where they do not; an older checkpoint says nothing of some."""
-    different = [name for name in wanted if name in given and given[name] != wanted[name]]
-    return "; ".join(f"{name} is {given[name]} there, {wanted[name]} here" for name in different[:3])
-
-
-def _other_network(given: dict[str, Any], wanted: dict[str, Any]) -> str:
-    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    shaped = sorted(key for key in wanted.keys() & given.keys() if given[key].shape != wanted[key].shape)
-    kinds = (missing, "lacks"), (unknown, "has besides"), (shaped, "has in another shape")
-    return "; ".join(f"{word} {len(keys)} tensors ({keys[0]})" for keys, word in kinds if keys)
 
 
 @contextmanager

@@ -37,14 +37,11 @@ class TrainSpec:
     """steps between looks at the loss for NaN on an accelerator, where each look waits; on the CPU every step is looked at"""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate must be in 0 < rate < 1, got {self.learning_rate}")
-        if self.step_size_rate < 0:
-            raise ValueError(f"step_size_rate must be 0 or more, got {self.step_size_rate}")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        for name, least in (("epochs", 1), ("step_size_rate", 0), ("accumulate", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.schedule not in ("constant", "cosine", "linear"):
             raise ValueError(f"schedule must be constant, cosine or linear, got {self.schedule}")
 

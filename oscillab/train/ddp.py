@@ -30,12 +30,7 @@ class World:
     """This process, `rank` (from 0), among the `size` that work together; by default one alone."""
 
     def __init__(self, rank: int = 0, size: int = 1):
-        self.rank, self.size = rank, size
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
-        return self.rank == 0
+        self.rank, self.size, self.is_main = rank, size, rank == 0
 
     def sum(self, values: Iterable[float]) -> list[float]:
         """Return the sums over all processes, as floats, of a list of numbers."""
@@ -55,20 +50,18 @@ class World:
 
     def broadcast(self, item: Any) -> Any:
         """Return the main process's `item` in every process."""
-        if self.size == 1:
-            return item
         items = [item]
-        distributed.broadcast_object_list(items)
+        if self.size > 1:
+            distributed.broadcast_object_list(items)
         return items[0]
 
     def broadcast_state(self, model: nn.Module) -> nn.Module:
         """Give the model, on the CPU, the main process's parameters, buffers and quantizers' limits, in place."""
-        if self.size == 1:
-            return model
-        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        for tensor in state.values():
-            distributed.broadcast(tensor, src=0)
-        model.load_state_dict(state)
+        if self.size > 1:
+            state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            for tensor in state.values():
+                distributed.broadcast(tensor, src=0)
+            model.load_state_dict(state)
         return model
 
     def shard(self, batches: Any) -> Any:
@@ -108,7 +101,14 @@ def init_distributed(device: str = "cpu", *, timeout: int = 600) -> Iterator[Wor
         return
     rank = int(os.environ["RANK"])
     if device != "cpu":
-        _take_gpu(device)
+        if device != "cuda":
+            raise ValueError(f"device must be cpu or cuda (a GPU for each process) under torchrun, got {device}")
+        local, here = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if local >= here:
+            raise ValueError(
+                f"torchrun started process {local + 1} on a machine with {here} GPUs: lower --nproc-per-node"
+            )
+        torch.cuda.set_device(local)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     try:
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -126,17 +126,6 @@ def init_distributed(device: str = "cpu", *, timeout: int = 600) -> Iterator[Wor
 def is_lost_connection(error: RuntimeError) -> bool:
     """Return whether an error comes from the connection to other processes, and not from a mistake in the code."""
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
-
-
-def _take_gpu(device: str) -> None:
-    if device != "cuda":
-        raise ValueError(
-            f"device must be cpu or cuda (each process takes a GPU of its own) under torchrun, got {device}"
-        )
-    local, here = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if local >= here:
-        raise ValueError(f"torchrun started process {local + 1} on a machine with {here} GPUs: lower --nproc-per-node")
-    torch.cuda.set_device(local)
 
 
 class SyncedBatchNorm2d(nn.SyncBatchNorm, nn.BatchNorm2d):
@@ -182,19 +171,13 @@ def synced_bn(model: nn.Module, kind: type[nn.BatchNorm2d]) -> Iterator[nn.Modul
 
 
 class MicroBatch:
-    """Some images of a batch; `share` of them, 0 to 1, adds up to 1 over all micro-batches of all processes.
-
-    `totals`: the whole batch's matches at each level, where they are known before the outputs are.
-    """
+    """Some images of a batch, `share` of all processes' (0..1); `totals`: the matches at each level, where known beforehand."""
 
     def __init__(self, batch: Batch, share: float, totals: list[float] | None = None, world: World | None = None):
         self.batch, self.share, self.totals, self.world = batch, share, totals, world or World()
 
     def matches(self, own: Sequence[float]) -> list[float]:
-        """Return what errors are averaged over at each level: the whole batch's matches times the share of the images.
-
-        Where they are not known, it is those of the micro-batches that all processes have in hand, `own` of them here.
-        """
+        """Return each level's divisor: the whole batch's matches x share, or those that all processes have in hand x share."""
         if self.totals is not None:
             return [count * self.share for count in self.totals]
         here = len(self.batch.images)

@@ -49,7 +49,13 @@ def output_errors(
             sums[name] = sums[name] + _moments(expected[name], given[name])
     if not any(torch.is_tensor(total) for total in sums.values()):
         raise ValueError("images is empty: at least one float tensor (N, 3, H, W) is needed")
-    return [row for name, total in sums.items() for row in _channel_rows(name, total)]
+    rows: Rows = []
+    for name, total in sums.items():
+        error, error_square, output, output_square = total[1:] / total[0]
+        variance, float_variance = error_square - error.square(), output_square - output.square()
+        each = torch.stack([error, variance.clamp(min=0), output, float_variance.clamp(min=0)], 1).tolist()  # (C, 4)
+        rows += [{"layer": name, "channel": i} | dict(zip(COLUMNS, row, strict=True)) for i, row in enumerate(each)]
+    return rows
 
 
 def layer_errors(rows: Rows) -> Rows:
@@ -58,19 +64,17 @@ def layer_errors(rows: Rows) -> Rows:
     Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
     what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
     """
-    return [{"layer": name} | _summed(list(channels)) for name, channels in groupby(rows, itemgetter("layer"))]
-
-
-def _summed(channels: Rows) -> dict[str, float]:
-    column = {k: torch.tensor([row[k] for row in channels], dtype=torch.float64) for k in channels[0] if k != "layer"}
-    mean, squares = column["error_mean"], column["error_mean"].square() + column["error_variance"]
-    signal = (column["float_variance"] + column["float_mean"].square()).mean() - column["float_mean"].mean().square()
-    return {
-        "error_mean": float(mean.mean()),
-        "error_variance": float(squares.mean() - mean.mean().square()),
-        "mean_share": float(mean.square().sum() / squares.sum()) if squares.any() else 0.0,
-        "signal_to_noise": float(10 * torch.log10(signal / squares.mean())),
-    }
+    summed = []
+    for name, channels in groupby(rows, itemgetter("layer")):
+        each = torch.tensor([[row[key] for key in COLUMNS] for row in channels], dtype=torch.float64)
+        mean, variance, output, output_variance = each.T.contiguous()
+        squares = mean.square() + variance
+        signal = (output_variance + output.square()).mean() - output.mean().square()
+        found = {"layer": name, "error_mean": float(mean.mean())}
+        found["error_variance"] = float(squares.mean() - mean.mean().square())
+        found["mean_share"] = float(mean.square().sum() / squares.sum()) if squares.any() else 0.0
+        summed.append(found | {"signal_to_noise": float(10 * torch.log10(signal / squares.mean()))})
+    return summed
 
 
 def watched_modules(model: nn.Module, *, at: str) -> dict[str, nn.Module]:
@@ -101,10 +105,3 @@ def _moments(expected: Tensor, given: Tensor) -> Tensor:
     count = torch.full((given.shape[1],), given.numel() / given.shape[1], dtype=torch.float64, device=given.device)
     sums = [x.sum(each, dtype=torch.float64) for x in (error, error.square(), expected, expected.square())]
     return torch.stack([count, *sums])
-
-
-def _channel_rows(name: str, total: Tensor) -> Rows:
-    error, error_square, output, output_square = total[1:] / total[0]
-    variance, float_variance = error_square - error.square(), output_square - output.square()
-    each = torch.stack([error, variance.clamp(min=0), output, float_variance.clamp(min=0)], 1).tolist()  # (C, 4)
-    return [{"layer": name, "channel": i} | dict(zip(COLUMNS, row, strict=True)) for i, row in enumerate(each)]

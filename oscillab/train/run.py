@@ -1,7 +1,7 @@
 """Run pretraining, QAT and correction on objects: a model, its batches, a configuration, a place to write.
 
-The command line and the study call these; options, data sets and measuring are theirs. Under torchrun every process calls
-them, each with the same arguments: all train, rank 0 calibrates, records and writes.
+Options, data sets and measuring are the callers'. Under torchrun every process calls these with the same arguments: all
+train, rank 0 calibrates, records and writes.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from oscillab.io import write_json
 from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
-from oscillab.train.callbacks import CountFlips, LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
+from oscillab.train.callbacks import LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
 from oscillab.train.config import Choices, RunOptions, TrainSpec
 from oscillab.train.correction import correct
 from oscillab.train.ddp import current_world
@@ -119,7 +119,8 @@ def run_qat(
         trainer.callbacks += map(MoveEma, averages.values())
         if world.is_main:
             saves = SaveCheckpoint(partial(save_checkpoint, last, **parts), every=config.checkpoint_every)
-            trainer.callbacks += [CountFlips(recorders["lsq"]), LossLog(out / "log.csv", append=resume), saves]
+            trainer.callbacks += [LossLog(out / "log.csv", append=resume), saves]
+            trainer.notes["flips"] = recorders["lsq"].last_flip_count
         trainer.fit()
     for name, recorder in recorders.items() if world.is_main else ():
         recorder.recording().save(out / f"{name}.npz")

@@ -76,7 +76,7 @@ class Trainer:
         groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
         self.step, self.total_steps = 0, spec.epochs * len(batches)
-        self.notes: dict[str, Any] = {}  # what the progress bar shows beside the loss
+        self.notes: dict[str, Callable[[], Any]] = {}  # what the progress bar shows beside the loss
         self.last_loss, self.seconds = math.nan, 0.0
         self.last_items: dict[str, float] = {}
         self.mid_step = False  # whether an error left a step half done: batch norm has moved, the weights have not
@@ -168,7 +168,8 @@ class Trainer:
         for batch in self.batches.epoch(index, start=start):
             self.train_step(batch)
             bar.update()
-            bar.set_postfix(loss=f"{self.last_loss:.3f}", **self.notes, refresh=False)
+            notes = {name: note() for name, note in self.notes.items()}
+            bar.set_postfix(loss=f"{self.last_loss:.3f}", **notes, refresh=False)
             if self._stops():
                 return
         held_step_sizes(self.model)  # says so, once a quantizer, where a step size had to be held positive

@@ -31,7 +31,7 @@ def soften(model, **options):
 CASES = [
     (lambda model: TrainSpec(epochs=0), "epochs must be at least 1, got 0"),
     (lambda model: TrainSpec(learning_rate=0), "learning_rate must be in 0 < rate < 1, got 0"),
-    (lambda model: TrainSpec(step_size_rate=-1.0), "step_size_rate must be 0 or more, got -1.0"),
+    (lambda model: TrainSpec(step_size_rate=-1.0), "step_size_rate must be at least 0, got -1.0"),
     (lambda model: TrainSpec(schedule="step"), "schedule must be constant, cosine or linear, got step"),
     (lambda model: TrainSpec(accumulate=0), "accumulate must be at least 1, got 0"),
     (lambda model: Choices(qc_share=0.0), "qc_share must be in 0 < qc_share <= 1, got 0.0"),

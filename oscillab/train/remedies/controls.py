@@ -8,7 +8,7 @@ control(model, batches, spec=, choices=, progress=), changes the model in place 
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count, islice
 from typing import Any
@@ -44,14 +44,13 @@ def bn_affine(
     *,
     spec: TrainSpec = PAPER_SPEC,
     biases: bool = False,
-    loss: Callable[..., Any] | None = None,
     progress: bool = True,
     **_: Any,
 ) -> nn.Module:
     """Train the batch norms' weight and bias and nothing else; running statistics stay fixed.
 
-    `batches`, `spec`, `loss`: as for `correct`, so that the two compare. `biases`: train the convolutions' biases too,
-    which is what the detection convolutions have in place of a batch norm.
+    `batches`, `spec`: as for `correct`, so that the two compare. `biases`: train the convolutions' biases too, which is
+    what the detection convolutions have in place of a batch norm.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
@@ -61,7 +60,7 @@ def bn_affine(
         convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         chosen += [module.bias for module in convolutions if module.bias is not None]
     spec = replace(spec, weight_decay=0.0)
-    loss = loss or build_loss(model)  # type: ignore[arg-type]  # a Detector where no loss is given
+    loss = build_loss(model)  # type: ignore[arg-type]  # a Detector
     with training_only(model, chosen):
         return Trainer(model, loss, batches, spec, bn_fixed=True, title="BN affine", progress=progress).fit()
 

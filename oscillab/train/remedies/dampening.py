@@ -53,11 +53,7 @@ class Dampened:
 
     def __init__(self, loss: Callable[..., Any], dampening: Dampening):
         self.task_loss, self.dampening = loss, dampening
-
-    @property
-    def match_counts(self) -> Any:
-        """What the task's loss knows of the matches before the outputs; see `oscillab.train.ddp.micro_batches`."""
-        return getattr(self.task_loss, "match_counts", None)
+        self.match_counts = getattr(loss, "match_counts", None)  # see `oscillab.train.ddp.micro_batches`
 
     def __call__(self, *arguments: Any, micro_batch: Any = None, **options: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total and its items, as the task's loss does."""

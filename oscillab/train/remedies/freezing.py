@@ -48,11 +48,6 @@ class Freezing(Remedy):
         self.states = FrozenStates(self._watched.integer_states(self._now), momentum=momentum)
         self._any = False
 
-    @property
-    def frozen_share(self) -> float:
-        """The share of all weights that is frozen by now."""
-        return float(self.states.frozen.float().mean())
-
     def threshold(self) -> float:
         """Return the frequency above which a weight is frozen at this point of the run; infinite before `begin`."""
         if self.share < self.begin:
