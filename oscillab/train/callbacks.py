@@ -43,10 +43,9 @@ class MoveEma:
 
 
 class SaveCheckpoint:
-    """Save what a resumed run needs, every `every` steps, at the end of each pass and when the run is stopped.
+    """Save what a resumed run needs, by `save(trainer)`: every `every` steps, after each pass and when the run is stopped.
 
-    `save(trainer)` does it; it is not called while the loss is not finite or after an error in the middle of a step, so that
-    the last good file stays.
+    Not while the loss is not finite or after an error in the middle of a step, so that the last good file stays.
     """
 
     def __init__(self, save: Callable[["Trainer"], Any], *, every: int | None = None):

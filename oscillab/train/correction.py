@@ -1,8 +1,7 @@
 """Correct a quantized network by a scale and shift per channel (QC).
 
 What does one epoch of them repair? Quantization correction of 2311.05109: after QAT every convolution's output h becomes
-gamma * h + beta, gamma and beta are trained for one epoch with everything else fixed, and are then folded away
-(`oscillab.quant.fold`), so that inference costs nothing more.
+gamma * h + beta, gamma and beta are trained with everything else fixed, and are folded away (`oscillab.quant.fold`).
 """
 
 from collections.abc import Callable, Iterable, Iterator

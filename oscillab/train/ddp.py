@@ -5,8 +5,7 @@ beside gradients is small and goes over the CPU (gloo): sums of counts, a loss, 
 alone calibrates, records, measures, writes files and speaks.
 
 Micro-batches lie side by side in several processes, one after another in one (gradient accumulation), or both. Their
-gradients add up if each loss is its share of the whole's. Errors of matched predictions are averaged over the matches: each
-micro-batch has to divide by the whole batch's, or one with few objects would count as much as one with many.
+gradients add up if each loss is its share of the whole's: errors are averaged over the whole batch's matches, not its own.
 """
 
 import logging
@@ -117,10 +116,8 @@ def init_distributed(device: str = "cpu", *, timeout: int = 600) -> Iterator[Wor
     except RuntimeError as error:
         if not is_lost_connection(error):
             raise
-        raise ConnectionError(
-            f"process {rank} of {size} lost the others: one has ended or has not answered for {timeout} s; what ended it "
-            f"stands with its own messages ({str(error).splitlines()[0][:200]})"
-        ) from error
+        words = f"lost the others: one has ended or has not answered for {timeout} s; what ended it stands with its messages"
+        raise ConnectionError(f"process {rank} of {size} {words} ({str(error).splitlines()[0][:200]})") from error
 
 
 def is_lost_connection(error: RuntimeError) -> bool:

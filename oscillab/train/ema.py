@@ -1,7 +1,7 @@
 """Average the networks of the last steps, step sizes included, without touching training.
 
-The exponential moving average of latent weights (Eq. 6), weight step sizes (Eq. 7) and activation step sizes (Eq. 8) of
-2311.05109. It is passive: nothing flows back into training, and the average is what is evaluated and exported.
+The exponential moving average of latent weights and step sizes of 2311.05109 (Eqs. 6-8). It is passive: nothing flows
+back into training, and the average is what is evaluated and exported.
 """
 
 import copy
@@ -46,7 +46,6 @@ class Ema:
     `ramp`: the decay of update n is `decay * (1 - exp(-n / ramp))`, which starts at 0 as the paper asks; 0 is no ramp.
     `parts`: which of "weights", "step_sizes" and "buffers" are averaged; the others are copied from the live model.
     Build it after `quantize`, so that the average has the step sizes. `ema.model` is the averaged model, in eval mode.
-    Source: Eqs. 6-8 of 2311.05109; the ramp is YOLOv5's.
     """
 
     def __init__(
@@ -59,8 +58,7 @@ class Ema:
         if unknown := set(parts) - set(PARTS):
             raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
         self.decay, self.ramp, self.parts = decay, ramp, tuple(parts)
-        self.update_count = 0
-        self.live = model
+        self.live, self.update_count = model, 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._hooks: OrderedDict[int, Callable[..., Any]] = OrderedDict()
         self._pair_tensors()

@@ -61,8 +61,8 @@ def output_errors(
 def layer_errors(rows: Rows) -> Rows:
     """Sum `output_errors` up, one row per layer.
 
-    Columns: `layer`; `error_mean`, `error_variance` over all values of the layer; `mean_share` (of the squared error,
-    what subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
+    Columns: `layer`; `error_mean`, `error_variance` over all its values; `mean_share` (of the squared error, what
+    subtracting each channel's mean would remove); `signal_to_noise` (decibel, float variance over squared error).
     """
     summed = []
     for name, channels in groupby(rows, itemgetter("layer")):

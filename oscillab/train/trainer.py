@@ -71,8 +71,7 @@ class Trainer:
     ):
         self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
         self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
-        self.world = world or World()
-        self.device = next(model.parameters()).device
+        self.world, self.device = world or World(), next(model.parameters()).device
         groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)
         self.optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
         self.step, self.total_steps = 0, spec.epochs * len(batches)
@@ -138,8 +137,7 @@ class Trainer:
         for part in parts:
             with nullcontext() if part is parts[-1] or size == 1 else self._network.no_sync():
                 value, found = self._loss_of(part.batch, {} if whole else {"micro_batch": part})
-                # processes average their gradients, which are to be added
-                (value * size if size > 1 else value).backward()
+                (value * size if size > 1 else value).backward()  # processes average gradients, which are to be added
             loss = value.detach() if part is parts[0] else loss + value.detach()
             items = {name: items.get(name, 0.0) + item * part.share for name, item in found.items()}
         return loss, items
@@ -185,10 +183,9 @@ class Trainer:
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
-                raise ValueError(
-                    f"batch norm needs more than one value per channel, which a batch of {len(images)} image(s) of "
-                    f"{images.shape[-1]} pixels does not give: leave it out with drop_last, or choose another batch_size or size"
-                ) from error
+                words = "leave it out with drop_last, or choose another batch_size or size"
+                given = f"a batch of {len(images)} image(s) of {images.shape[-1]} pixels does not give"
+                raise ValueError(f"batch norm needs more than one value per channel, which {given}: {words}") from error
         return self.loss(outputs, batch.targets.to(self.device), max(images.shape[-2:]), masks=batch.masks, **options)
 
     def _stops(self) -> bool:

@@ -1,7 +1,7 @@
 """Act against oscillations during training: what all remedies share.
 
-A remedy is built from (model, optimizer, total_steps) and needs no other place in the training loop than the loss. Within a
-block, or between `attach` and `remove`, it counts the optimizer's steps itself and acts right before and after them.
+A remedy needs no other place in the training loop than the loss: within a block, or between `attach` and `remove`, it counts
+the optimizer's steps itself and acts right before and after them.
 """
 
 import logging

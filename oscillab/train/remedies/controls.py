@@ -2,9 +2,8 @@
 
 Would something simpler than QC have done? Train the batch norms' own scale and shift for as long as QC trains its factors
 (the same class of functions, where a convolution has a batch norm behind it); measure their running statistics anew, since
-an oscillating weight changes its layer's output from step to step, so that a running average describes no network at all
-(2203.11086); subtract each channel's mean error without training anything; round softly. Each control is called as
-control(model, batches, spec=, choices=, progress=), changes the model in place and returns it; `oscillab.methods` lists them.
+an oscillating weight changes its layer's output from step to step (2203.11086); subtract each channel's mean error; round
+softly. Each control is called as control(model, batches, spec=, choices=, progress=) and returns the model, changed in place.
 """
 
 import copy
@@ -153,10 +152,9 @@ def soften(model: nn.Module, batches: Any = None, **_: Any) -> nn.Module:
 def soft_rounding(model: nn.Module, k: float = 0.45, *, parts: Collection[str] = tuple(KINDS)) -> Hooks:
     """Let `model` round only what is nearer than `k` bins to a grid value, until the hooks are closed, as by a with block.
 
-    What would the network give if the weights at the edge of a bin were not forced to either side? Where that raises the
-    mAP, the side that they ended on was an accident of the last step (2311.05109). `k`: 0.45 is the paper's, 0.5 rounds
-    everything as ever, 0 rounds nothing (the limits stay). `parts`: the quantizers of "weights", of "activations" or both.
-    For evaluation: what passes carries no gradient. Raises ValueError for a model without quantizers.
+    Where that raises the mAP, the side of a bin's edge that weights ended on was an accident of the last step (2311.05109).
+    `k`: 0.45 is the paper's, 0.5 rounds everything as ever, 0 nothing (the limits stay). `parts`: the quantizers of
+    "weights", of "activations" or both. What passes carries no gradient. Raises ValueError for a model without quantizers.
     """
     if not 0 <= k <= 0.5:
         raise ValueError(f"k must be in 0 <= k <= 0.5 bins, got {k}")

@@ -1,7 +1,6 @@
 """Dampen oscillations by a loss that pulls weights to the middle of their bins (2203.11086).
 
-Does a weight that is pulled there stop flipping? The loss's weight rises from 0, so that weights may still change their
-bins early on.
+Does a weight that is pulled there stop flipping? The pull rises from 0, so that weights may change their bins early on.
 """
 
 from collections.abc import Callable

@@ -105,10 +105,8 @@ class FrozenStates:
 
     def __init__(self, state: Tensor, *, momentum: float = 0.01):
         self.tracker = Tracker(state, momentum=momentum)
-        self.average = state.float()
-        self.frozen = torch.zeros_like(state, dtype=torch.bool)
-        self.frozen_state = torch.zeros_like(state)
-        self.update_count = 0
+        self.average, self.update_count = state.float(), 0
+        self.frozen, self.frozen_state = torch.zeros_like(state, dtype=torch.bool), torch.zeros_like(state)
 
     def hold(self, state: Tensor) -> Tensor:
         """Return `state` with the frozen weights in their frozen states."""
