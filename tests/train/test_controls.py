@@ -1,4 +1,4 @@
-"""The controls change what they say, and nothing else: batch norm's tuning and re-estimation, bias correction, soft rounding."""
+"""The controls change what they say and nothing else; output errors are the differences themselves."""
 
 import copy
 
@@ -7,8 +7,9 @@ import torch
 
 from oscillab.data.batches import to_pixels
 from oscillab.quant import Quantizer
+from oscillab.quant.fold import corrections, fold, insert_corrections
 from oscillab.train.config import TrainSpec
-from oscillab.train.layer_errors import output_errors
+from oscillab.train.layer_errors import layer_errors, output_errors
 from oscillab.train.remedies.controls import bn_affine, correct_bias, pixels, reestimate_bn, soft_rounded, soft_rounding
 from oscillab.yolo.loss import DetectionLoss
 
@@ -85,24 +86,17 @@ def network():
     return model
 
 
-def test_average_over_the_batches(network):
-    """Oracle: numpy-like sums; the first norm's mean and unbiased variance are the averages over three batches."""
-    given = noise(3)
+def test_statistics_are_averages_that_training_would_show(network):
+    """Oracle: sums; the first norm's mean and unbiased variance are the averages over three batches; the second's those of
+    its input when the first normalizes with the batch's own statistics."""
+    given, affine = noise(3), (network[0].weight, network[0].bias)
+    firsts = [torch.nn.functional.batch_norm(batch, None, None, *affine, training=True) for batch in given]
     reestimate_bn(network, given)
-    mean = torch.stack([batch.mean((0, 2, 3)) for batch in given]).mean(0)
-    variance = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in given]).mean(0)
-    torch.testing.assert_close(network[0].running_mean, mean, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(network[0].running_var, variance, rtol=1e-5, atol=1e-6)
-
-
-def test_a_deep_norm_sees_what_training_would_show_it(network):
-    """Oracle: the statistics of the second norm's input when the first normalizes with the batch's own statistics."""
-    given = noise(1)
-    first = torch.nn.functional.batch_norm(given[0], None, None, network[0].weight, network[0].bias, training=True)
-    expected = network[1](first).transpose(0, 1).flatten(1)
-    reestimate_bn(network, given)
-    torch.testing.assert_close(network[2].running_mean, expected.mean(1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(network[2].running_var, expected.var(1), rtol=1e-4, atol=1e-5)
+    for norm, inputs in ((network[0], given), (network[2], map(network[1], firsts))):
+        flat = [batch.transpose(0, 1).flatten(1) for batch in inputs]
+        mean, variance = torch.stack([x.mean(1) for x in flat]).mean(0), torch.stack([x.var(1) for x in flat]).mean(0)
+        torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_but_the_statistics_changes(network):
@@ -201,3 +195,61 @@ def test_the_block_leaves_nothing_behind(tiny):
         model[0].weight_quantizer.enabled = True
         raise KeyError
     assert torch.equal(model(IMAGES[0]), before) and not any(module._forward_hooks for module in model.modules())
+
+
+def test_one_layer_by_hand(tiny):
+    """Oracle: the first layer's outputs subtracted: mean and variance of each channel over both batches, and over all of
+    them, with the share of the channel means."""
+    layer = (model := tiny())[0]
+    with torch.no_grad():
+        expected = torch.cat([torch.nn.functional.conv2d(x, layer.weight, layer.bias) for x in IMAGES])
+        error = torch.cat([layer(x) for x in IMAGES]) - expected
+    every = output_errors(None, model, IMAGES)
+    rows = [row for row in every if row["layer"] == "0"]
+    assert [row["channel"] for row in rows] == list(range(8))
+    for name, x in (("error", error), ("float", expected)):
+        assert [row[f"{name}_mean"] for row in rows] == pytest.approx(x.mean((0, 2, 3)).tolist(), rel=1e-4, abs=1e-7)
+        variance = x.var((0, 2, 3), unbiased=False).tolist()
+        assert [row[f"{name}_variance"] for row in rows] == pytest.approx(variance, rel=1e-4, abs=1e-7)
+    found, squares = layer_errors(every)[0], error.square().mean()
+    summed = {"error_mean": error.mean(), "error_variance": error.var(unbiased=False)}
+    summed["mean_share"] = error.mean((0, 2, 3)).square().mean() / squares
+    summed["signal_to_noise"] = 10 * torch.log10(expected.var(unbiased=False) / squares)
+    for name, value in summed.items():
+        assert found[name] == pytest.approx(value.item(), rel=1e-4), name
+
+
+def test_a_float_model_misses_nothing(tiny):
+    """Oracle: invariants; a copy with its quantizers off has no error against the float network, to the last bit; every
+    module is in the mode that it had, and no hook left behind."""
+    model = tiny().train()
+    model[1].eval()
+    other = copy.deepcopy(model)
+    for module in other.modules():
+        if hasattr(module, "enabled"):
+            module.enabled = False
+    rows = output_errors(None, other, IMAGES)
+    assert {row["layer"] for row in rows} == {"0", "3", "6"} and len(rows) == 8 + 8 + 4
+    assert all(row["error_mean"] == row["error_variance"] == 0 for row in rows)
+    assert output_errors(other, model, IMAGES) == output_errors(None, model, IMAGES)
+    assert [module.training for module in model] == [True, False, True, True, True, True, True]
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_before_and_after_folding(tiny):
+    """Oracle: an invariant; behind batch norm a correction has the same errors folded and unfolded (to rounding)."""
+    model = tiny()
+    for module in model.modules():
+        if hasattr(module, "input_quantizer"):
+            module.input_quantizer.enabled = False  # else a last-digit difference becomes a bin further on
+    plain = copy.deepcopy(model)
+    insert_corrections(model)
+    with torch.no_grad():
+        for corrected in corrections(model).values():
+            corrected.correction_shift.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(3))
+    before = output_errors(plain, model, IMAGES, at="batch_norm")
+    after = output_errors(plain, fold(model), IMAGES, at="batch_norm")
+    for a, b in zip(before, after, strict=True):
+        assert (a["layer"], a["channel"]) == (b["layer"], b["channel"])
+        assert a["error_mean"] == pytest.approx(b["error_mean"], abs=1e-5)
+    assert max(abs(row["error_mean"]) for row in before) > 0.1

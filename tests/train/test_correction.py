@@ -18,15 +18,11 @@ SPEC = TrainSpec(learning_rate=1e-3, warmup_steps=0)
 def shake(model):
     """Give every factor a value far from the identity, and BN statistics far from 0 and 1."""
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for corrected in corrections(model).values():
-            corrected.correction_scale.uniform_(0.7, 1.4, generator=generator)
-            corrected.correction_shift.uniform_(-0.3, 0.3, generator=generator)
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.5, 0.5, generator=generator)
-                module.running_var.uniform_(0.5, 2, generator=generator)
-                module.weight.uniform_(0.5, 1.5, generator=generator)
+    ranges = {"correction_scale": (0.7, 1.4), "correction_shift": (-0.3, 0.3)}
+    ranges |= {"running_mean": (-0.5, 0.5), "running_var": (0.5, 2), "bn.weight": (0.5, 1.5)}
+    for name, tensor in model.state_dict().items():
+        for ending in filter(name.endswith, ranges):
+            tensor.uniform_(*ranges[ending], generator=generator)
     return model
 
 

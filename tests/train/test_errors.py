@@ -23,11 +23,6 @@ def remedy(kind, model, **options):
     return kind(model, torch.optim.SGD(model.parameters(), lr=0.1), steps, **options)
 
 
-def soften(model, **options):
-    with soft_rounding(model, **options):
-        pass
-
-
 CASES = [
     (lambda model: TrainSpec(epochs=0), "epochs must be at least 1, got 0"),
     (lambda model: TrainSpec(learning_rate=0), "learning_rate must be in 0 < rate < 1, got 0"),
@@ -57,9 +52,9 @@ CASES = [
     (lambda model: reestimate_bn(LAYER, IMAGES), "this Conv2d has no batch norm with running statistics"),
     (lambda model: correct_bias(model, []), "images is empty: bias correction needs"),
     (lambda model: bn_affine(LAYER, []), "this Conv2d has no batch norm to tune"),
-    (lambda model: soften(model, k=0.6), "k must be in 0 <= k <= 0.5 bins, got 0.6"),
-    (lambda model: soften(model, parts="w"), "parts must be among weights, activations, got w"),
-    (lambda model: soften(LAYER), "has no quantized layer"),
+    (lambda model: soft_rounding(model, k=0.6), "k must be in 0 <= k <= 0.5 bins, got 0.6"),
+    (lambda model: soft_rounding(model, parts="w"), "parts must be among weights, activations, got w"),
+    (lambda model: soft_rounding(LAYER), "has no quantized layer"),
 ]
 
 

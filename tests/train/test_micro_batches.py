@@ -56,8 +56,7 @@ def distance(gradient, other):
 
 @pytest.mark.parametrize("kind, accumulate", [("detector", 2), ("detector", 3), ("quantized", 2), ("quantized", 3)])
 def test_accumulated_gradient_is_the_whole_batchs(kind, accumulate, request, whole):
-    """Oracle: the gradient of 16 pictures at once. 1e-4 allows for float32 sums in another order (measured 7e-7, and 7e-6
-    at 4 bit, where an input next to a bin edge may fall to the other side)."""
+    """Oracle: the gradient of 16 pictures at once; 1e-4 allows for sums in another order (measured 7e-7, at 4 bit 7e-6)."""
     model = request.getfixturevalue(kind)
     loss, items, gradient = one_step(model, whole, 1)
     other_loss, other_items, other = one_step(model, whole, accumulate)
@@ -117,8 +116,7 @@ def test_split_by_hand():
 
 
 def test_shares_and_matches_by_hand(detector, whole):
-    """Oracle: by hand: 12 of 48 matches are what a quarter of the pictures answers for; there are no more parts than
-    images; the counts that are known beforehand are those that the outputs lead to."""
+    """Oracle: by hand: a quarter of 48 matches is 12; no more parts than images; counts known beforehand are the outputs'."""
     assert MicroBatch(None, 0.25, [48, 8]).matches([1, 2]) == [12, 2]
     loss = DetectionLoss(detector)
     found = micro_batches(whole, 40, loss=loss, world=World())

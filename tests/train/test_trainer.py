@@ -24,17 +24,6 @@ from oscillab.yolo.loss import DetectionLoss
 SPEC = TrainSpec(epochs=2, learning_rate=1e-3, schedule="constant", warmup_steps=2)
 
 
-class StopAt:
-    """Stops the run after a step, as Ctrl-C does."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def step_end(self, trainer):
-        if trainer.step == self.step:
-            trainer.stop()
-
-
 def trained(model, batches, spec=SPEC, *callbacks, loss=None):
     """The trainer of a detector, at the end of its run."""
     trainer = Trainer(model, loss or DetectionLoss(model), batches, spec, callbacks=callbacks, progress=False)
@@ -71,7 +60,7 @@ def test_resuming_gives_the_uninterrupted_result(tiny, batches, squared, same, t
         return trainer, (model, ema.model), [file.read_bytes() for file in sorted((tmp_path / name).iterdir())]
 
     straight, networks, recordings = run("straight")
-    stopped, *_ = run("stopped", StopAt(stop_at))
+    stopped, *_ = run("stopped", SimpleNamespace(step_end=lambda trainer: trainer.step == stop_at and trainer.stop()))
     assert stopped.interrupted and stopped.step == stop_at
     resumed, others, again = run("resumed", resume=True)
     assert resumed.step == straight.step == 8 and recordings == again
@@ -163,21 +152,16 @@ def test_step_sizes_have_a_rate_of_their_own(tiny, batches, squared):
 
 
 def test_log_has_a_row_every_so_many_steps(quantized, batches, tmp_path):
-    """Oracle: arithmetic; 8 steps, a row every 2."""
-    trainer = trained(quantized, batches, SPEC, LossLog(tmp_path / "log.csv", every=2))
-    with open(tmp_path / "log.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    """Oracle: arithmetic; 8 steps, a row every 2. A run that was killed after row 6, half of row 8 and a checkpoint of step 4
+    goes on after row 4."""
+    path = tmp_path / "log.csv"
+    trainer = trained(quantized, batches, SPEC, LossLog(path, every=2))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [2, 4, 6, 8]
     assert float(rows[-1]["loss"]) == pytest.approx(trainer.last_loss, rel=1e-5)
     assert {"box", "objectness", "classification"} <= set(rows[0])
-
-
-def test_a_resumed_log_repeats_no_row(tmp_path):
-    """Oracle: a run that was killed after row 6, half of row 8 and a checkpoint of step 4 goes on after row 4."""
-    path = tmp_path / "log.csv"
     path.write_text("step,rate,loss\n2,0.1,3\n4,0.1,2\n6,0.1,1\n8,0.")
-    log = LossLog(path, every=2, append=True)
-    log.start(SimpleNamespace(step=4))
+    LossLog(path, every=2, append=True).start(SimpleNamespace(step=4))
     assert path.read_text() == "step,rate,loss\n2,0.1,3\n4,0.1,2\n"
 
 
