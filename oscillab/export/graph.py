@@ -15,8 +15,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from torch import nn
 
 from oscillab.quant import QuantConv2d
-from oscillab.quant.channels import channel_map, double, folded_scale
-from oscillab.quant.exact import ExactConv2d
+from oscillab.quant.exact import ExactConv2d, channel_map, double, folded_scale
 
 INTEGERS: dict[tuple[int, bool], int] = {(4, True): TensorProto.INT4, (4, False): TensorProto.UINT4}
 INTEGERS |= {(8, True): TensorProto.INT8, (8, False): TensorProto.UINT8}

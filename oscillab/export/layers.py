@@ -15,8 +15,7 @@ from onnx import TensorProto
 from torch import fx, nn
 
 from oscillab.quant import QuantConv2d
-from oscillab.quant.channels import double
-from oscillab.quant.exact import ExactSiLU
+from oscillab.quant.exact import ExactSiLU, double
 from oscillab.yolo.blocks import Pool, Upsample
 from oscillab.yolo.heads import ImplicitDetect, ImplicitSegment
 

@@ -1,7 +1,7 @@
 """Calibrate quantizers: find the ranges that weights and activations take.
 
-One forward pass of the float network over a few batches: every layer's range comes from float activations, so that the
-order of the layers does not matter. Each layer keeps a sample of its input and the exact minimum, no more.
+Every layer's range comes from activations of the float network, so that the order of the layers does not matter. A layer
+keeps a sample of its input and the exact minimum.
 """
 
 import logging
@@ -30,14 +30,14 @@ def quantizers(model: nn.Module) -> dict[str, Quantizer]:
 @contextmanager
 def quantizers_off(model: nn.Module) -> Iterator[nn.Module]:
     """Make `model` the float network within the block: its quantizers hand their inputs through."""
-    before = {module: module.enabled for module in quantizers(model).values()}
+    on = [module for module in quantizers(model).values() if module.enabled]
     try:
-        for module in before:
+        for module in on:
             module.enabled = False
         yield model
     finally:
-        for module, enabled in before.items():
-            module.enabled = enabled
+        for module in on:
+            module.enabled = True
 
 
 @contextmanager
@@ -64,10 +64,8 @@ class _Observer:
         x = inputs[0].detach()
         lowest, highest = (value.item() for value in x.aminmax())
         if not abs(lowest) + abs(highest) < float("inf"):
-            raise ValueError(
-                f"layer {self.name!r}: its input holds nan or inf during calibration (lowest {lowest}, highest "
-                f"{highest}); images and weights must be finite"
-            )
+            ends = f"lowest {lowest}, highest {highest}"
+            raise ValueError(f"layer {self.name!r}: its input holds nan or inf during calibration ({ends})")
         self.lowest = min(self.lowest, lowest)
         self.samples.append(sample(x.flatten(), BATCH_SAMPLE_COUNT))
 
@@ -86,9 +84,8 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         _fill(layer.weight_quantizer, f"layer {name!r}: weight", layer.weight)
     observers = _observe(model, layers, batches)
     for name, layer in layers.items():
-        observer = observers[name]
-        if observer.samples:
-            _fill(layer.input_quantizer, f"layer {name!r}: input", torch.cat(observer.samples), observer.lowest)
+        if seen := observers[name].samples:
+            _fill(layer.input_quantizer, f"layer {name!r}: input", torch.cat(seen), observers[name].lowest)
         else:
             logger.warning("layer %r was not reached by the calibration batches and stays uncalibrated", name)
     return model
@@ -98,26 +95,21 @@ def _observe(model: nn.Module, layers: dict[str, nn.Module], batches: Iterable[T
     """Return what each layer's input held while the float network saw every batch."""
     observers = {name: _Observer(name) for name in layers}
     like = next(model.parameters())
-    count, highest = 0, 0.0
+    highest: list[float] = []
     with Hooks() as hooks, quantizers_off(model), eval_mode(model), torch.no_grad():
         for name, layer in layers.items():
             hooks.before(layer, observers[name])
         for batch in batches:
-            model(_images(batch).to(like))
-            count, highest = count + 1, max(highest, float(batch.max()))
-    if count == 0:
+            if not (isinstance(batch, Tensor) and batch.is_floating_point() and batch.ndim == 4 and batch.numel()):
+                given = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+                raise ValueError(f"batches must give float tensors (N, 3, H, W) of images in 0..1, got {given}")
+            model(batch.to(like))
+            highest.append(float(batch.max()))
+    if not highest:
         raise ValueError("batches is empty: calibration needs at least one float tensor (N, 3, H, W)")
-    if highest > LIKELY_MAX:
-        logger.warning("calibration images reach %g, images in 0..1 are expected: divide them by 255", highest)
+    if max(highest) > LIKELY_MAX:
+        logger.warning("calibration images reach %g, images in 0..1 are expected: divide them by 255", max(highest))
     return observers
-
-
-def _images(batch: Tensor) -> Tensor:
-    """Return `batch` where it is a float tensor of images; raise ValueError otherwise."""
-    if isinstance(batch, Tensor) and batch.is_floating_point() and batch.ndim == 4 and batch.numel():
-        return batch
-    given = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-    raise ValueError(f"batches must give float tensors (N, 3, H, W) of images in 0..1, got {given}")
 
 
 def _fill(quantizer: Quantizer, name: str, values: Tensor, lowest: float | None = None) -> None:

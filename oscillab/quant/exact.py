@@ -1,29 +1,65 @@
 """Compute a quantized network with integer states, so that every program gives the same bits (`exact`).
 
-Two programs add a convolution's products in different orders and differ in the last digit. Next to a bin edge that is
-enough to give a value another state, which is a whole step, and every later layer sees it. The sums of a quantized
-convolution need no rounding, though: they are sums of products of integer states, which single precision holds exactly
-up to 2^24. One multiplication and one addition per value follow, and those every program rounds alike.
+Programs add a convolution's products in different orders, and a last digit that differs can give a value another state,
+a whole step. Sums of products of integer states need no rounding, though: single precision holds them up to 2^24. One
+multiplication and one addition per value follow, and those every program rounds alike.
 """
 
 import copy
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .channels import channel_map, double
 from .fold import fold, following_bn
 from .layers import QuantConv2d, check_finite, is_quantized
 from .lsq import integer_state
 from .quantizer import Quantizer
 
 WHOLE = {torch.float32: 2**24, torch.float64: 2**53}  # up to here a type holds every whole number
+SMALLEST = np.finfo(np.float32).tiny  # a scale below it would lose digits, or be 0
+
+
+class ChannelMap(NamedTuple):
+    """y = ratio · h + shift for h, a convolution's sum of products without its bias; both (C_out,) float64.
+
+    A positive ratio belongs into the scale of the weights, per channel, with every integer state as it is. A negative one
+    would turn the states' signs, and a state of −8 has no opposite in 4 bits.
+    """
+
+    ratio: np.ndarray
+    shift: np.ndarray
+
+
+def channel_map(conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, factor: np.ndarray | None = None) -> ChannelMap:
+    """Return the `ChannelMap` of a convolution's own bias, a BatchNorm in eval mode and a factor (C_out,) after it.
+
+    ratio = f · gamma / sqrt(var + eps),  shift = f · (beta + gamma / sqrt(var + eps) · (bias − mean)).
+    """
+    ratio = np.ones(conv.out_channels)
+    shift = np.zeros(conv.out_channels) if conv.bias is None else double(conv.bias)
+    if bn is not None:
+        ratio = double(bn.weight) / np.sqrt(double(bn.running_var) + bn.eps)
+        shift = double(bn.bias) + ratio * (shift - double(bn.running_mean))
+    return ChannelMap(ratio, shift) if factor is None else ChannelMap(ratio * factor, shift * factor)
+
+
+def folded_scale(step_size: Tensor, ratio: np.ndarray) -> np.ndarray | None:
+    """Return the weights' scale with the ratio in it, float32 () or (C_out,); None where it would not be positive and normal."""
+    scale = (double(step_size) * ratio).astype(np.float32)
+    return np.asarray(scale[0] if (scale == scale[0]).all() else scale) if (scale >= SMALLEST).all() else None
+
+
+def double(tensor: Tensor | None) -> np.ndarray:
+    """Return a tensor's values as a float64 array."""
+    assert tensor is not None  # of a BatchNorm with weights and statistics
+    return tensor.detach().cpu().double().numpy()
 
 
 class States(nn.Module):
-    """The integer states of a map on the grid of a `Quantizer` without offset, as floats, (N, C, H, W) to the same."""
+    """The integer states of a map on the grid of a `Quantizer` without offset, as floats."""
 
     step_size: Tensor
 
@@ -41,8 +77,7 @@ class ExactConv2d(nn.Conv2d):
     """ratio · (sum of products of integer states) + shift: a `QuantConv2d`, and the BatchNorm of fixed statistics behind it.
 
     `weight`: integer states as floats, (C_out, C_in / groups, k, k); `ratio` and `shift`: (C_out, 1, 1). Both step sizes and
-    the BatchNorm's slope are in the ratio, rounded once; divided by the next layer's step size it is the multiplier M of
-    1712.05877, Eq. 5.
+    the BatchNorm's slope are in the ratio (over the next layer's step size: M of 1712.05877, Eq. 5), rounded once.
     """
 
     ratio: Tensor
@@ -89,9 +124,8 @@ def exact(model: nn.Module) -> nn.Module:
     (Winograd) that round. Raises ValueError for a float network, a value that is not finite, and hooks that would be lost.
     """
     if not is_quantized(model):
-        raise ValueError(
-            f"only a quantized network has an exact form, got a float {type(model).__name__}: quantize it first"
-        )
+        given = type(model).__name__
+        raise ValueError(f"only a quantized network has an exact form, got a float {given}: quantize it first")
     check_finite(model)
     network = copy.deepcopy(model).eval()
     with suppress(ValueError):  # a factor that has no BatchNorm to go to is not positive: QC stays where it is
@@ -105,15 +139,13 @@ def exact(model: nn.Module) -> nn.Module:
                 setattr(parent, key, nn.Identity())
         elif type(child) is nn.SiLU:
             setattr(parent, name, ExactSiLU().eval())
-    kept = {name for name, module in network.named_modules() if _has_hooks(module)}
-    lost = [name for name, module in model.named_modules() if _has_hooks(module) and name not in kept]
-    if lost:
+    hooked, kept = (
+        [name for name, module in net.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+        for net in (model, network)
+    )
+    if lost := [name for name in hooked if name not in kept]:
         raise ValueError(f"the exact form would lose the forward hook of module {lost[0]!r}: remove it first")
     return network
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def exact_or_float(model: nn.Module) -> nn.Module:
@@ -122,10 +154,9 @@ def exact_or_float(model: nn.Module) -> nn.Module:
 
 
 def has_exact_form(conv: QuantConv2d) -> bool:
-    """Return whether the sums of a quantized convolution are whole numbers that its type holds, in whatever order they are added.
+    """Return whether the sums of a quantized convolution are whole numbers that its type holds, in whatever order.
 
-    Not so with an offset (activation="affine"), a quantizer that is off or not calibrated, half precision, or so many inputs
-    that a sum could pass the type's largest whole number.
+    Not so with an offset, a quantizer that is off or not calibrated, half precision, or so many inputs that a sum could pass.
     """
     weight, given = conv.weight_quantizer, conv.input_quantizer
     plain = conv.padding_mode == "zeros" and conv.weight.dtype in WHOLE and given.offset is None

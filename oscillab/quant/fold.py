@@ -1,7 +1,6 @@
 """Insert a trainable scale and shift behind convolutions (QC), and fold them away again.
 
-Quantization correction, section 3.3 of 2311.05109: every convolution's output h becomes gamma * h + beta, and after the
-correction both go where they cost nothing. `oscillab.train.correction` trains them.
+Quantization correction, section 3.3 of 2311.05109; `oscillab.train.correction` trains it.
 """
 
 from collections.abc import Collection
@@ -11,6 +10,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .layers import QuantConv2d, check_finite
+from .lsq import check_choice
 
 PARTS = ("scale", "shift")
 GRANULARITIES = ("per_channel", "per_tensor")
@@ -45,15 +45,16 @@ def insert_corrections(
     """
     if not parts or set(parts) - set(PARTS):
         raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(parts) or 'none'}")
-    if granularity not in GRANULARITIES:
-        raise ValueError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {granularity}")
+    check_choice("granularity", granularity, GRANULARITIES)
     if corrections(model):
         raise ValueError("the model already holds corrections; fold them before inserting new ones")
     model.requires_grad_(False)
-    places = [(parent, name, conv) for parent, name, conv in _children(model) if isinstance(conv, nn.Conv2d)]
-    if layers == "before_bn":
-        places = [place for place in places if following_bn(model, place[2]) is not None]
-    for parent, name, conv in places:
+    convs = [
+        (p, name, conv) for p in model.modules() for name, conv in p.named_children() if isinstance(conv, nn.Conv2d)
+    ]
+    for parent, name, conv in convs:
+        if layers == "before_bn" and following_bn(model, conv) is None:
+            continue
         corrected = CorrectedConv2d(conv, granularity=granularity)
         corrected.correction_scale.requires_grad_("scale" in parts)
         corrected.correction_shift.requires_grad_("shift" in parts)
@@ -63,7 +64,7 @@ def insert_corrections(
 
 
 def corrections(model: nn.Module) -> dict[str, CorrectedConv2d]:
-    """Return the corrected convolutions of `model` by name; there are none before `insert_corrections` and after `fold`."""
+    """Return the corrected convolutions of `model` by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, CorrectedConv2d)}
 
 
@@ -75,24 +76,20 @@ def fold(model: nn.Module) -> nn.Module:
     Without a BN (the detection convolutions): into the step size, which becomes per-channel, and into the bias.
     Raises ValueError, before anything is changed, when a scale that has no BN to go to is not positive.
     """
-    places = [
-        (parent, name, module) for parent, name, module in _children(model) if isinstance(module, CorrectedConv2d)
-    ]
     check_finite(model)
-    following = [following_bn(model, corrected) for _, _, corrected in places]
-    for (_, name, corrected), bn in zip(places, following, strict=True):
+    places = [(name, corrected, following_bn(model, corrected)) for name, corrected in corrections(model).items()]
+    for name, corrected, bn in places:
         if not all(torch.isfinite(p).all() for p in (corrected.correction_scale, corrected.correction_shift)):
             raise ValueError(f"cannot fold {name}: its scale or shift holds nan or inf")
         if bn is None and not (corrected.correction_scale > 0).all():
-            raise ValueError(
-                f"cannot fold {name}: a scale without BN must be positive; correct with a lower learning rate"
-            )
-    for (parent, name, corrected), bn in zip(places, following, strict=True):
+            raise ValueError(f"cannot fold {name}: a scale without BN must be positive; lower the learning rate of QC")
+    for name, corrected, bn in places:
         if bn is None:
             _fold_into_conv(corrected)
         else:
             _fold_into_bn(corrected, bn)
-        setattr(parent, name, corrected.conv)
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, corrected.conv)
     return model
 
 
@@ -112,19 +109,16 @@ def _fold_into_conv(corrected: CorrectedConv2d) -> None:
         conv.weight *= scale.view(-1, 1, 1, 1)
     elif (scale != 1).any():  # a shift alone leaves the step size per tensor
         conv.scale_output(scale)
-    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias
-    folded = scale * bias + shift
     if conv.bias is None:
-        conv.bias = nn.Parameter(folded)
-    else:
-        conv.bias.copy_(folded)
+        conv.bias = nn.Parameter(torch.zeros_like(scale))
+    conv.bias.copy_(scale * conv.bias + shift)
 
 
 def following_bn(model: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
     """Return the BN of fixed statistics that takes every output of `conv`, and no other module's; None where there is none.
 
-    Read off the calls in the parents' forward methods (torch.fx), not off the order of registration. None as well where a
-    parent cannot be traced: folding into the convolution is exact too.
+    Read off the calls in the parents' forward methods (torch.fx). None as well where a parent cannot be traced: folding
+    into the convolution is exact too.
     """
     found = {_bn_in(parent, conv) for parent in model.modules() if any(child is conv for child in parent.children())}
     bn = found.pop() if len(found) == 1 else None
@@ -137,23 +131,19 @@ def _bn_in(parent: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
         graph = _Calls().trace(parent)
     except Exception:  # whatever a forward method does with a stand-in for its input
         return None
-    calls = [(node, parent.get_submodule(str(node.target))) for node in graph.nodes if node.op == "call_module"]
-    module_of = dict(calls)
-    own = [node for node, module in calls if module is conv]
-    users = [user for node in own for user in node.users]
-    bns = {module_of.get(user) for user in users}
+    module_of = {node: parent.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
+    own = [node for node, module in module_of.items() if module is conv]
+    bns = {module_of.get(user) for node in own for user in node.users}
     bn = bns.pop() if len(bns) == 1 else None
-    if not isinstance(bn, nn.BatchNorm2d) or any(node.args[0] not in own for node, module in calls if module is bn):
+    if not isinstance(bn, nn.BatchNorm2d) or any(
+        node.args[0] not in own for node, module in module_of.items() if module is bn
+    ):
         return None
     return bn
 
 
 class _Calls(torch.fx.Tracer):
-    """Traces one forward method and enters none of the modules that it calls."""
+    """Traces one forward method alone."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
-
-
-def _children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    return [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]

@@ -1,12 +1,9 @@
-/* How does a value get on to its grid, and a gradient back from it, in one pass over memory?
+/* Put values on their grid, and gradients back, in one pass over memory: the arithmetic of lsq.py, operation by operation,
+   nothing contracted or reordered (-ffp-contract=off, no -ffast-math). Only sums over many values are added in another
+   order: within a block in single precision, over the blocks in double, the same for any number of threads.
 
-   The arithmetic of lsq.py, operation by operation: a true division, a rounding to the even integer, a product. Nothing
-   is contracted or reordered (-ffp-contract=off, no -ffast-math), so that values and gradients to x equal torch's bit by
-   bit. Only sums over many values are added in another order: within a block in single precision, over the blocks in
-   double, the same for any number of threads.
-
-   x lies in `rows` runs of `length` values, each run with a step size of its own and cut into blocks. kernel.py
-   compiles and calls this file, which includes itself once for each type of x. */
+   x lies in `rows` runs of `length` values, each run with a step size of its own and cut into blocks. kernel.py compiles
+   and calls this file, which includes itself once for each type of x. */
 
 #ifndef TYPE
 
@@ -79,14 +76,11 @@ static int64_t place_of(int64_t i, const grid *g, int64_t *at, int64_t *length) 
 
 static void NAME(quantize)(const TYPE *restrict x, TYPE *restrict y, int64_t length, float step, const float *shift,
                            const grid *g) {
-    const float low = g->low, high = g->high;
-    if (!shift) {
-        for (int64_t i = 0; i < length; i++) y[i] = NAME(store)(integer_state(NAME(load)(x[i]) / step, low, high) * step);
-        return;
+    const float low = g->low, high = g->high, offset = shift ? *shift : 0;
+    for (int64_t i = 0; i < length; i++) {
+        float value = integer_state((NAME(load)(x[i]) - offset) / step, low, high) * step; /* x - 0 is x */
+        y[i] = NAME(store)(shift ? value + offset : value);                                /* but -0 + 0 is not -0 */
     }
-    const float offset = *shift;
-    for (int64_t i = 0; i < length; i++)
-        y[i] = NAME(store)(integer_state((NAME(load)(x[i]) - offset) / step, low, high) * step + offset);
 }
 
 /* y of x; `used` becomes the step size of each run. `floor`, `held` and `shift` may be NULL. */
@@ -107,7 +101,7 @@ static void NAME(differentiate)(const TYPE *restrict x, const TYPE *restrict ups
     float step_sum = 0, shift_sum = 0;
 #pragma omp simd reduction(+ : step_sum, shift_sum)
     for (int64_t i = 0; i < length; i++) {
-        float work = NAME(load)(x[i]) - shift, quotient = work / step; /* x - 0 is x, to the sign of a zero */
+        float work = NAME(load)(x[i]) - shift, quotient = work / step;
         float gradient = NAME(load)(upstream[i]);
         int inside = (quotient > lower) & (quotient < upper);
         float passed = inside ? gradient : 0;

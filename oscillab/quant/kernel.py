@@ -1,13 +1,11 @@
 """Compile kernel.c once with this machine's C compiler, and call it.
 
-`kernel.c` does what `lsq.py` does with torch's operations in one pass over memory, in a third of the time: values and
-gradients to x are equal to the last bit, sums to float32's rounding. It takes dense float32 and bfloat16 tensors of the
-CPU; for all else, and where there is no compiler, torch computes. `OSCILLAB_KERNEL=0`, or `kernel_off()` within a block,
-leaves it out.
+It does in one pass over memory what `lsq.py` does with torch's operations: values and gradients to x are equal to the
+last bit, sums to float32's rounding. It takes dense float32 and bfloat16 tensors of the CPU; for all else, and where
+there is no compiler, torch computes. `OSCILLAB_KERNEL=0`, or `kernel_off()` within a block, leaves it out.
 
-The shared object lies in the user's cache folder (`OSCILLAB_CACHE`, else `oscillab` below `XDG_CACHE_HOME` or `~/.cache`).
-Its name holds a hash of the source, the flags, the compiler and the processor, so that a home folder shared by unlike
-machines holds one for each; it appears whole or not at all, whoever else builds it meanwhile.
+The shared object lies in `OSCILLAB_CACHE`, else `oscillab` below `XDG_CACHE_HOME` or `~/.cache`. Its name holds a hash of
+the source, the flags, the compiler and the processor; it appears whole or not at all, whoever else builds it meanwhile.
 """
 
 import ctypes
@@ -22,8 +20,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,24 +57,23 @@ class Kernel:
 
     def __init__(self, path: Path):
         library = ctypes.CDLL(str(path))  # lets other threads run while it computes
-        self._forward = {dtype: _function(library, f"{name}_forward", 8) for dtype, name in TYPES.items()}
-        self._backward = {dtype: _function(library, f"{name}_backward", 9) for dtype, name in TYPES.items()}
+        self._functions: dict[tuple[str, torch.dtype], Callable[..., None]] = {}
+        for (part, pointers), (dtype, name) in product((("forward", 8), ("backward", 9)), TYPES.items()):
+            function = library[f"{name}_{part}"]
+            function.argtypes, function.restype = [ctypes.c_void_p] * pointers, None
+            self._functions[part, dtype] = function
+
+    def _call(self, part: str, grid: Grid, x: Tensor, *others: Tensor | None) -> None:
+        addresses = [None if tensor is None else tensor.data_ptr() for tensor in (x, *others)]
+        self._functions[part, x.dtype](*addresses, ctypes.byref(grid))
 
     def forward(
-        self,
-        x: Tensor,
-        step: Tensor,
-        shift: Tensor | None,
-        floor: Tensor | None,
-        held: Tensor | None,
-        low: int,
-        high: int,
+        self, x: Tensor, step: Tensor, shift: Tensor | None, floor: Tensor | None, held: Tensor | None, *limits: int
     ) -> tuple[Tensor, Tensor]:
         """Return y, in the memory format of x, and the step sizes in use, of the shape of `step`: () or (C,)."""
         y, used = torch.empty_like(x), torch.empty_like(step)
-        arguments = [_address(tensor) for tensor in (x, y, step, floor, held, used, shift)]
-        grid = _grid(x.numel(), step.numel(), torch.get_num_threads(), low, high)
-        self._forward[x.dtype](*arguments, ctypes.byref(grid))
+        grid = _grid(x.numel(), step.numel(), torch.get_num_threads(), *limits)
+        self._call("forward", grid, x, y, step, floor, held, used, shift)
         return y, used
 
     def backward(
@@ -88,12 +85,11 @@ class Kernel:
         """
         if upstream.stride() != x.stride() or upstream.dtype != x.dtype or upstream._is_zerotensor():
             upstream = torch.empty_like(x).copy_(upstream)
-        found = [torch.empty_like(x), torch.empty_like(step), *([] if shift is None else [torch.empty_like(shift)])]
+        found = [torch.empty_like(tensor) for tensor in (x, step, shift) if tensor is not None]
         grid = _grid(x.numel(), step.numel(), torch.get_num_threads(), *limits_and_scale)
         sums = torch.empty(2 * grid.rows * -(-grid.length // BLOCK), dtype=torch.float64)
         to_x, to_step, to_shift = (*found, None)[:3]
-        arguments = [_address(tensor) for tensor in (x, upstream, to_x, step, shift, to_step, to_shift, sums)]
-        self._backward[x.dtype](*arguments, ctypes.byref(grid))
+        self._call("backward", grid, x, upstream, to_x, step, shift, to_step, to_shift, sums)
         return found
 
 
@@ -101,16 +97,6 @@ class Kernel:
 def _grid(count: int, rows: int, threads: int, *rest: float) -> Grid:
     """Return the grid of `count` values with `rows` step sizes; making one takes a fifth of a small call."""
     return Grid(rows, count // max(1, rows), threads, *rest)
-
-
-def _function(library: ctypes.CDLL, name: str, pointer_count: int) -> Callable[..., None]:
-    function = getattr(library, name)
-    function.argtypes, function.restype = [ctypes.c_void_p] * pointer_count, None
-    return cast("Callable[..., None]", function)
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def kernel_for(x: Tensor, *others: Tensor | None) -> Kernel | None:
@@ -121,9 +107,9 @@ def kernel_for(x: Tensor, *others: Tensor | None) -> Kernel | None:
         return None
     if not (x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))):
         return None
-    for t in others:
-        if t is not None and not (t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous()):
-            return None
+    given = [tensor for tensor in others if tensor is not None]
+    if not all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in given):
+        return None
     return loaded()
 
 
@@ -133,12 +119,10 @@ def loaded() -> Kernel | None:
     if os.environ.get("OSCILLAB_KERNEL", "1").lower() in ("0", "off", "no", "false"):
         return None
     path = shared_object()
-    if path is None:
-        return None
     try:
-        return Kernel(path)
+        return Kernel(path) if path else None
     except (OSError, AttributeError) as error:
-        logger.warning("%s does not load (%s): quantizers run on torch's own operations", path.name, error)
+        logger.warning("%s does not load (%s): quantizers run on torch's own operations", path, error)
         return None
 
 
@@ -160,8 +144,13 @@ def shared_object() -> Path | None:
         logger.info("no C compiler (%s): quantizers run on torch's own operations", ", ".join(COMPILERS))
         return None
     try:
-        path = cache_folder() / f"kernel-{_key(command)}.so"
-        return path if path.is_file() else _compiled(command, path)
+        about = os.stat(command[0])  # asking the compiler for its version takes ten times longer
+        version = f"{about.st_size} {about.st_mtime_ns}"
+        words = "\n".join([SOURCE.read_text(), *command, *FLAGS, str(CHOICES), version, processor()])
+        path = cache_folder() / f"kernel-{hashlib.sha256(words.encode()).hexdigest()[:16]}.so"
+        if not path.is_file():
+            _compile(command, path)
+        return path
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1:]
         logger.warning("kernel.c was not compiled (%s): quantizers run on torch's own operations", *reason or ["?"])
@@ -198,23 +187,14 @@ def processor() -> str:
     return "\n".join([platform.system(), platform.machine(), platform.processor(), *sorted(set(known))])
 
 
-def _key(command: list[str]) -> str:
-    """Return a hash of all that the shared object depends on; asking the compiler for its version takes ten times longer."""
-    about = os.stat(command[0])
-    version = f"{about.st_size} {about.st_mtime_ns}"
-    words = [SOURCE.read_text(), *command, *FLAGS, str(CHOICES), version, processor()]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-
-
-def _compiled(command: list[str], path: Path) -> Path:
-    """Return `path`, compiled beside it and moved there; raises CalledProcessError with what the compiler said."""
+def _compile(command: list[str], path: Path) -> None:
+    """Compile beside `path` and move the result there; raise CalledProcessError with what the compiler said."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
         made = Path(folder) / path.name
         for choice in CHOICES:
             call = [*command, *FLAGS, *choice, str(SOURCE), "-o", str(made), "-lm"]
             done = subprocess.run(call, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL)
             if done.returncode == 0:
-                os.replace(made, path)  # whoever comes second puts the same there
-                return path
+                break
         done.check_returncode()
-    raise AssertionError("unreachable")
+        os.replace(made, path)  # whoever comes second puts the same there

@@ -1,7 +1,7 @@
 """Turn the convolutions of a network into quantized ones (`QuantSpec`, `QuantConv2d`, `quantize`).
 
-`quantize` turns every convolution into a `QuantConv2d` where it stands: the same module object, hence the same
-Parameters, hooks, device and flags, and two quantizers more. An optimizer built before still owns the weights.
+A convolution is turned where it stands: the same module object, hence the same Parameters, hooks, device and flags, and
+two quantizers more. An optimizer built before still owns the weights.
 """
 
 import logging
@@ -50,9 +50,7 @@ class QuantSpec:
     def from_dict(cls, fields: Mapping[str, Any]) -> "QuantSpec":
         """Return the spec that `dataclasses.asdict` made these fields of, in this version or an earlier one."""
         if fields.get("share_inputs"):
-            raise ValueError(
-                "share_inputs=True is no more: this network was quantized by oscillab 0.1, which can load it"
-            )
+            raise ValueError("share_inputs=True is no more: oscillab 0.1 quantized this network and can load it")
         return cls(**{RENAMED.get(name, name): value for name, value in fields.items() if name != "share_inputs"})
 
 
@@ -65,16 +63,11 @@ class QuantConv2d(nn.Conv2d):
 
     def _insert(self, bits: int, spec: QuantSpec) -> None:
         """Add the two quantizers, uncalibrated, on the weight's device and in its dtype and mode."""
-        same: dict[str, Any] = {
-            "init": spec.init,
-            "gradient_mask": spec.gradient_mask,
-            "gradient_scale": spec.gradient_scale,
-        }
+        same: dict[str, Any] = {name: getattr(spec, name) for name in ("init", "gradient_mask", "gradient_scale")}
         channels = self.out_channels if spec.weight_granularity == "per_channel" else None
         signed = False if spec.activation == "unsigned" else None
-        affine = spec.activation == "affine"
         weight = Quantizer(bits, channels=channels, **same)
-        activation = Quantizer(bits, signed=signed, affine=affine, per_sample=True, **same)
+        activation = Quantizer(bits, signed=signed, affine=spec.activation == "affine", per_sample=True, **same)
         self.bits = bits
         self.weight_quantizer = weight.to(self.weight).train(self.training)
         self.input_quantizer = activation.to(self.weight).train(self.training)
@@ -83,9 +76,9 @@ class QuantConv2d(nn.Conv2d):
     def from_float(cls, conv: nn.Conv2d, *, bits: int, spec: QuantSpec) -> "QuantConv2d":
         """Turn `conv` itself into a QuantConv2d that is not calibrated yet, and return it."""
         conv.__class__ = cls
-        layer: Any = conv
+        layer = cast("QuantConv2d", conv)
         layer._insert(bits, spec)
-        return cast("QuantConv2d", layer)
+        return layer
 
     def to_float(self) -> nn.Conv2d:
         """Turn this module back into the nn.Conv2d that it was, and return it."""
@@ -116,18 +109,17 @@ class QuantConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def scale_output(self, scale: Tensor) -> None:
-        """Multiply what the weights give by the positive `scale` (out_channels,), in place and exactly.
+        """Multiply what the weights give by the positive `scale` (out_channels,), in place and exactly, not the bias.
 
-        The step size becomes per-channel and every integer state stays what it was ("stored as quantization scale
-        factors by converting per-tensor quantization to per-channel quantization", 2311.05109). The bias is left alone.
+        The step size becomes per-channel and every integer state stays what it was (as in 2311.05109).
         """
         grid = self.weight_quantizer
         states = integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high)
         grid.scale_steps(scale)
-        step_size = grid.effective_step_size()
         self.weight.mul_(along_channels(scale, self.weight))
-        moved = integer_state(self.weight, step_size, grid.low, grid.high) != states  # by rounding, at a bin edge
-        self.weight.copy_(torch.where(moved, states * along_channels(step_size, states), self.weight))
+        moved = self.integer_state() != states  # by rounding, at a bin edge
+        exact = states * along_channels(grid.effective_step_size(), states)
+        self.weight.copy_(torch.where(moved, exact, self.weight))
 
     def extra_repr(self) -> str:
         """Return the convolution's own words and the bits."""
@@ -144,8 +136,7 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
     """
     if is_quantized(model):
         raise ValueError(f"model is already quantized ({len(quant_layers(model))} layers); quantize a float model")
-    convolutions = _convolutions(model)
-    ends = _end_layers(model, convolutions)
+    convolutions, ends = _convolutions(model)
     layers = {
         name: QuantConv2d.from_float(conv, bits=spec.first_last_bits if name in ends else spec.bits, spec=spec)
         for name, conv in convolutions.items()
@@ -160,25 +151,18 @@ def quantize(model: nn.Module, spec: QuantSpec, batches: Iterable[Tensor] | None
         raise
 
 
-def _convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return every convolution by its module name, in module order; raise ValueError where one cannot be replaced."""
+def _convolutions(model: nn.Module) -> tuple[dict[str, nn.Conv2d], set[str]]:
+    """Return every convolution by its module name, in module order, and the names of the first and the last ones."""
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     if not found:
         raise ValueError(f"model has no nn.Conv2d to quantize, got {type(model).__name__}")
     for name, module in found.items():
         if type(module) is not nn.Conv2d:
             raise ValueError(f"layer {name!r} must be a plain nn.Conv2d, got {type(module).__name__}")
-    return found
-
-
-def _end_layers(model: nn.Module, convolutions: dict[str, nn.Conv2d]) -> set[str]:
-    """Return the names of the first and the last convolutions."""
-    names = list(convolutions)
-    ends = getattr(model, "end_layers", [names[0], names[-1]])
-    unknown = sorted(set(ends) - set(names))
-    if unknown:
-        raise ValueError(f"model.end_layers must name convolutions, got {unknown[0]!r}; there are {', '.join(names)}")
-    return set(ends)
+    ends = set(getattr(model, "end_layers", [next(iter(found)), next(reversed(found))]))
+    if unknown := sorted(ends - found.keys()):
+        raise ValueError(f"model.end_layers must name convolutions, got {unknown[0]!r}; there are {', '.join(found)}")
+    return found, ends
 
 
 def quant_layers(model: nn.Module) -> dict[str, QuantConv2d]:
@@ -201,7 +185,7 @@ def check_finite(model: nn.Module) -> None:
 
 
 def step_sizes(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return every step size, and every offset of an affine quantizer, by the name that model.named_parameters() has."""
+    """Return every step size and offset by the name that model.named_parameters() has."""
     own = {id(parameter) for module in quantizers(model).values() for parameter in module.parameters()}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in own}
 
@@ -212,9 +196,7 @@ def held_step_sizes(model: nn.Module) -> dict[str, int]:
     Logs one warning per quantizer. Synchronises with the device, so it is for once an epoch and not for every step.
     """
     found = quantizers(model)
-    if not found:
-        return {}
-    counts = torch.stack([module.held.max() for module in found.values()]).tolist()
+    counts = torch.stack([module.held.max() for module in found.values()]).tolist() if found else []
     held = {name: count for name, count in zip(found, counts, strict=True) if count}
     for name, count in held.items():
         if not found[name].warned:

@@ -1,8 +1,7 @@
 """Quantize values to integer states (LSQ, Eq. 1 of 2311.05109) and pass gradients on (1902.08153; offset: 2004.09576).
 
-The integer state stands apart from de-quantizing: forward, recorder, dampening and export call the one expression here,
-so that none of them can disagree about a bin edge. `lsq` calls the operator `oscillab::lsq`, which runs in one pass over
-memory where `kernel.c` takes the tensors, and in torch's operations elsewhere; those torch.compile sees and fuses.
+Forward, recorder, dampening and export call the one `integer_state`, so that none can disagree about a bin edge. `lsq`
+calls the operator `oscillab::lsq`: `kernel.c` where it takes the tensors, else operations that torch.compile fuses.
 """
 
 from collections.abc import Callable
@@ -40,21 +39,13 @@ def bin_limits(bits: int, signed: bool = True) -> tuple[int, int]:
     ((-8, 7), (-4, 3), (0, 15))
     """
     check_bits(bits)
-    if signed:
-        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return 0, 2**bits - 1
+    lowest = -(2 ** (bits - 1)) if signed else 0
+    return lowest, lowest + 2**bits - 1
 
 
 def along_channels(step_size: Tensor, x: Tensor) -> Tensor:
     """Return `step_size`, 0-d or (C,) for one per slice x[c], in a shape that broadcasts over `x` (C, ...)."""
-    if step_size.ndim != 1:
-        return step_size
-    return step_size.view(-1, *[1] * (x.ndim - 1))  # (C, 1, ..., 1)
-
-
-def effective_step_size(step_size: Tensor, floor: Tensor) -> Tensor:
-    """Return the step size in use: `step_size`, or `floor` where it fell below."""
-    return torch.maximum(step_size, floor)
+    return step_size.view(-1, *[1] * (x.ndim - 1)) if step_size.ndim == 1 else step_size
 
 
 @torch.no_grad()
@@ -86,14 +77,6 @@ def _mask_limits(low: int, high: int, rounded: bool, dtype: torch.dtype) -> tupl
     return edges[0], edges[1]
 
 
-def _total(grad: Tensor, factor: Tensor, like: Tensor) -> Tensor:
-    """Return the sum of grad * factor in the shape of `like`, 0-d or (C, 1, ...); `factor` is dense in any memory format."""
-    if like.ndim == 0 and grad.stride() == factor.stride():
-        flat = (factor.numel(),), (1,)  # one pass over the memory as it lies
-        return torch.dot(grad.as_strided(*flat), factor.as_strided(*flat))
-    return (grad * factor).sum_to_size(like.shape)
-
-
 # hardtanh_backward(a, v, l, u) is a where l < v < u and 0 elsewhere, in one pass: three times as fast as a bool mask
 _where_inside = torch.ops.aten.hardtanh_backward.default
 
@@ -102,19 +85,15 @@ def _forward_by_torch(
     x: Tensor, step_size: Tensor, offset: Tensor | None, floor: Tensor | None, held: Tensor | None, low: int, high: int
 ) -> tuple[Tensor, Tensor]:
     """Return s * clip(round((x - offset) / s), low, high) + offset, and the step sizes in use."""
-    used = step_size
-    if floor is not None:
-        used = effective_step_size(step_size, floor)
-        if held is not None:
-            held.add_(step_size < floor)
+    used = step_size if floor is None else torch.maximum(step_size, floor)
+    if floor is not None and held is not None:
+        held.add_(step_size < floor)
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
     step = along_channels(used, x).to(work.dtype)
     if offset is None:
-        y = integer_state(work, step, low, high).mul_(step)
-    else:
-        shift = offset.to(work.dtype)
-        y = integer_state(work - shift, step, low, high).mul_(step).add_(shift)
-    return y.to(x.dtype), used
+        return integer_state(work, step, low, high).mul_(step).to(x.dtype), used
+    shift = offset.to(work.dtype)
+    return integer_state(work - shift, step, low, high).mul_(step).add_(shift).to(x.dtype), used
 
 
 def _backward_by_torch(
@@ -136,35 +115,27 @@ def _backward_by_torch(
         y = quotient.round_().clamp_(low, high).mul_(step)
     elif shift is not None:
         y = y - shift
-    grad_step = _total(grad, torch.sub(y, inside, out=inside), step).div_(step).mul_(scale)
-    found = [grad_x.to(x.dtype), grad_step.view(step_size.shape).to(step_size.dtype)]
+    slope = torch.sub(y, inside, out=inside)
+    if step.ndim == 0 and grad.stride() == slope.stride():  # dense: one pass over the memory as it lies
+        total = torch.dot(*(tensor.as_strided((tensor.numel(),), (1,)) for tensor in (grad, slope)))
+    else:
+        total = (grad * slope).sum_to_size(step.shape)
+    grad_step = total.div_(step).mul_(scale).view(step_size.shape)
+    found = [grad_x.to(x.dtype), grad_step.to(step_size.dtype)]
     if shift is not None:  # to the offset: 0 inside, 1 outside
         found.append((grad.sum() - grad_x.sum()).mul_(scale).to(step_size.dtype))
     return found
 
 
 class _Lsq(torch.autograd.Function):
-    """The quantized values and LSQ's gradients.
-
-    Keeps its input, and its output where the kernel does not make it again in one pass (see `recomputed`). Saving x / s or
-    the slope in place of x was no faster, and <grad, y> - <grad_x, x> for the step's gradient cancels digits.
-    """
+    """The quantized values and LSQ's gradients; keeps its input, and its output where torch's operations made it."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        step_size: Tensor,
-        offset: Tensor | None,
-        floor: Tensor | None,
-        held: Tensor | None,
-        low: int,
-        high: int,
-        rounded: bool,
-        gradient_scale: float,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step_size: Tensor, offset: Tensor | None, *rest: Any) -> Tensor:
+        floor, held, low, high, rounded, gradient_scale = rest
         ctx.kernel = kernel_for(x, step_size, offset, floor)
         forward = ctx.kernel.forward if ctx.kernel else _forward_by_torch
+        y: Tensor
         y, step = forward(x, step_size, offset, floor, held, low, high)
         single = x.dtype in (torch.float32, torch.float64)  # an output rounded to half precision is of no use
         ctx.save_for_backward(x, step, offset, y if single and not ctx.kernel else None)
@@ -182,13 +153,6 @@ class _Lsq(torch.autograd.Function):
         else:
             found = _backward_by_torch(grad, x, y, step, offset, *ctx.grid, *ctx.rest)
         return (*found, *[None] * (9 - len(found)))
-
-    @staticmethod
-    def output(ctx: Any) -> Tensor:
-        """Return the output once more, to the same bits."""
-        x, step, offset, _ = ctx.saved_tensors
-        y: Tensor = ctx.kernel.forward(x, step, offset, None, None, *ctx.grid)[0]
-        return y
 
 
 _library = torch.library.Library("oscillab", "FRAGMENT")  # `custom_op` adds 60 µs a call, this 10
@@ -230,8 +194,7 @@ def lsq(
 def recomputed(*outputs: Tensor) -> AbstractContextManager[Any]:
     """Let the operation in the block keep none of `outputs` for its backward pass, and make them again there.
 
-    This goes for what `lsq` made on the kernel; other tensors are kept as they always are. A quantized network then
-    stores little more than the float one, where half as much again went to the quantizers' outputs.
+    This goes for what `lsq` made on the kernel; others are kept. The network then stores little more than the float one.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return nullcontext()
@@ -245,6 +208,10 @@ def recomputed(*outputs: Tensor) -> AbstractContextManager[Any]:
         return kept if maker is None or kept.shape != maker.shape else maker  # a view of it is kept
 
     def unpack(kept: Any) -> Tensor:
-        return kept if isinstance(kept, Tensor) else _Lsq.output(kept)
+        if isinstance(kept, Tensor):
+            return kept
+        x, step, offset, _ = kept.saved_tensors
+        y: Tensor = kept.kernel.forward(x, step, offset, None, None, *kept.grid)[0]
+        return y
 
     return torch.autograd.graph.saved_tensors_hooks(pack, unpack)

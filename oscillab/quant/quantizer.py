@@ -1,8 +1,4 @@
-"""Hold a learned grid and fill it by calibration (`Quantizer`).
-
-A `Quantizer` is a learned grid: a step size, an offset where it is affine, and its two integer limits. Calibrating
-fills it; a state_dict carries all of it, so that a fresh structure needs no data to come back.
-"""
+"""Hold a learned grid, filled by calibration or from a state_dict (`Quantizer`)."""
 
 import math
 from typing import Any
@@ -10,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .lsq import GRADIENT_MASKS, bin_limits, check_bits, check_choice, effective_step_size, lsq
+from .lsq import GRADIENT_MASKS, bin_limits, check_bits, check_choice, lsq
 from .step_size_init import INITS, lsq_step_size, mse_range, mse_step_size, sample
 
-# A step size is held at this share of its first value: low enough to leave per-tensor training alone, yet high enough for the layer
-# to live on until its gradient brings it back. Adam moves every step size by about its rate, whatever the step size is.
+# Of a step size's first value: low enough to leave training alone, high enough for the layer to live until its gradient lifts it
 FLOOR_RATIO = 2.0**-4
 SAMPLE_COUNT = 2**16  # values that an initial step size is searched on
 CHANNEL_SAMPLE_COUNT = 2**11  # and those of each channel
@@ -66,11 +61,6 @@ class Quantizer(nn.Module):
         """Whether the grid is known, by `calibrate` or from a state_dict."""
         return self.high > 0
 
-    @property
-    def held_count(self) -> int:
-        """The number of training steps in which the step size had to be held positive (the most of any channel)."""
-        return int(self.held.max())
-
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` on the grid, or `x` itself where the quantizer is off; raise ValueError before calibration."""
         if not self.enabled:
@@ -96,17 +86,13 @@ class Quantizer(nn.Module):
     def effective_step_size(self) -> Tensor:
         """Return the step size that the forward pass uses, without gradient: `step_size`, or `floor` where it fell below."""
         self._require_calibrated()
-        return effective_step_size(
-            self.step_size.detach(), self.floor
-        )  # a recorder asks at every step: no_grad takes longer
+        return torch.maximum(self.step_size.detach(), self.floor)  # a recorder asks at every step: no_grad takes longer
 
     def clipping_range(self) -> tuple[Tensor, Tensor]:
         """Return the lowest and the highest value that the grid holds, in the units of the input: 0-d or (channels,)."""
-        step_size = self.effective_step_size()
+        step_size, offset = self.effective_step_size(), self.offset
         low, high = step_size * self.low, step_size * self.high
-        if self.offset is None:
-            return low, high
-        return low + self.offset.detach(), high + self.offset.detach()
+        return (low, high) if offset is None else (low + offset.detach(), high + offset.detach())
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, *, lowest: float | None = None) -> None:
@@ -117,13 +103,10 @@ class Quantizer(nn.Module):
         """
         if x.numel() == 0 or not bool(torch.isfinite(x).all()):
             raise ValueError(f"calibration needs finite values, got {'none' if x.numel() == 0 else 'nan or inf'}")
-        if self.offset is not None:
-            signed = False
-        elif self.signed is None:
+        signed = self.signed
+        if signed is None:
             signed = (x.min().item() if lowest is None else lowest) < 0
-        else:
-            signed = self.signed
-        low, high = bin_limits(self.bits, signed)
+        low, high = bin_limits(self.bits, signed and self.offset is None)
         step_size, offset = self._initial(x.float() if x.element_size() < 4 else x, low, high)
         # all values equal zero: any grid fits, so that of the range 1 is taken
         self.step_size.copy_(torch.where(step_size > 0, step_size, torch.full_like(step_size, 1 / high)))
@@ -131,21 +114,18 @@ class Quantizer(nn.Module):
         self.held.zero_()
         if offset is not None and self.offset is not None:
             self.offset.copy_(offset)
-        self._set_limits(low, high)
+        self.low, self.high = low, high
+        self.limits.copy_(torch.tensor([low, high]))
 
     def _initial(self, x: Tensor, low: int, high: int) -> tuple[Tensor, Tensor | None]:
         """Return the first step size, and the first offset where the grid is affine."""
-        if self.step_size.ndim == 0:
-            values = sample(x.flatten(), SAMPLE_COUNT)  # (n,)
-        else:
-            values = sample(x.flatten(1), CHANNEL_SAMPLE_COUNT)  # (channels, n)
-        if self.offset is not None:
-            if self.init == "mse":
-                return mse_range(values, high)
-            return lsq_step_size(values - values.min(), high), values.min()
+        alone = self.step_size.ndim == 0
+        values = sample(x.flatten(), SAMPLE_COUNT) if alone else sample(x.flatten(1), CHANNEL_SAMPLE_COUNT)
+        if self.offset is None:
+            return mse_step_size(values, low, high) if self.init == "mse" else lsq_step_size(values, high), None
         if self.init == "mse":
-            return mse_step_size(values, low, high), None
-        return lsq_step_size(values, high), None
+            return mse_range(values, high)
+        return lsq_step_size(values - values.min(), high), values.min()
 
     @torch.no_grad()
     def scale_steps(self, scale: Tensor) -> None:
@@ -160,36 +140,23 @@ class Quantizer(nn.Module):
         self.step_size.data = self.step_size.new_ones(shape)
         self.floor, self.held = self.floor.new_zeros(shape), self.held.new_zeros(shape)
 
-    def _set_limits(self, low: int, high: int) -> None:
-        self.low, self.high = low, high
-        self.limits.copy_(torch.tensor([low, high]))
-
     def _require_calibrated(self) -> None:
         if self.high <= 0:
             raise ValueError("this quantizer is not calibrated: call calibrate(model, batches) or load a state_dict")
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        errors: list[str],
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         limits = state_dict.get(prefix + "limits")
         if limits is not None:
             low, high = (round(value) for value in limits.tolist())
             known = (0, 0), bin_limits(self.bits, True), bin_limits(self.bits, False)
             if (low, high) not in known:
-                errors.append(f"{prefix}limits: a quantizer of {self.bits} bits cannot take the grid {low}..{high}")
+                rest[-1].append(f"{prefix}limits: a quantizer of {self.bits} bits cannot take the grid {low}..{high}")
                 return
             self.low, self.high = low, high
         step_size = state_dict.get(prefix + "step_size")
         if step_size is not None and step_size.ndim == 1 and self.step_size.ndim == 0 and not self.per_sample:
             self._reshape(step_size.shape)  # it was made per-channel after it was built, as folding QC does
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, errors)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Return bits, grid and gradient mask."""

@@ -1,7 +1,6 @@
 """Choose the step size that a quantizer starts from.
 
-`mse` searches the step size of the smallest squared error on a grid (as Nagel et al., 2203.11086, do); `lsq` is the
-formula of LSQ (1902.08153). All functions are pure; per channel they work on every channel at once.
+`mse` searches the smallest squared error on a grid (as Nagel et al., 2203.11086, do); `lsq` is LSQ's formula (1902.08153).
 """
 
 import math
@@ -57,8 +56,8 @@ def mse_step_size(x: Tensor, low: int, high: int) -> Tensor:
 def mse_range(x: Tensor, high: int) -> tuple[Tensor, Tensor]:
     """Return the step size and the offset, both 0-d, of a small squared error for `x` (n,) on the grid offset + s * (0..high).
 
-    Both ends together on a coarse grid and a part of `x`, since the error has a valley for each level that falls on a
-    peak of the data; then one end after the other. The aim is that of LSQ+ (2004.09576), whose own search is unknown.
+    Both ends together on a coarse grid and a part of `x`, since the error has many valleys; then one end after the other.
+    The aim is that of LSQ+ (2004.09576), whose own search is unknown.
     """
     part, (lowest, top) = sample(x, RANGE_SAMPLE_COUNT), x.aminmax()
     reach = x.mean() - lowest
@@ -73,7 +72,6 @@ def mse_range(x: Tensor, high: int) -> tuple[Tensor, Tensor]:
 
 
 def _range_error(x: Tensor, high: int, lower: Tensor, upper: Tensor) -> Tensor:
-    """Return the squared error of the affine grid from `lower` to `upper`."""
     return squared_error(x, (upper - lower) / high, 0, high, lower)
 
 

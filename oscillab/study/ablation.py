@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from oscillab.quant import QuantConv2d, step_sizes
-from oscillab.quant.lsq import along_channels, effective_step_size, integer_state
+from oscillab.quant.lsq import along_channels, integer_state
 from oscillab.train.ema import decay_for
 from oscillab.train.remedies import Remedy, check_share
 
@@ -56,7 +56,7 @@ class QEmaConv2d(QuantConv2d):
         grid = self.weight_quantizer
         if not grid.enabled:
             return self.weight
-        decided, step_size = self._decided(), effective_step_size(grid.step_size, grid.floor)
+        decided, step_size = self._decided(), torch.maximum(grid.step_size, grid.floor)
         slow = step_size * grid._gradient_scale(self.weight)
         step = along_channels(slow + (step_size - slow).detach(), self.weight)  # the step size, LSQ's scaled gradient
         straight = grid(self.weight) + step * (decided - self._plain())

@@ -63,7 +63,7 @@ def batches():
 
 def lsq_gradients(x, step_size, low, high, *, upstream, offset=None, **options):
     """The output, and the gradients to x, to the step size and, where there is one, to the offset."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (x, step_size, offset) if tensor is not None]
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, step_size, offset) if tensor is not None]
     shift = leaves[2] if offset is not None else None
     y = lsq(leaves[0], leaves[1], low, high, offset=shift, **options)
     return y.detach(), *torch.autograd.grad(y, leaves, upstream)

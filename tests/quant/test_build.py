@@ -12,7 +12,6 @@ from oscillab.quant import kernel as build
 from oscillab.quant.kernel import kernel_off, loaded
 from oscillab.quant.lsq import lsq
 
-BUILD = Path(build.__file__)
 have_compiler = pytest.mark.skipif(build.compiler() is None, reason="this machine has no C compiler")
 
 
@@ -24,6 +23,13 @@ def fresh(monkeypatch, tmp_path):
     loaded.cache_clear()
     yield tmp_path / "cache"
     loaded.cache_clear()
+
+
+def use_compiler(monkeypatch, path, script):
+    """Make a shell script the C compiler."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CC", str(path))
 
 
 def numbers():
@@ -57,10 +63,7 @@ def test_without_a_compiler(fresh, monkeypatch, tmp_path, caplog):
 )
 def test_a_compiler_that_fails(fresh, monkeypatch, tmp_path, caplog, script, said):
     """Oracle: torch's numbers, and what it said in one line of the log."""
-    broken = tmp_path / "broken"
-    broken.write_text(f"#!/bin/sh\n{script}\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CC", str(broken))
+    use_compiler(monkeypatch, tmp_path / "broken", script)
     with caplog.at_level(logging.INFO, "oscillab.quant.kernel"):
         numbers(), numbers()
     assert len(caplog.messages) == 1 and said in caplog.messages[0] and "\n" not in caplog.messages[0]
@@ -79,10 +82,8 @@ def test_it_can_be_left_out(fresh, monkeypatch):
 @have_compiler
 def test_processes_that_start_at_once(fresh):
     """Oracle: an invariant: all six get the one file, which stays the only thing in the folder."""
-    code = f"import importlib.util as u; s = u.spec_from_file_location('build', {str(BUILD)!r}); m = u.module_from_spec(s); "
-    code += (
-        "s.loader.exec_module(m); import ctypes; p = m.shared_object(); ctypes.CDLL(str(p)).float32_forward; print(p)"
-    )
+    code = f"import runpy; p = runpy.run_path({build.__file__!r})['shared_object'](); print(p)"
+    code += "; import ctypes; ctypes.CDLL(str(p)).float32_forward"
     runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(6)]
     said = {run.communicate(timeout=120)[0].strip() for run in runs}
     assert [run.returncode for run in runs] == [0] * 6
@@ -112,12 +113,8 @@ def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
 @have_compiler
 def test_an_old_processor_is_served(fresh, monkeypatch):
     """Oracle: a compiler that knows no processor by name: the plain choice is taken, and the numbers are torch's."""
-    wrapper = fresh.parent / "old"
-    wrapper.write_text(
-        f'#!/bin/sh\ncase "$*" in *native*|*-fopenmp\\ *) exit 1;; esac\nexec {build.compiler()[0]} "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("CC", str(wrapper))
+    script = f'case "$*" in *native*|*-fopenmp\\ *) exit 1;; esac\nexec {build.compiler()[0]} "$@"'
+    use_compiler(monkeypatch, fresh.parent / "old", script)
     mine = numbers()
     assert loaded() is not None
     with kernel_off():

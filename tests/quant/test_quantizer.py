@@ -1,8 +1,5 @@
 """Does a quantizer keep what it was calibrated to, wherever it is carried?"""
 
-import copy
-import pickle
-
 import pytest
 import torch
 
@@ -33,19 +30,14 @@ def test_sign_follows_the_data():
 
 
 def test_initial_step_sizes():
-    """Oracle: the pure functions, per tensor over all values and per channel over each row."""
+    """Oracle: the pure functions, per tensor and per channel; by hand, 1, 2, 3 lie 0, 1, 2 above the lowest of them."""
     x = values(4, 5, 3, 3)
     assert torch.equal(calibrated(x=x).step_size, mse_step_size(x.flatten(), -8, 7))
     assert torch.equal(calibrated(x=x, init="lsq").step_size, lsq_step_size(x.flatten(), 7))
     assert torch.equal(calibrated(x=x, channels=4).step_size, mse_step_size(x.flatten(1), -8, 7))
     assert torch.equal(calibrated(x=x, channels=4, init="lsq").step_size, lsq_step_size(x.flatten(1), 7))
-
-
-def test_affine_starts_at_the_lowest_value_with_the_formula_of_lsq():
-    """Oracle: arithmetic. Values 1, 2, 3 lie 0, 1, 2 above the lowest: 2 * 1 / sqrt(15)."""
-    quantizer = calibrated(affine=True, init="lsq", x=torch.tensor([1.0, 2.0, 3.0]))
-    assert quantizer.offset.item() == 1
-    assert quantizer.step_size.item() == pytest.approx(2 / 15**0.5)
+    affine = calibrated(affine=True, init="lsq", x=torch.tensor([1.0, 2.0, 3.0]))
+    assert affine.offset.item() == 1 and affine.step_size.item() == pytest.approx(2 / 15**0.5)
 
 
 def test_clipping_range_by_hand():
@@ -104,27 +96,13 @@ def test_a_step_size_that_fell_is_held_counted_and_comes_back(channels):
         assert torch.isfinite(error)
         error.backward()
         optimizer.step()
-    assert 0 < quantizer.held_count < 200
+    assert 0 < quantizer.held.max() < 200
     torch.testing.assert_close(quantizer.step_size, first, rtol=0.2, atol=0)
-    before = quantizer.held_count
+    before = quantizer.held.max().clone()
     with torch.no_grad():
         quantizer.step_size.view(-1)[0] = -1
     quantizer.eval()(x)
-    assert quantizer.held_count == before  # evaluation is no training step
-
-
-@pytest.mark.parametrize("options", [{}, {"signed": None}, {"affine": True}, {"channels": 4}])
-def test_copies_and_files_give_the_same_quantizer(options):
-    """Oracle: an invariant, equal outputs and limits, to the bit; a state_dict into one that never saw data."""
-    x = values(4, 50).abs() if options == {"signed": None} else values(4, 50)
-    quantizer = calibrated(x=x, **options)
-    loaded = Quantizer(4, **options)
-    loaded.load_state_dict(quantizer.state_dict())
-    for other in (copy.deepcopy(quantizer), pickle.loads(pickle.dumps(quantizer)), loaded):
-        assert other.calibrated and (other.low, other.high) == (quantizer.low, quantizer.high)
-        assert torch.equal(other(x), quantizer(x)) and torch.equal(other.floor, quantizer.floor)
-    assert all(isinstance(value, torch.Tensor) for value in quantizer.state_dict().values())
-    assert not Quantizer(4, **options).calibrated
+    assert quantizer.held.max() == before  # evaluation is no training step
 
 
 def test_limits_survive_averaging_and_dtypes():
@@ -139,23 +117,8 @@ def test_limits_survive_averaging_and_dtypes():
             assert (other.low, other.high) == (quantizer.low, quantizer.high)
 
 
-def test_enabled_false_hands_the_input_through():
-    """Oracle: the same object; also where nothing was calibrated."""
-    x = values(5)
-    quantizer = Quantizer(4)
-    quantizer.enabled = False
-    assert quantizer(x) is x
-
-
 def test_errors_say_what_is_allowed():
     """Oracle: the messages."""
-    for options, message in (
-        ({"bits": 9}, r"bits must be 2\.\.8, got 9"),
-        ({"bits": 4, "init": "best"}, "init must be one of mse, lsq, got 'best'"),
-        ({"bits": 4, "gradient_mask": ""}, "gradient_mask must be one of unrounded, rounded, got ''"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            Quantizer(**options)
     for use in (lambda q: q(values(3)), Quantizer.clipping_range, Quantizer.effective_step_size):
         with pytest.raises(ValueError, match="not calibrated: call calibrate"):
             use(Quantizer(4))

@@ -44,10 +44,8 @@ def test_mse_step_size_is_the_best_of_a_dense_search(bits, signed):
     values = gaussian(3000) if signed else gaussian(3000).abs()
     dense = torch.linspace(0.002, 1.05, 4000, dtype=torch.float64) * values.abs().max() / high
     best = min(squared_error(values, s, low, high).item() for s in dense)
-    assert (
-        squared_error(values, mse_step_size(values, low, high), low, high).item()
-        <= (1.005 if bits == 8 else 1.001) * best
-    )
+    found = squared_error(values, mse_step_size(values, low, high), low, high).item()
+    assert found <= (1.005 if bits == 8 else 1.001) * best
 
 
 def test_mse_step_size_of_channels_equals_each_alone():
