@@ -16,7 +16,7 @@ COMMANDS = {  # word -> (module, its dataclass of options, its function), and wh
     "pretrain": (("pretrain", "Pretrain", "pretrain"), "train a float detector"),
     "qat": (("train", "Qat", "qat"), "quantize a detector and train it, its flips recorded"),
     "correct": (("train", "Correct", "correct"), "train quantization correction (QC) and fold it away"),
-    "evaluate": (("evaluate", "Evaluate", "evaluate"), "measure COCO mAP of a checkpoint or an exported file"),
+    "evaluate": (("predict", "Evaluate", "evaluate"), "measure COCO mAP of a checkpoint or an exported file"),
     "export": (("export", "Export", "export"), "write a quantized detector as an ONNX file"),
     "predict": (("predict", "Predict", "predict"), "draw what a detector finds into images"),
     "study": (("study", "Study", "study"), "run the paper's methods over networks, widths and seeds, and report them"),
@@ -24,9 +24,9 @@ COMMANDS = {  # word -> (module, its dataclass of options, its function), and wh
     "models": (("inspect", "Models", "models"), "list the detectors"),
     "inspect": (
         ("inspect", "Inspect", "inspect"),
-        "say what a checkpoint, an exported file, a recording or a run's folder is",
+        "say what a checkpoint, exported file, recording or run's folder is",
     ),
-    "check": (("check", "Check", "check"), "say what a data set holds, and what is wrong with it"),
+    "check": (("inspect", "Check", "check"), "say what a data set holds, and what is wrong with it"),
     "download": (("download", "Download", "download"), "fetch COCO 2017"),
 }
 SHARED = ("qat", "correct", "evaluate")  # among the processes of torchrun
@@ -71,7 +71,7 @@ def run(word: str, arguments: list[str]) -> int:
 
     (room, kind, function), text = COMMANDS[word]
     module = import_module(f"oscillab.cli.{room}")
-    default = getattr(module, "default_of", lambda *_: None)(word, arguments)
+    default = module.default_of(word, arguments) if room == "study" else None
     how: dict[str, Any] = {} if default is None else {"default": default}
     options: Any = tyro.cli(
         getattr(module, kind),
@@ -83,19 +83,14 @@ def run(word: str, arguments: list[str]) -> int:
     )
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return show(getattr(module, function)(options), options.json)
-    check_shared(word)
+    if word not in SHARED:
+        raise ValueError(f"torchrun shares {', '.join(SHARED)} among processes; start {word} without it")
     from oscillab.train.ddp import init_distributed
 
     device = options.device if hasattr(options, "device") else options.run.device
     with init_distributed(device, timeout=options.timeout) as world:
         measured = getattr(module, function)(options)
     return show(measured, options.json if world.is_main else None, quiet=not world.is_main)
-
-
-def check_shared(word: str) -> None:
-    """Raise ValueError for a command that one process carries out, where torchrun started several."""
-    if word not in SHARED:
-        raise ValueError(f"torchrun shares {', '.join(SHARED)} among processes; start {word} without it")
 
 
 def show(measured: dict[str, Any], path: Any, *, quiet: bool = False) -> int:
@@ -113,18 +108,14 @@ def show(measured: dict[str, Any], path: Any, *, quiet: bool = False) -> int:
     return status
 
 
-def leave(status: int) -> None:
-    """End this process with `status`."""
+def console() -> None:
+    """Run the command line of this process and end it; the entry point of the script `oscillab`."""
+    status = main()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # threads that spoke with other processes now and then abort an interpreter that is taken down
     sys.exit(status)
-
-
-def console() -> None:
-    """Run the command line of this process and end it; the entry point of the script `oscillab`."""
-    leave(main())
 
 
 if __name__ == "__main__":

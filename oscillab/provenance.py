@@ -57,14 +57,7 @@ def hardware(device: str = "cpu") -> str:
     """Return one line that names the processor and the threads, or the accelerator."""
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{processor()}, {torch.get_num_threads()} thread(s)"
-
-
-def processor() -> str:
-    """Return the processor's name as the system gives it."""
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    named = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    name = named[0].split(":", 1)[1].strip() if named else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} thread(s)"

@@ -1,8 +1,7 @@
 """The command `download`: fetch COCO 2017 and unpack it into the layout that `CocoFolder` reads.
 
-What is complete is left as it is, and what was interrupted goes on: bytes that have arrived stay in `<archive>.part`, and the
-next request asks for the rest. COCO publishes no checksums and serves its archives over plain HTTP, so what is checked is each
-archive's size against the server's and each file in it against the archive's CRC-32: this finds damage, not a forgery.
+What is complete is left as it is; what was interrupted goes on from `<archive>.part`. COCO publishes no checksums and serves
+plain HTTP: an archive's size is checked against the server's, each file against its CRC-32. This finds damage, not a forgery.
 """
 
 import http.client
@@ -71,7 +70,7 @@ def download(options: Download) -> dict[str, Any]:
     wanted = [name for name in ARCHIVES if name in ("annotations", *options.splits)]
     missing = [name for name in wanted if not is_complete(name, options)]
     remotes = {name: ask(f"{options.base_url.rstrip('/')}/{ARCHIVES[name]}") for name in missing}
-    check_space(options, remotes)
+    check_space(options, [remote.size for remote in remotes.values()])
     for name, remote in remotes.items():
         path = fetch(remote, options.folder / PurePosixPath(remote.url).name, progress=options.progress)
         images = options.folder / "images"  # the other layout that CocoFolder reads
@@ -90,24 +89,19 @@ def is_complete(name: str, options: Download) -> bool:
     root = options.folder
     if name == "annotations":
         return all((root / name / f"instances_{split}.json").is_file() for split in options.splits)
-    if not any((root / place / name).is_dir() for place in (".", "images")):
-        return False
     try:
         CocoFolder(root, name)
     except ValueError:
         return False
-    return True
+    return any((root / place / name).is_dir() for place in (".", "images"))
 
 
-def check_space(options: Download, remotes: dict[str, Remote]) -> None:
+def check_space(options: Download, sizes: list[int]) -> None:
     """Raise OSError when the disk has too little room: images do not get smaller by unpacking."""
-    sizes = [remote.size for remote in remotes.values()]
     needed = sum(sizes) + (sum(sizes) if options.keep_archives else max(sizes, default=0))
     place = next(place for place in (options.folder.absolute(), *options.folder.absolute().parents) if place.exists())
     if (free := shutil.disk_usage(place).free) < needed:
-        raise OSError(
-            f"{options.dataset} needs {needed / 1e9:.2f} GB free in {options.folder}, {free / 1e9:.2f} GB are"
-        )
+        raise OSError(f"coco2017 needs {needed / 1e9:.2f} GB free in {options.folder}, {free / 1e9:.2f} GB are")
 
 
 def ask(url: str) -> Remote:
@@ -123,7 +117,7 @@ def ask(url: str) -> Remote:
 
 
 def fetch(remote: Remote, path: Path, *, progress: bool = True) -> Path:
-    """Fetch a file to `path`, going on with what has arrived of it; raise OSError after `TRIES` tries without a new byte."""
+    """Fetch a file to `path`, going on with what has arrived; raise OSError after `TRIES` tries without a new byte."""
     from tqdm.auto import tqdm
 
     if path.is_file():
@@ -151,7 +145,7 @@ def fetch(remote: Remote, path: Path, *, progress: bool = True) -> Path:
 
 
 def receive(remote: Remote, part: Path, bar: Any) -> str:
-    """Append the bytes that one connection brings to `part`; return why it ended."""
+    """Append the bytes that one connection brings to `part`, never more than the file's; return why it ended."""
     begin = part.stat().st_size
     headers = {"Range": f"bytes={begin}-"} if begin else {}
     if begin and remote.tag and not remote.tag.startswith("W/"):  # a weak tag does not vouch for bytes
@@ -161,31 +155,20 @@ def receive(remote: Remote, part: Path, bar: Any) -> str:
             if begin and not answer.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
                 log.warning("%s: the server does not go on where the download stopped; it begins again", remote.url)
                 begin = 0
-            append(answer, part, begin, remote.size, bar)
-    except urllib.error.URLError as error:
-        return str(error)
-    except http.client.HTTPException as error:
+            bar.n = begin
+            with open(part, "ab" if begin else "wb") as file:
+                while file.tell() < remote.size and (chunk := answer.read(min(CHUNK, remote.size - file.tell()))):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         return str(error) or type(error).__name__
-    except (ConnectionError, TimeoutError) as error:
-        return str(error)
     return "the connection ended early"
 
 
-def append(answer: Any, part: Path, begin: int, size: int, bar: Any) -> None:
-    """Write the answer's bytes to `part` from `begin` on, never more than the file's size."""
-    bar.n = begin
-    with open(part, "ab" if begin else "wb") as file:
-        while begin < size and (chunk := answer.read(min(CHUNK, size - begin))):
-            file.write(chunk)
-            begin += len(chunk)
-            bar.update(len(chunk))
-
-
 def unpack(archive: Path, root: Path, folder: str, *, progress: bool = True) -> None:
-    """Unpack a zip into `root/folder`, whole or not at all, and nowhere else; an archive that is refused is removed.
+    """Unpack a zip into `root/folder`, whole or not at all; raise ValueError for one that is damaged or would write elsewhere.
 
-    Everything is unpacked beside its place first, each file checked against its CRC-32. Raises ValueError for a file that is
-    no zip or damaged, and for a member that would land outside of `root/folder` or is a link.
+    Everything is unpacked beside its place first, each file checked against its CRC-32. A refused archive is removed.
     """
     from tqdm.auto import tqdm
 
@@ -195,7 +178,11 @@ def unpack(archive: Path, root: Path, folder: str, *, progress: bool = True) -> 
         with zipfile.ZipFile(archive) as content:
             members = [member for member in content.infolist() if not member.is_dir()]
             for member in members:
-                check_member(member, folder, archive.name)
+                name, parts = member.filename, PurePosixPath(member.filename).parts
+                if len(parts) < 2 or parts[0] != folder or ".." in parts or "\\" in name or ":" in name:
+                    raise ValueError(f"{archive.name} holds {name!r}, which does not belong in {folder}/")
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise ValueError(f"{archive.name} holds the link {name!r}; only files are unpacked")
             for member in tqdm(members, desc=f"unpack {archive.name}", unit="file", disable=not progress):
                 content.extract(member, staging)  # reading to the end compares the CRC-32
         for source in sorted(path for path in staging.rglob("*") if path.is_file()):
@@ -208,15 +195,3 @@ def unpack(archive: Path, root: Path, folder: str, *, progress: bool = True) -> 
         raise ValueError(f"{what}; the archive was removed, run the command again to fetch it anew") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def check_member(member: zipfile.ZipInfo, folder: str, archive: str) -> None:
-    """Raise ValueError for an archive's member that does not belong in `folder`, or is a link."""
-    parts = PurePosixPath(member.filename).parts
-    inside = len(parts) > 1 and parts[0] == folder and ".." not in parts
-    if not inside or "\\" in member.filename or ":" in member.filename:
-        raise ValueError(
-            f"{archive} holds {member.filename!r}, which does not belong in {folder}/; nothing was unpacked"
-        )
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise ValueError(f"{archive} holds the link {member.filename!r}; only files are unpacked")

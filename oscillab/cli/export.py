@@ -3,12 +3,9 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +35,7 @@ class Export:
 
 def export(options: Export) -> dict[str, Any]:
     """Write the file at `options.out` and return what is in it."""
+    from oscillab.export.cost import cost
     from oscillab.export.write import export_onnx
     from oscillab.train.config import RunOptions
     from oscillab.train.run import prepare
@@ -48,7 +46,16 @@ def export(options: Export) -> dict[str, Any]:
     if options.out.suffix != ".onnx":
         raise ValueError(f"the file to write must end in .onnx, got {options.out}")
     written = export_onnx(checkpoint.load(path), options.out, opset=options.opset, size=options.size, form=options.form)
-    return {"network": str(path), "out": str(options.out)} | facts_of_export(written)
+    layers = cost(written.path).layers
+    return {"network": str(path), "out": str(options.out)} | {
+        "bytes": written.byte_count,
+        "weight bytes": sum(layer.bytes for layer in layers),
+        "in FP32": sum(layer.float_bytes for layer in layers),
+        "form": written.form,
+        "QC layers folded now": written.folded_corrections,
+        "batch norms kept": ", ".join(written.kept) or "none",
+        "layers without exact form": ", ".join(written.rounded) or "none",
+    }
 
 
 def network_of(source: Path) -> Path:
@@ -61,22 +68,6 @@ def network_of(source: Path) -> Path:
             return found
         log.warning("%s is older than %s, which it should come from: it is left out", found, start.name)
     raise ValueError(f"{source} holds none of {', '.join(NETWORKS)}: give a checkpoint, or the folder of a QAT run")
-
-
-def facts_of_export(written: Any) -> dict[str, Any]:
-    """Return what a user wants to know of an `Exported` file, as a mapping."""
-    from oscillab.export.cost import cost
-
-    layers = cost(written.path).layers
-    return {
-        "bytes": written.byte_count,
-        "weight bytes": sum(layer.bytes for layer in layers),
-        "in FP32": sum(layer.float_bytes for layer in layers),
-        "form": written.form,
-        "QC layers folded now": written.folded_corrections,
-        "batch norms kept": ", ".join(written.kept) or "none",
-        "layers without exact form": ", ".join(written.rounded) or "none",
-    }
 
 
 def inspect_onnx(path: Path, size: int | None = None) -> dict[str, Any]:
@@ -103,36 +94,12 @@ def inspect_onnx(path: Path, size: int | None = None) -> dict[str, Any]:
         "GMACs": total.macs / 1e9,
         "GBOPs": f"{total.bops / 1e9:.4g} of {total.macs * 32**2 / 1e9:.4g} in FP32 ({total.bops / total.macs / 32**2:.1%})",
     }
-    parts = [
-        lines(head),
-        *map(table_text, (layer_table(layers), width_table(layers), kind_table(found.kinds))),
-        RUNTIME,
-    ]
-    return {"text": "\n\n".join(parts), **head, "layers": layers.to_dict("records")}
-
-
-def layer_table(layers: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the layers' costs."""
-    shown = layers[["layer", "weights", "bits", "stored_bits"]].assign(
-        KB=(layers["bytes"] / KILO).round(1),
-        MMACs=(layers["macs"] / MEGA).round(1),
-        MBOPs=(layers["bops"] / MEGA).round(0).astype(int),
-    )
-    return shown.rename(columns={"stored_bits": "stored in"})
-
-
-def width_table(layers: "pd.DataFrame") -> "pd.DataFrame":
-    """Return operations by bit width."""
-    sums = layers.groupby("bits")[["weights", "macs", "bops"]].sum()
-    share = (100 * sums / sums.sum()).round(1).add_prefix("% of ")
-    return share.reset_index()
-
-
-def kind_table(kinds: list[Any]) -> "pd.DataFrame":
-    """Return what is computed besides."""
-    import pandas as pd
-
-    shown = pd.DataFrame(kinds).rename(
-        columns={"kind": "operation", "operations": "nodes", "numbers": "million numbers"}
-    )
-    return shown.assign(**{"million numbers": (shown["million numbers"] / MEGA).round(2)})
+    costs = layers[["layer", "weights", "bits", "stored_bits"]].rename(columns={"stored_bits": "stored in"})
+    costs["KB"], costs["MMACs"] = (layers["bytes"] / KILO).round(1), (layers["macs"] / MEGA).round(1)
+    costs["MBOPs"] = (layers["bops"] / MEGA).round(0).astype(int)
+    widths = layers.groupby("bits")[["weights", "macs", "bops"]].sum()
+    widths = (100 * widths / widths.sum()).round(1).add_prefix("% of ").reset_index()
+    kinds = pd.DataFrame(found.kinds).set_axis(["operation", "nodes", "million numbers"], axis=1)
+    kinds["million numbers"] = (kinds["million numbers"] / MEGA).round(2)
+    text = "\n\n".join([lines(head), *map(table_text, (costs, widths, kinds)), RUNTIME])
+    return {"text": text, **head, "layers": layers.to_dict("records")}

@@ -1,16 +1,68 @@
-"""The command `predict`: draw what a detector finds into images."""
+"""The commands `evaluate` and `predict`: measure COCO mAP of a detector, and draw what it finds into images."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
-if TYPE_CHECKING:
-    from oscillab.data.nms import Found
+from oscillab.data.options import DataOptions, DataSource, chosen_size, known_size
+from oscillab.io import shipped
+from oscillab.train.config import RunOptions
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of the images of a folder
+COLUMNS = ("image", "name", "score", "x1", "y1", "x2", "y2")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure COCO mAP."""
+
+    weights: Path = field(default_factory=lambda: shipped("yolov5n-scenes.pt"))
+    """a checkpoint, official or oscillab's, float or quantized, or an exported .onnx"""
+    data: str = "scenes"
+    """'scenes' or a folder in COCO's layout"""
+    size: int | None = None
+    """side of the square letterbox in pixels; None: the one that the detector was trained with, else 640"""
+    held_out: int = 500
+    """images, for scenes"""
+    batch_size: int = 16
+    """images at once"""
+    device: str = "cpu"
+    """'cpu', 'cuda', 'cuda:1', ...; under torchrun 'cuda' is a GPU for each process"""
+    timeout: int = 600
+    """under torchrun: seconds to wait for the other processes"""
+    threads: int = 1
+    """torch threads"""
+    progress: bool = True
+    """show a progress bar"""
+    json: Path | None = None
+    """also write what was measured to this file"""
+
+
+def evaluate(options: Evaluate) -> dict[str, Any]:
+    """Return the measured mAP as a mapping; a quantized network's is that of its exact form."""
+    from oscillab.data.evaluate import evaluate as measure
+    from oscillab.export.reader import open_detector
+    from oscillab.quant.exact import exact_or_float
+    from oscillab.train.ddp import current_world
+    from oscillab.train.run import placed, prepare
+
+    prepare(RunOptions(device=options.device, threads=options.threads))
+    model: Any = open_detector(options.weights)
+    world = current_world()
+    size = chosen_size(options.size or 0, options.data, model)
+    source = DataSource(DataOptions(options.data, size, held_out=options.held_out))
+    dataset = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
+    return measure(
+        exact_or_float(placed(model, options.device)),
+        dataset,
+        size=size,
+        batch_size=options.batch_size,
+        progress=options.progress and world.is_main,
+        world=world,
+    ).summary()
 
 
 @dataclass(frozen=True)
@@ -43,12 +95,10 @@ def predict(options: Predict) -> dict[str, Any]:
 
     from oscillab.data.images import read_image, write_image
     from oscillab.data.nms import detect
-    from oscillab.data.options import known_size
     from oscillab.export.reader import open_detector
     from oscillab.plot.images import paint_detections
     from oscillab.quant.exact import exact_or_float
     from oscillab.study.text import table_text
-    from oscillab.train.config import RunOptions
     from oscillab.train.run import placed, prepare
 
     prepare(RunOptions(device=options.device, threads=options.threads))
@@ -64,9 +114,9 @@ def predict(options: Predict) -> dict[str, Any]:
             image, found.boxes, found.labels.tolist(), model.names, found.scores.tolist(), found.masks
         )
         write_image(painted, options.out / path.name)
-        rows += rows_of(path.name, found, model.names)
-    columns = ["image", "name", "score", "x1", "y1", "x2", "y2"]
-    text = table_text(pd.DataFrame(rows, columns=columns)) if rows else "nothing found"
+        for box, score, label in zip(found.boxes.round(1).tolist(), found.scores, found.labels, strict=True):
+            rows.append(dict(zip(COLUMNS, [path.name, model.names[label], round(float(score), 3), *box], strict=True)))
+    text = table_text(pd.DataFrame(rows)) if rows else "nothing found"
     return {"text": f"{text}\ndrawn in {options.out}", "images": len(paths), "found": rows, "out": str(options.out)}
 
 
@@ -91,13 +141,3 @@ def _images_in(place: Path) -> Iterator[Path]:
         yield place
     else:
         raise ValueError(f"{place}: no such image")
-
-
-def rows_of(image: str, found: "Found", names: list[str]) -> list[dict[str, Any]]:
-    """Return one dictionary for each object found in an image."""
-    boxes = found.boxes.round(1).tolist()
-    return [
-        {"image": image, "name": names[label], "score": round(float(score), 3)}
-        | dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))
-        for box, score, label in zip(boxes, found.scores, found.labels, strict=True)
-    ]

@@ -18,14 +18,8 @@ else:  # so that help lists what is registered
     RemedyName = Literal["none", *methods.remedies()]
     AverageName = Literal[methods.names("average")]
 
-RUN_FILES = (
-    "run.json",
-    "log.csv",
-    "last.pt",
-    "*.npz",
-    "lsq*.pt",
-    "ema*.pt",
-)  # of a QAT run, and what is derived from it
+# Of a QAT run, and what is derived from it
+RUN_FILES = ("run.json", "log.csv", "last.pt", "*.npz", "lsq*.pt", "ema*.pt")
 ANY_SIZE = DataOptions(size=0)
 SAME = ("train", "ema_decay", "ema_ramp", "remedy", "averages", "checkpoint_every")  # fields of a `QatConfig`
 
@@ -155,9 +149,7 @@ def correct(options: Correct) -> dict[str, Any]:
     model = checkpoint.load(options.weights)
     data, source, batches = opened(model, options.weights, options.data, run)
     if not is_quantized(model):
-        raise ValueError(
-            f"{options.weights} is a float network: QC corrects a quantized one, which `oscillab qat` trains"
-        )
+        raise ValueError(f"{options.weights} is a float network: QC corrects a quantized one; `oscillab qat` trains it")
     placed(model, run.device)
     if options.measure:
         held_out = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
@@ -195,11 +187,9 @@ def check_free(paths: list[Path], options: Any) -> None:
     if getattr(options, "resume", False) or not there:
         return
     if not options.overwrite:
-        last = any(path.name == "last.pt" for path in there)
-        more = "--resume to go on with it, " if last else ""
-        raise ValueError(
-            f"{there[0]} is there, of an earlier run: give another --out, {more}or --overwrite to replace it"
-        )
+        more = "--resume to go on with it, " if any(path.name == "last.pt" for path in there) else ""
+        ways = f"give another --out, {more}or --overwrite to replace it"
+        raise ValueError(f"{there[0]} is there, of an earlier run: {ways}")
     for path in there:
         path.unlink(missing_ok=True)
 

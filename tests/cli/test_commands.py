@@ -73,20 +73,8 @@ def test_study_writes_its_table_and_report(tmp_path, capsys):
     arguments = ["study", "--out", str(tmp_path), "--jobs", "1", *SMALL]
     assert main(arguments) == 0
     table = pd.read_csv(tmp_path / "table.csv")
-    assert list(table.columns) == [
-        "network",
-        "task",
-        "bits",
-        "ends_bits",
-        "method",
-        "seed",
-        "map",
-        "map50",
-        "mask_map",
-        "oscillating_share",
-        "flip_rate",
-        "seconds",
-    ]
+    columns = "network task bits ends_bits method seed map map50 mask_map oscillating_share flip_rate seconds"
+    assert list(table.columns) == columns.split()
     ladder = ["ptq", "lsq", "ema", "lsq+qc", "ema+qc"]
     assert list(table[table.bits == 4].method) == list(table[table.bits == 3].method) == ladder
     assert list(table[table.bits == 32].method) == ["fp32"]

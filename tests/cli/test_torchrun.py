@@ -13,26 +13,14 @@ import pytest
 import torch
 
 import oscillab
-from oscillab.__main__ import check_shared
+from oscillab.__main__ import main
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_available() or sys.platform != "linux", reason="needs gloo on Linux"),
 ]
-SMALL = [
-    "--size",
-    "64",
-    "--count",
-    "32",
-    "--batch-size",
-    "8",
-    "--no-progress",
-    "--bits",
-    "4",
-    "--checkpoint-every",
-    "2",
-]
-SMALL += ["--no-measure"]
+SMALL = ["--size", "64", "--count", "32", "--batch-size", "8", "--bits", "4", "--checkpoint-every", "2"]
+SMALL += ["--no-progress", "--no-measure"]
 LONG = 600  # seconds until a test gives up on a busy machine
 
 
@@ -113,10 +101,8 @@ def test_a_silent_process_ends_the_run_with_a_sentence(tmp_path, root):
     assert "Traceback" not in errors
 
 
-def test_commands_of_one_process_say_so():
+def test_commands_of_one_process_say_so(monkeypatch, capsys):
     """Oracle: the sentence a user reads who starts a study with torchrun."""
-    with pytest.raises(
-        ValueError, match="torchrun shares qat, correct, evaluate among processes; start pretrain without"
-    ):
-        check_shared("pretrain")
-    check_shared("qat")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["pretrain"]) == 2
+    assert "torchrun shares qat, correct, evaluate among processes; start pretrain without" in capsys.readouterr().err
