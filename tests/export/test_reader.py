@@ -61,7 +61,7 @@ def change(model, what):
         weight.external_data.add(key="location", value="elsewhere")
     else:
         del model.opset_import[:]
-        model.opset_import.extend([helper.make_opsetid("", what)] * bool(what))
+        model.opset_import.extend([helper.make_opsetid("", what)] if what else [])
     return model.SerializeToString()
 
 
