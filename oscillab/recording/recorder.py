@@ -53,8 +53,7 @@ def record(
     """Return a context manager that records the integer states of `model` at every step of `optimizer` within it.
 
     `optimizer`: a torch optimizer, a wrapper around one, or anything with `register_step_post_hook` (an `Ema`).
-    `momentum`, `threshold`: of the oscillation frequency per tick, and the frequency above which a weight oscillates;
-    the defaults are those of 2203.11086.
+    `momentum`, `threshold`: of the oscillation frequency per tick, and above which a weight oscillates (2203.11086's).
     `every`: a tick looks at every k-th step; what a weight does in between is not seen.
     `ranges_every`: input ranges are observed at every k-th tick; 0 never.
     `trajectories`: weights per layer, drawn by `seed`, whose full trajectory is kept; or layer name -> flat indices.
