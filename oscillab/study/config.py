@@ -54,7 +54,7 @@ class Study:
     """passes of QC; the paper makes one"""
     qc: Choices = field(default_factory=Choices)
     ema_decay: float | None = None
-    """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    """by default a horizon of a quarter of the run, at most the paper's 0.9999"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0 (A6); None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
     activation: Literal["symmetric", "unsigned", "affine"] = "symmetric"

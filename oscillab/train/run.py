@@ -46,7 +46,7 @@ class QatConfig:
     quant: QuantSpec = field(default_factory=QuantSpec)
     train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="constant"))
     ema_decay: float | None = None
-    """None: a horizon of a quarter of the run, at most the paper's 0.9999"""
+    """by default a horizon of a quarter of the run, at most the paper's 0.9999"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
     remedy: RemedyName = "none"
