@@ -27,6 +27,7 @@ COMMANDS = {  # word -> (module, its dataclass of options, its function), and wh
         "say what a checkpoint, exported file, recording or run's folder is",
     ),
     "check": (("inspect", "Check", "check"), "say what a data set holds, and what is wrong with it"),
+    "convert": (("convert", "Convert", "convert"), "make a data set in YOLO's or Roboflow's layout readable"),
     "download": (("download", "Download", "download"), "fetch COCO 2017"),
 }
 SHARED = ("qat", "correct", "evaluate")  # among the processes of torchrun

@@ -10,7 +10,7 @@ from typing import Any
 
 EXTRAS = {  # package as it is imported -> the extra of pyproject.toml that installs it
     **dict.fromkeys(("cv2", "pycocotools", "onnx", "onnxruntime", "tqdm"), "yolo"),
-    **dict.fromkeys(("tyro", "filelock"), "study"),
+    **dict.fromkeys(("tyro", "filelock", "yaml"), "study"),
     **dict.fromkeys(("brevitas", "torchao"), "adapters"),
 }
 

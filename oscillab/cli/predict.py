@@ -11,7 +11,6 @@ from oscillab.data.options import DataOptions, DataSource, chosen_size, known_si
 from oscillab.io import shipped
 from oscillab.train.config import RunOptions
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of the images of a folder
 COLUMNS = ("image", "name", "score", "x1", "y1", "x2", "y2")
 
 
@@ -132,6 +131,8 @@ def image_paths(given: tuple[Path, ...], out: Path) -> list[Path]:
 
 
 def _images_in(place: Path) -> Iterator[Path]:
+    from oscillab.data.images import SUFFIXES
+
     if place.is_dir():
         found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
         if not found:

@@ -27,13 +27,18 @@ def read_annotations(path: Path | str) -> dict[str, Any]:
     edge are clipped, those without any area inside left out, with a warning. Raises ValueError that tells up to ten faults.
     """
     content = parse(Path(path))
-    if found := faults(content):
-        more = f" … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise ValueError(f"{path}: {'; '.join(found[:SHOWN])}{more}")
+    refuse(path, faults(content))
     content, notes = mended(content)
     for note in notes:
         log.warning("%s: %s", path, note)
     return content
+
+
+def refuse(path: Path | str, found: list[str]) -> None:
+    """Raise ValueError that tells the first ten of the faults found in a file, if there are any."""
+    if found:
+        more = f" … and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise ValueError(f"{path}: {'; '.join(found[:SHOWN])}{more}")
 
 
 def parse(path: Path) -> Any:
@@ -86,12 +91,16 @@ def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if dropped:
         first = f"the first {dropped[0]['bbox']} in image {dropped[0]['image_id']}"
         notes.append(f"left out {len(dropped)} boxes without area in their image, {first}")
-    used = {entry["category_id"] for entry in content["annotations"]}
-    parents = {category.get("supercategory") for category in content["categories"]}
-    roots = [c["name"] for c in content["categories"] if c["id"] not in used and c["name"] in parents - {None}]
-    if roots and used:
+    if content["annotations"] and (roots := root_categories(content)):
         notes.append(f"the category {roots[0]!r} has no object and is above others; it counts as a class nevertheless")
     return content | {"annotations": kept}, notes
+
+
+def root_categories(content: dict[str, Any]) -> list[str]:
+    """Return the names of categories that stand above others and have no object, as Roboflow's first."""
+    used = {entry["category_id"] for entry in content["annotations"]}
+    parents = {category.get("supercategory") for category in content["categories"]} - {None}
+    return [c["name"] for c in content["categories"] if c["id"] not in used and c["name"] in parents]
 
 
 def clip_box(box: list[float], image: dict[str, Any]) -> list[float]:

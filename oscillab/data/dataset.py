@@ -33,14 +33,15 @@ class CocoFolder:
     ) -> None:
         self.root, self.split, self.masks = Path(root), split, masks
         self.path = self.root / "annotations" / f"instances_{split}.json"
+        if not self.path.is_file() and split not in (found := splits_of(self.root)):
+            raise ValueError(f"the data set {str(root)!r} has no split {split!r}; it has {', '.join(found)}")
         self._content = read_annotations(self.path)
         self._images = self._content["images"]
         categories = sorted(self._content["categories"], key=lambda category: category["id"])
         self.name = self.root.resolve().name
         self.names = [category["name"] for category in categories]
         self.category_ids = [category["id"] for category in categories]
-        folders = [self.root / "images" / split, self.root / split]  # the second as the COCO archives unpack
-        self._folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        self._folder = image_folder(self.root, split)
         there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
         names = [image["file_name"] for image in self._images]
         if lost := [name for name in names if name not in there and not (self._folder / name).is_file()]:
@@ -168,9 +169,13 @@ def open_dataset(
     splits = splits_of(root)
     if split not in splits and f"{split}2017" in splits:
         split = f"{split}2017"
-    if split not in splits:
-        raise ValueError(f"the data set {text!r} has no split {split!r}; it has {', '.join(splits)}")
     return CocoFolder(root, split, masks=masks)
+
+
+def image_folder(root: Path, split: str) -> Path:
+    """Return the folder of a split's images: root/images/<split>, or root/<split>, as COCO's archives unpack."""
+    folders = [root / "images" / split, root / split]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def splits_of(root: Path) -> list[str]:
@@ -181,9 +186,9 @@ def splits_of(root: Path) -> list[str]:
     if found := sorted((root / "annotations").glob("instances_*.json")):
         return [path.stem.removeprefix("instances_") for path in found]
     if any(root.glob("*/_annotations.coco.json")):
-        layout, remedy = "Roboflow's layout (<split>/_annotations.coco.json)", "move each file and its images there"
+        layout = "Roboflow's layout (<split>/_annotations.coco.json)"
     elif (root / "labels").is_dir() or any(root.glob("*/labels")) or any(root.glob("*.yaml")):
-        layout, remedy = "YOLO's layout (labels/*.txt)", "export it as COCO from the tool that wrote it"
+        layout = "YOLO's layout (labels/*.txt)"
     else:
         raise ValueError(f"{root} holds no data set: {wanted}")
-    raise ValueError(f"{root} is in {layout}: {wanted}; {remedy}")
+    raise ValueError(f"{root} is in {layout}: {wanted}; `oscillab convert {root} OUT` writes them")

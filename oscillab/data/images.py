@@ -23,6 +23,7 @@ from pycocotools import mask as coco
 from oscillab.io import atomic_write
 
 GREY = 114  # the borders' colour, of 255
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of the images in a folder
 MARGIN = 0.5  # strides of grey that the official validation leaves in a rectangle: a square of 640 becomes one of 672
 
 
