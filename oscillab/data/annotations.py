@@ -64,7 +64,7 @@ def faults(content: Any) -> list[str]:
     wrong, images = [*_identity_faults(content)], {image["id"]: image for image in content["images"]}
     for number, entry in enumerate(content["annotations"]):
         given, image = entry.get("segmentation"), images.get(entry["image_id"])
-        if given and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
+        if given not in (None, []) and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
             wrong.append(f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}")
     return wrong
 
@@ -145,21 +145,24 @@ AREA: Check = (lambda value: is_number(value) and value >= 0, "a number of 0 or 
 FIELDS: dict[str, dict[str, Check]] = {
     "images": {"id": ID, "file_name": PATH, "height": SIDE, "width": SIDE},
     "annotations": {"id": ID, "image_id": ID, "category_id": ID, "bbox": BOX, "iscrowd": CROWD, "area": AREA},
-    "categories": {"id": ID, "name": (_is_text, "text")},
+    "categories": {
+        "id": ID,
+        "name": (_is_text, "text"),
+        "supercategory": (lambda value: isinstance(value, str), "text"),
+    },
 }
-OPTIONAL = {"annotations": ("id", "iscrowd", "area")}  # null counts as absent
+OPTIONAL = ("annotations id", "annotations iscrowd", "annotations area", "categories supercategory")  # null is absent
 
 
 def _field_faults(part: str, entries: list[Any]) -> Iterator[str]:
-    optional = OPTIONAL.get(part, ())
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             yield f"entry {number} of {part!r} must be a dictionary, got {_short(entry)}"
             continue
         for key, (check, allowed) in FIELDS[part].items():
-            value = entry.get(key)
-            if value is None and (key in optional or key not in entry):
-                if key not in optional:
+            value, optional = entry.get(key), f"{part} {key}" in OPTIONAL
+            if value is None and (optional or key not in entry):
+                if not optional:
                     yield f"entry {number} of {part!r} lacks {key}"
             elif not check(value):
                 yield f"{key} of entry {number} of {part!r}{_where(entry)} must be {allowed}, got {_short(value)}"

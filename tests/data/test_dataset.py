@@ -72,7 +72,9 @@ def read(folder, whole):
 
 def test_a_good_file_is_read_with_its_defaults(folder, caplog):
     """Oracle: what was written, with COCO's defaults where a value is absent or null: no crowd, the box's area, no mask."""
-    whole = changed("annotations", 2, iscrowd=None, area=None, segmentation=None, id=None) | {"info": {"year": 2017}}
+    whole = changed("annotations", 2, iscrowd=None, area=None, segmentation=None, id=None)
+    whole |= {"info": 7, "licenses": None, "type": ["any"]}  # which nobody reads
+    whole["categories"][0]["supercategory"] = None
     expected = content()["annotations"]
     expected[2] = {"image_id": 5, "category_id": 4, "bbox": [40, 30, 6, 4], "id": None, "iscrowd": 0, "area": 24}
     assert read(folder, whole) == whole | {"annotations": expected}
@@ -117,6 +119,14 @@ def segmentation(given):
     (segmentation([[10, 5, 10**6, 5, 10, 25]]), "x, y, x, y, … within ±65535"),
     (segmentation({"size": [40, 50], "counts": "o"}), "compressed run lengths that are no numbers of 1 to 7"),
     (segmentation({"size": [40, 50], "counts": "`n0"}), "run lengths that must add up to 2000 pixels, got"),
+    (content() | {"categories": [{"id": 9, "name": "kite", "supercategory": [1]}]}, r"supercategory of entry 0 .* text, got \[1\]"),
+    (content() | {"categories": [{"id": 9, "name": "kite", "supercategory": {}}]}, "supercategory of .* must be text, got {}"),
+    (changed("images", 0, file_name=["a.png"]), "file_name of .* must be text"),
+    (changed("images", 0, file_name={}), "file_name of .* must be text"),
+    (changed("images", 0, height=True), "height of .* must be a whole number of pixels"),
+    (changed("annotations", 0, id=1.5), "id of .* must be a whole number or text, got 1.5"),
+    (segmentation({}), r"must be a list of polygons or run lengths with size \[height, width\] and counts, got {}"),
+    (segmentation(0), "must be a list of polygons or run lengths .* got 0"),
     (segmentation("mask"), r"must be a list of polygons or run lengths with size \[height, width\] and counts, got 'mask'"),
     (segmentation({"counts": [2000]}), "must be a list of polygons or run lengths"),
     (segmentation({"size": [50, 40], "counts": [2000]}), r"has size \[50, 40\], its image has .* \[40, 50\]"),
