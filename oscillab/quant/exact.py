@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .fold import fold, following_bn
+from .fold import fold, following_bns, replace_modules
 from .layers import QuantConv2d, check_finite, is_quantized
 from .lsq import integer_state
 from .quantizer import Quantizer
@@ -130,15 +130,15 @@ def exact(model: nn.Module) -> nn.Module:
     network = copy.deepcopy(model).eval()
     with suppress(ValueError):  # a factor that has no BatchNorm to go to is not positive: QC stays where it is
         network = fold(network)
-    places = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
-    for parent, name, child in places:
-        if isinstance(child, QuantConv2d) and has_exact_form(child):
-            bn = following_bn(network, child)
-            setattr(parent, name, ExactConv2d(child, bn).eval())
-            for key in [key for key, value in parent.named_children() if value is bn]:
-                setattr(parent, key, nn.Identity())
-        elif type(child) is nn.SiLU:
-            setattr(parent, name, ExactSiLU().eval())
+    made: dict[nn.Module, nn.Module] = {}
+    bns = following_bns(network)
+    for one in network.modules():
+        if isinstance(one, QuantConv2d) and has_exact_form(one):
+            made[one] = ExactConv2d(one, bns.get(one)).eval()
+            made |= {bns[one]: nn.Identity()} if one in bns else {}
+        elif type(one) is nn.SiLU:
+            made[one] = ExactSiLU().eval()
+    replace_modules(network, made)
     hooked, kept = (
         [name for name, module in net.named_modules() if module._forward_hooks or module._forward_pre_hooks]
         for net in (model, network)

@@ -3,7 +3,9 @@
 Quantization correction, section 3.3 of 2311.05109; `oscillab.train.correction` trains it.
 """
 
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 import torch.fx
@@ -49,18 +51,22 @@ def insert_corrections(
     if corrections(model):
         raise ValueError("the model already holds corrections; fold them before inserting new ones")
     model.requires_grad_(False)
-    convs = [
-        (p, name, conv) for p in model.modules() for name, conv in p.named_children() if isinstance(conv, nn.Conv2d)
-    ]
-    for parent, name, conv in convs:
-        if layers == "before_bn" and following_bn(model, conv) is None:
-            continue
-        corrected = CorrectedConv2d(conv, granularity=granularity)
+    bns = following_bns(model)
+    chosen = [one for one in model.modules() if isinstance(one, nn.Conv2d) and (layers == "all" or one in bns)]
+    made = {conv: CorrectedConv2d(conv, granularity=granularity).train(conv.training) for conv in chosen}
+    for corrected in made.values():
         corrected.correction_scale.requires_grad_("scale" in parts)
         corrected.correction_shift.requires_grad_("shift" in parts)
-        corrected.train(conv.training)
-        setattr(parent, name, corrected)
+    replace_modules(model, made)
     return model
+
+
+def replace_modules(model: nn.Module, made: Mapping[Any, nn.Module]) -> None:
+    """Put modules in the place of others, under every name that those have."""
+    for parent in list(model.modules()):
+        for name, module in list(parent._modules.items()):
+            if module in made:
+                setattr(parent, name, made[module])
 
 
 def corrections(model: nn.Module) -> dict[str, CorrectedConv2d]:
@@ -74,22 +80,28 @@ def fold(model: nn.Module) -> nn.Module:
 
     Before a BN with weight g, bias b and fixed statistics: g' = g * gamma, b' = b + g * (beta + (gamma - 1) * mean) / std.
     Without a BN (the detection convolutions): into the step size, which becomes per-channel, and into the bias.
-    Raises ValueError, before anything is changed, when a scale that has no BN to go to is not positive.
+    Raises ValueError, before anything is changed, when a scale that has no BN to go to is not positive, or when another
+    layer has the weight or the convolution that would change.
     """
     check_finite(model)
-    places = [(name, corrected, following_bn(model, corrected)) for name, corrected in corrections(model).items()]
-    for name, corrected, bn in places:
+    bns, found = following_bns(model), corrections(model)
+    users = Counter(p for module in model.modules() for p in module._parameters.values())
+    users.update(p for one in found.values() for p in one.conv.parameters())  # of a convolution: once a correction
+    for name, corrected in found.items():
         if not all(torch.isfinite(p).all() for p in (corrected.correction_scale, corrected.correction_shift)):
             raise ValueError(f"cannot fold {name}: its scale or shift holds nan or inf")
-        if bn is None and not (corrected.correction_scale > 0).all():
+        if corrected in bns:
+            continue
+        if not (corrected.correction_scale > 0).all():
             raise ValueError(f"cannot fold {name}: a scale without BN must be positive; lower the learning rate of QC")
-    for name, corrected, bn in places:
-        if bn is None:
-            _fold_into_conv(corrected)
+        if any(users[p] > 2 for p in corrected.conv.parameters(recurse=False)):
+            raise ValueError(f"cannot fold {name}: it would change the weight or bias of another layer that shares it")
+    for corrected in found.values():
+        if corrected in bns:
+            _fold_into_bn(corrected, bns[corrected])
         else:
-            _fold_into_bn(corrected, bn)
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, corrected.conv)
+            _fold_into_conv(corrected)
+    replace_modules(model, {corrected: corrected.conv for corrected in found.values()})
     return model
 
 
@@ -114,32 +126,29 @@ def _fold_into_conv(corrected: CorrectedConv2d) -> None:
     conv.bias.copy_(scale * conv.bias + shift)
 
 
-def following_bn(model: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
-    """Return the BN of fixed statistics that takes every output of `conv`, and no other module's; None where there is none.
+def following_bns(model: nn.Module) -> dict[nn.Module, nn.BatchNorm2d]:
+    """Return, by module, the BN of fixed statistics that takes every output of that module, and no other's.
 
-    Read off the calls in the parents' forward methods (torch.fx). None as well where a parent cannot be traced: folding
-    into the convolution is exact too.
+    Read off the calls in all forward methods (torch.fx); one that cannot be traced is taken to call its own modules alone,
+    and what is called there has no BN here: folding into the convolution is exact too.
     """
-    found = {_bn_in(parent, conv) for parent in model.modules() if any(child is conv for child in parent.children())}
-    bn = found.pop() if len(found) == 1 else None
-    return bn if bn is not None and bn.running_var is not None and bn.weight is not None else None
-
-
-def _bn_in(parent: nn.Module, conv: nn.Module) -> nn.BatchNorm2d | None:
-    """Return the BN that the calls of `conv` in the forward method of `parent` lead to, or None."""
-    try:
-        graph = _Calls().trace(parent)
-    except Exception:  # whatever a forward method does with a stand-in for its input
-        return None
-    module_of = {node: parent.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
-    own = [node for node, module in module_of.items() if module is conv]
-    bns = {module_of.get(user) for node in own for user in node.users}
-    bn = bns.pop() if len(bns) == 1 else None
-    if not isinstance(bn, nn.BatchNorm2d) or any(
-        node.args[0] not in own for node, module in module_of.items() if module is bn
-    ):
-        return None
-    return bn
+    users, givers = defaultdict[Any, set[Any]](set), defaultdict[Any, set[Any]](set)
+    for parent in model.modules():
+        try:
+            graph = _Calls().trace(parent)
+        except Exception:  # whatever a forward method does with a stand-in for its input
+            continue
+        module_of = {node: parent.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
+        for node, module in module_of.items():
+            users[module] |= {module_of.get(user) for user in node.users}
+            givers[module].add(module_of.get(node.args[0]) if node.args else None)
+    owners = Counter(p for module in model.modules() for p in module._parameters.values())
+    found = {}
+    for module, bn in ((module, next(iter(after))) for module, after in users.items() if len(after) == 1):
+        fixed = isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None and bn.weight is not None
+        if fixed and givers[bn] == {module} and owners[bn.weight] == owners[bn.bias] == 1:
+            found[module] = bn
+    return found
 
 
 class _Calls(torch.fx.Tracer):

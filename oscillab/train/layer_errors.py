@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from oscillab.quant import eval_mode, quantizers_off
-from oscillab.quant.fold import CorrectedConv2d, following_bn
+from oscillab.quant.fold import CorrectedConv2d, following_bns
 from oscillab.quant.hooks import Hooks
 from oscillab.quant.lsq import check_choice
 
@@ -86,7 +86,8 @@ def watched_modules(model: nn.Module, *, at: str) -> dict[str, nn.Module]:
             found[name] = module
     if at == "convolution":
         return found
-    return {name: following_bn(model, module) or module for name, module in found.items()}
+    bns = following_bns(model)
+    return {name: bns.get(module, module) for name, module in found.items()}
 
 
 def outputs_of(model: nn.Module, modules: Mapping[str, nn.Module], batch: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from oscillab.quant import QuantSpec, quant_layers, quantize
 from oscillab.quant.exact import channel_map, exact, folded_scale
-from oscillab.quant.fold import corrections, fold, following_bn, insert_corrections
+from oscillab.quant.fold import corrections, fold, following_bns, insert_corrections
 
 
 class Net(nn.Module):
@@ -63,8 +63,8 @@ def test_which_bn_follows():
         ("used_twice", None, "bn2"),
     ):
         model = Net(kind)
-        found = following_bn(model, model.c1), following_bn(model, model.c2)
-        assert found == tuple(name and getattr(model, name) for name in (c1, c2))
+        bns = following_bns(model)
+        assert [bns.get(conv) for conv in (model.c1, model.c2)] == [name and getattr(model, name) for name in (c1, c2)]
 
 
 def test_values_that_are_not_finite_are_named_and_nothing_changes():
