@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from oscillab.recording.recording import FORMAT, VERSION, Recording
+from oscillab.recording.recording import Recording
+from oscillab.recording.schema import FORMAT, VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,7 +1,8 @@
 """Hold what was recorded as plain arrays, which need neither torch nor the model.
 
 Arrays over time have a row per tick, and row 0 is the model before the first step (T = ticks + 1, L layers, Q layers
-with an input quantizer, S sampled weights, R ticks with observed ranges, W weights of all layers, K windows of time):
+with an input quantizer, S sampled weights, R ticks with observed ranges, P ticks with all A step sizes, W weights of all
+layers, K windows of time, C cells):
 
 | array | shape | what |
 | --- | --- | --- |
@@ -12,13 +13,13 @@ with an input quantizer, S sampled weights, R ticks with observed ranges, W weig
 | clip_low, clip_high | (T, Q) | range of the input quantizer, in units of the input |
 | range_step | (R,) | optimizer step of the rows below |
 | observed_low, observed_high, clipped_share | (R, Q) | lowest and highest input, share outside (on a sample) |
-| step_sizes_step, step_sizes | (P,), (P, all) | every weight step size now and then, where per channel |
+| step_sizes_step, step_sizes | (P,), (P, A) | every weight step size now and then, where per channel |
 | sample_index | (S,) | the sampled weights' places among all weights |
 | latent_weight, sample_step_size, sample_state | (T, S) | their full trajectories |
 | integer_state, direction, frequency, flip_count, oscillation_count | (W,) | every weight at the end |
 | window_first_tick, window_last_tick | (K,) | windows of time, both ends included |
 | window_flip_count, window_oscillation_count | (K, W) | what every weight did in them |
-| position_count_first, position_count | (cells,) | histograms of latent weight / step size, layer by layer |
+| position_count_first, position_count | (C,) | histograms of latent weight / step size, layer by layer |
 """
 
 import difflib
@@ -33,18 +34,7 @@ import numpy as np
 
 from oscillab.io import atomic_write
 from oscillab.recording import npz
-
-FORMAT, VERSION = "oscillab recording", 1
-PER = {  # what the last axis of an array counts
-    "layer": ("layer_flip_count", "layer_oscillation_count", "step_size", "step_size_min", "step_size_max",
-              "gradient_turn_count", "input_gradient_turn_count"),
-    "range": ("clip_low", "clip_high", "observed_low", "observed_high", "clipped_share"),
-    "step size": ("step_sizes",),
-    "sampled weight": ("latent_weight", "sample_step_size", "sample_state", "sample_index"),
-    "weight": ("integer_state", "direction", "frequency", "flip_count", "oscillation_count",
-               "window_flip_count", "window_oscillation_count"),
-    "cell": ("position_count_first", "position_count"),
-}  # fmt: skip
+from oscillab.recording.schema import ARRAYS, FORMAT, VERSION, check_arrays, check_meta
 
 
 @dataclass(eq=False)
@@ -58,7 +48,8 @@ class Recording:
     def open(cls, path: Path | str) -> "Recording":
         """Return the recording in a file; of one cut short or not finished yet, its readable part, with a warning.
 
-        Raises ValueError where there is no such file, it is no recording, or it comes from a newer version.
+        Raises ValueError, in one line, where there is no such file, it is no recording, it comes from a newer version, or
+        something in it is not what a recording holds: a type, a shape, a value, or counts that do not add up.
         """
         path = Path(path)
         try:
@@ -67,10 +58,16 @@ class Recording:
             raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise ValueError(f"{path}: not a recording, or cut short before its first array")
-        if meta["version"] > VERSION:
-            found = f"version {meta['version']}, this one reads up to {VERSION}"
-            raise ValueError(f"{path}: written by a newer oscillab ({found})")
-        missing = [name for name in meta.pop("arrays", []) if name not in arrays]
+        if isinstance(version := meta.get("version"), int) and version > VERSION:
+            raise ValueError(f"{path}: written by a newer oscillab (version {version}, this one reads up to {VERSION})")
+        try:
+            check_meta(meta)
+            listed = meta.pop("arrays", [])
+            arrays = {name: array for name, array in arrays.items() if name in (*ARRAYS, *listed)}
+            check_arrays(meta, arrays)
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged, or no recording: {error}") from error
+        missing = [name for name in listed if name not in arrays]
         if meta.pop("unfinished", False):
             warnings.warn(f"{path}: not finished, it goes up to step {meta['step_count']}", stacklevel=2)
         if missing or not whole:
@@ -152,8 +149,8 @@ class Recording:
         kept stays as it is, value for value. Raises ValueError for a pattern that none matches.
         """
         part = self._of_layers(layers) if layers else self
-        gone = set() if trajectories else set(PER["sampled weight"])
-        kept = {k: v for k, v in part.arrays.items() if k not in gone and (windows or not k.startswith("window_"))}
+        gone = "S" * (not trajectories) + "K" * (not windows)
+        kept = {k: v for k, v in part.arrays.items() if k not in ARRAYS or not set(ARRAYS[k][0]) & set(gone)}
         return Recording(part.meta, kept)
 
     def _of_layers(self, patterns: Iterable[str]) -> "Recording":
@@ -165,20 +162,21 @@ class Recording:
                 raise ValueError(f"no layer matches '{pattern}'; the recording has {', '.join(near)}, ...")
             wanted |= matches
         bins = np.array([about["high"] - about["low"] + 2 for about in self.layers])
-        counts = {  # for each kind of `PER`, how many entries of such an axis belong to each layer
-            "layer": np.ones(len(bins), int),
-            "range": np.array([int(about["has_range"]) for about in self.layers]),
-            "step size": np.array([about["step_count"] for about in self.layers]),
-            "sampled weight": np.bincount(self.sampled_layers(), minlength=len(bins)),
-            "weight": self.weight_counts,
-            "cell": bins * (len(self.arrays.get("position_count", ())) // bins.sum()),
+        counts = {  # for each axis, how many of its entries belong to each layer
+            "L": np.ones(len(bins), int),
+            "Q": np.array([int(about["has_range"]) for about in self.layers]),
+            "A": np.array([about["step_count"] for about in self.layers]),
+            "S": np.bincount(self.sampled_layers(), minlength=len(bins)),
+            "W": self.weight_counts,
+            "C": bins * (len(self.arrays.get("position_count", ())) // bins.sum()),
         }
         chosen = np.array([name in wanted for name in self.layer_names])
-        kept, arrays = {kind: np.repeat(chosen, count) for kind, count in counts.items()}, dict(self.arrays)
-        for kind, members in PER.items():
-            arrays |= {name: arrays[name][..., kept[kind]] for name in members if name in arrays}
+        kept, arrays = {axis: np.repeat(chosen, count) for axis, count in counts.items()}, dict(self.arrays)
+        for name, array in self.arrays.items():
+            if name in ARRAYS and (axis := ARRAYS[name][0][-1]) in kept:
+                arrays[name] = array[..., kept[axis]]
         if "sample_index" in arrays:
-            arrays["sample_index"] = np.cumsum(kept["weight"])[arrays["sample_index"]] - 1
+            arrays["sample_index"] = np.cumsum(kept["W"])[arrays["sample_index"]] - 1
         return Recording(self.meta | {"layers": [about for about in self.layers if about["name"] in wanted]}, arrays)
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 import oscillab
 from oscillab.recording.layers import Layer
-from oscillab.recording.recording import FORMAT, VERSION, Recording
+from oscillab.recording.recording import Recording
+from oscillab.recording.schema import FORMAT, VERSION
 
 if TYPE_CHECKING:
     from oscillab.recording.recorder import Recorder
