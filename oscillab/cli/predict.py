@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from oscillab.data.options import DataOptions, DataSource, chosen_size, known_size
+from oscillab.data.options import DataOptions, DataSource, chosen_size
 from oscillab.io import shipped
 from oscillab.train.config import RunOptions
 
@@ -59,7 +59,7 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
         dataset,
         size=size,
         batch_size=options.batch_size,
-        progress=options.progress and world.is_main,
+        progress=f"evaluate {options.weights.name}" if options.progress and world.is_main else False,
         world=world,
     ).summary()
 
@@ -104,7 +104,7 @@ def predict(options: Predict) -> dict[str, Any]:
     paths = image_paths(options.images, options.out)
     detector: Any = open_detector(options.model)
     model: Any = exact_or_float(placed(detector, options.device))
-    size = options.size or known_size(model) or 640
+    size = chosen_size(options.size or 0, "images", model)
     rows = []
     for path in paths:
         image = read_image(path)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from oscillab.cli.train import check_free, data_words, measure
+from oscillab.cli.train import FloatSpec, check_free, measure, next_command
 from oscillab.data.options import DataOptions, DataSource, chosen_size
 from oscillab.io import write_json
-from oscillab.train.config import RunOptions, TrainSpec
+from oscillab.train.config import RunOptions
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Pretrain:
     """a name of the zoo, see `oscillab models`"""
     out: Path = Path("runs/yolov5n.pt")
     """the checkpoint to write; <out>.json beside it says how it was made"""
-    train: TrainSpec = field(
-        default_factory=lambda: TrainSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200)
+    train: FloatSpec = field(
+        default_factory=lambda: FloatSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200)
     )
     data: DataOptions = field(default_factory=lambda: DataOptions(size=0, count=2048, batch_size=32))
     run: RunOptions = field(default_factory=RunOptions)
@@ -61,8 +61,8 @@ def pretrain(options: Pretrain) -> dict[str, Any]:
     if trained.get("interrupted"):
         return trained
     average = placed(checkpoint.load(options.out), run.device)
-    measured = measure(average, source.held_out(masks=masks), data.size, progress=run.progress)
+    measured = measure(average, source.held_out(masks=masks), run, options.model)
     measured |= {"tensors_taken": taken, "anchor_recall": recall, "seconds": trained["seconds"]}
     write_json(options.out.with_suffix(".json"), provenance(options, device=run.device, **measured))
     last.unlink(missing_ok=True)
-    return measured | {"out": str(options.out), "next": f"oscillab qat --weights {options.out}{data_words(data)}"}
+    return measured | {"out": str(options.out), "next": next_command("qat", "--weights", options.out, data=data)}

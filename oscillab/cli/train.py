@@ -1,8 +1,11 @@
 """The commands `qat` and `correct`: open a data set and a checkpoint, train, and say what came of it."""
 
+import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tyro.conf import Fixed, Suppress
 
 from oscillab import methods
 from oscillab.data.options import DataOptions, DataSource, chosen_size
@@ -18,10 +21,29 @@ else:  # so that help lists what is registered
     RemedyName = Literal["none", *methods.remedies()]
     AverageName = Literal[methods.names("average")]
 
-# Of a QAT run, and what is derived from it
-RUN_FILES = ("run.json", "log.csv", "last.pt", "*.npz", "lsq*.pt", "ema*.pt")
+# Of a QAT run, and what the commands derive from it
+NETWORKS = [f"{name}{more}" for name in ("lsq", *methods.names("average")) for more in ("", "+qc")]
+RUN_FILES = [f"{name}{suffix}" for name in NETWORKS for suffix in (".pt", ".npz", ".onnx")]
+RUN_FILES += ["run.json", "log.csv", "last.pt", "report.html"]
 ANY_SIZE = DataOptions(size=0)
 SAME = ("train", "ema_decay", "ema_ramp", "remedy", "averages", "checkpoint_every")  # fields of a `QatConfig`
+
+
+@dataclass(frozen=True)
+class FloatSpec(TrainSpec):
+    """How to train; each field with its unit."""
+
+    step_size_rate: Suppress[Fixed[float]] = 1.0  # there are none
+    sync_bn: Suppress[Fixed[bool]] = True  # one process
+
+
+@dataclass(frozen=True)
+class FactorSpec(TrainSpec):
+    """How to train QC's factors; each field with its unit."""
+
+    step_size_rate: Suppress[Fixed[float]] = 1.0  # neither step sizes …
+    weight_decay: Suppress[Fixed[float]] = 0.0  # … nor weights are trained
+    sync_bn: Suppress[Fixed[bool]] = True  # batch norm is fixed
 
 
 @dataclass(frozen=True)
@@ -88,7 +110,7 @@ def qat(options: Qat) -> dict[str, Any]:
     same = {name: getattr(options, name) for name in SAME}
     config = QatConfig(quant=QuantSpec(**asdict(options.quant)), **same)
     run, out = options.run, options.out
-    check_free([path for pattern in RUN_FILES for path in sorted(out.glob(pattern))], options)
+    check_free([out / name for name in RUN_FILES], options)
     prepare(run)
     model = checkpoint.load(options.weights)
     if is_quantized(model):
@@ -97,7 +119,7 @@ def qat(options: Qat) -> dict[str, Any]:
     before = {}
     if options.measure:
         held_out = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
-        before = {"map_float": measure(placed(model, run.device), held_out, data.size, progress=run.progress)["map"]}
+        before = {"map_float": measure(placed(model, run.device), held_out, run, "float")["map"]}
         prepare(run)
     network, batches = prepare_qat(model, batches, config.quant, device=run.device)
     how: dict[str, Any] = {"seed": run.seed, "progress": run.progress, "resume": options.resume}
@@ -106,9 +128,9 @@ def qat(options: Qat) -> dict[str, Any]:
         return measured
     for name in ("lsq", *options.averages) if options.measure else ():
         trained = placed(checkpoint.load(out / f"{name}.pt"), run.device)
-        before[f"map_{name}"] = measure(trained, held_out, data.size, progress=run.progress)["map"]
+        before[f"map_{name}"] = measure(trained, held_out, run, name)["map"]
     best = "ema" if "ema" in options.averages else "lsq"
-    after = f"oscillab correct --weights {out / best}.pt --out {out / best}+qc.pt{data_words(data)}"
+    after = next_command("correct", "--weights", out / f"{best}.pt", "--out", out / f"{best}+qc.pt", data=data)
     return before | flips_of(out) | measured | {"out": str(out), "next": after}
 
 
@@ -120,9 +142,7 @@ class Correct:
     """a quantized checkpoint, such as ema.pt of a QAT run"""
     out: Path
     """the corrected, folded checkpoint to write"""
-    train: TrainSpec = field(
-        default_factory=lambda: TrainSpec(epochs=1, learning_rate=1e-3, schedule="cosine", warmup_steps=0)
-    )
+    train: FactorSpec = field(default_factory=lambda: FactorSpec(learning_rate=1e-3, warmup_steps=0))
     choices: Choices = field(default_factory=Choices)
     data: DataOptions = ANY_SIZE
     run: RunOptions = field(default_factory=RunOptions)
@@ -153,13 +173,13 @@ def correct(options: Correct) -> dict[str, Any]:
     placed(model, run.device)
     if options.measure:
         held_out = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
-        found["map_before"] = measure(model, held_out, data.size, progress=run.progress)["map"]
+        found["map_before"] = measure(model, held_out, run, "before")["map"]
         prepare(run)
     how: dict[str, Any] = {"spec": options.train, "choices": options.choices, "progress": run.progress}
     corrected = run_correction(model, batches, options.out, **how)
     if options.measure:
-        found["map_after"] = measure(model, held_out, data.size, progress=run.progress)["map"]
-    return found | corrected | {"next": f"oscillab export {options.out} {options.out.with_suffix('.onnx')}"}
+        found["map_after"] = measure(model, held_out, run, "after")["map"]
+    return found | corrected | {"next": next_command("export", options.out, options.out.with_suffix(".onnx"))}
 
 
 def opened(model: "Detector", weights: Path, data: DataOptions, run: RunOptions) -> tuple[DataOptions, DataSource, Any]:
@@ -170,15 +190,15 @@ def opened(model: "Detector", weights: Path, data: DataOptions, run: RunOptions)
     return data, source, source.training_batches(run.seed, masks=masks, model=model, source=weights)
 
 
-def measure(model: Any, dataset: Any, size: int, *, progress: bool) -> dict[str, Any]:
+def measure(model: "Detector", dataset: Any, run: RunOptions, name: str) -> dict[str, Any]:
     """Return COCO mAP of a network's exact form; of several processes all call this, and all get the same."""
     from oscillab.data.evaluate import evaluate
     from oscillab.quant.exact import exact_or_float
     from oscillab.train.ddp import current_world
 
     world = current_world()
-    shown = progress and world.is_main
-    return evaluate(exact_or_float(model), dataset, size=size, world=world, progress=shown).summary()
+    shown = f"evaluate {name}" if run.progress and world.is_main else False
+    return evaluate(exact_or_float(model), dataset, size=model.size, world=world, progress=shown).summary()
 
 
 def check_free(paths: list[Path], options: Any) -> None:
@@ -202,6 +222,7 @@ def flips_of(out: Path) -> dict[str, float]:
     return {f"flips_{path.stem}": float(flip_rate(Recording.open(path))) for path in sorted(out.glob("*.npz"))}
 
 
-def data_words(data: DataOptions) -> str:
-    """Return the words of a command line that name the data, where they are not the default."""
-    return "" if data.data == "scenes" else f" --data {data.data}"
+def next_command(word: str, *words: Path | str, data: DataOptions | None = None) -> str:
+    """Return a command line for a shell, with the data where they are not the default."""
+    named = () if data is None or data.data == "scenes" else ("--data", data.data)
+    return shlex.join(["oscillab", word, *map(str, words), *named])

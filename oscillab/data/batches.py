@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from oscillab.data.augment import augmentation
-from oscillab.data.images import Dataset, Sample, letterbox_sample
+from oscillab.data.images import Dataset, Sample, check_dataset, letterbox_sample
 
 STRIDE = 32  # of the detectors' coarsest grid: the size of an image is a multiple of it
 
@@ -52,6 +52,7 @@ class Batches:
         masks: bool = False,
         pinned: bool | None = None,
     ) -> None:
+        check_dataset(dataset)
         if len(dataset) == 0:
             raise ValueError(f"the data set {dataset.name} is empty: it must hold one image or more")
         if size < STRIDE or size % STRIDE:
@@ -104,6 +105,11 @@ class Batches:
             pin_memory=self.pinned,
         )
         return iter(loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        raise ValueError(
+            "batches are served by epoch: `batches.epoch(0)` gives them, `to_pixels(batch.images)` a network's input"
+        )
 
     def __getitem__(self, place: tuple[int, int]) -> Batch:
         return self.batch(*place)

@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm.auto import tqdm
 
-from oscillab.data.images import Dataset, evaluation_batches, letterbox_batch
+from oscillab.data.images import Dataset, check_dataset, evaluation_batches, letterbox_batch
 from oscillab.data.nms import detections, mask_runs
 from oscillab.quant.calibrate import eval_mode
 
@@ -71,7 +71,7 @@ def evaluate(
     iou: float = 0.65,
     max_boxes: int = 300,
     rectangular: bool = False,
-    progress: bool = False,
+    progress: bool | str = False,
     world: Any = None,
 ) -> Evaluation:
     """Return the `Evaluation` of a detector, as it is given, on every image of a data set, on the model's device.
@@ -79,18 +79,20 @@ def evaluate(
     A quantized network's figure depends in its last digits on batch size, threads and program; `exact(model)` gives the one
     that an exported file has too. `size` is the side in pixels of the letterbox; without it, the data set's own `size`, else
     the model's, else 640. `rectangular`: images of like shape are batched in rectangles, as in the official validation.
-    `world`: the processes that share the work and all call this; each takes every n-th batch, and all get the same result.
-    The model is left in the modes that it came in. Raises ValueError for an empty data set, another class count than the
-    model's, a size that is no multiple of its coarsest stride, and outputs that are not finite.
+    `progress`: whether to show a bar, or its name. `world`: the processes that share the work and all call this; each takes
+    every n-th batch, and all get the same result. The model is left in the modes that it came in. Raises ValueError for what
+    is no network or no data set, an empty one, another class count than the model's, a size that is no multiple of its
+    coarsest stride, and outputs that are not finite.
     """
     begin = time.perf_counter()
+    check_dataset(dataset)
     size = size or getattr(dataset, "size", None) or getattr(model, "size", None) or 640
     stride = _check(model, dataset, size, batch_size)
     truth = dataset.ground_truth()
     images = truth["images"][: len(dataset)]
     parts = evaluation_batches(images, size, batch_size, stride=stride, rectangular=rectangular)
     parts = parts if world is None else parts[world.rank :: world.size]
-    mine = tqdm(parts, desc="evaluate", unit="batch", disable=not progress)
+    mine = tqdm(parts, desc=progress if isinstance(progress, str) else "evaluate", unit="batch", disable=not progress)
     lacking = sum(not entry.get("segmentation") for entry in truth["annotations"])
     if 0 < lacking < len(truth["annotations"]):
         log.warning("%d of %d objects have no mask: masks are not measured", lacking, len(truth["annotations"]))
@@ -104,6 +106,8 @@ def evaluate(
 
 def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> int:
     """Return the model's coarsest stride; raise the ValueError that says which argument of `evaluate` does not fit."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"a network is needed, got a {type(model).__name__}: `oscillab.load(path)` opens a checkpoint")
     if not len(dataset):
         raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
     classes = getattr(model, "classes", len(dataset.names))

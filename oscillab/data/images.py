@@ -54,6 +54,20 @@ class Dataset(Protocol):
         """Return images, annotations and categories in COCO's format."""
 
 
+def check_dataset(dataset: Any) -> None:
+    """Raise ValueError where batches, a loader, a path or a list is given for a data set."""
+    if not hasattr(dataset, "sample"):
+        inside = "; these batches hold theirs as `dataset`" if hasattr(dataset, "dataset") else ""
+        raise ValueError(f"a data set, such as Scenes or CocoFolder, is needed, got a {type(dataset).__name__}{inside}")
+
+
+def check_image(image: Any) -> None:
+    """Raise ValueError where an image is none of uint8 (H, W, 3): floats would be scaled once more."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{getattr(image, 'dtype', '')} {tuple(getattr(image, 'shape', ()))}"
+        raise ValueError(f"an image must be an array of uint8 (H, W, 3), RGB, got a {type(image).__name__} {given}")
+
+
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return the box x1, y1, x2, y2 (whole pixels) around the ones of a mask (H, W); all zeros for an empty mask."""
     x, y, width, height = cv2.boundingRect(mask)
@@ -166,6 +180,7 @@ def letterbox(
     image: np.ndarray, size: int, shape: tuple[int, int] | None = None, *, image_id: int = 0
 ) -> tuple[np.ndarray, Place]:
     """Return the image (H, W, 3), its longer side resized to `size`, in grey of `shape`, else a square, and its `Place`."""
+    check_image(image)
     resized = resize_longest(image, size)
     height, width = resized.shape[:2]
     shape = shape or (size, size)
@@ -183,6 +198,7 @@ def _borders(image: np.ndarray, shape: tuple[int, int]) -> tuple[tuple[int, int]
 
 def letterbox_sample(sample: Sample, size: int, *, smooth: bool = True) -> Sample:
     """Return the Sample letterboxed to (size, size): image, boxes and masks; itself when it has that size already."""
+    check_image(sample.image)
     height, width = sample.image.shape[:2]
     if (height, width) == (size, size):
         return sample

@@ -1,7 +1,11 @@
 """The command line as a user calls it: files that appear, tables that are printed, errors of one line."""
 
+import io
 import json
 import pickle
+import shlex
+from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +19,26 @@ from oscillab.provenance import SHIPPED
 SMALL = ["--size", "64", "--count", "32", "--held-out", "8", "--batch-size", "8", "--no-progress", "--epochs", "1"]
 
 
+def printed(*words):
+    """What a command prints, as a mapping from the first word of each line to the others."""
+    with redirect_stdout(io.StringIO()) as text:
+        assert main([*words]) == 0
+    return {
+        name: value
+        for name, _, value in (" ".join(line.split()).partition(" ") for line in text.getvalue().splitlines())
+    }
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of a tiny QAT run from the shipped detector, made through the command line."""
-    folder = tmp_path_factory.mktemp("qat")
-    assert main(["qat", "--weights", str(SHIPPED), "--out", str(folder), "--bits", "3", *SMALL]) == 0
-    return folder
+def end(tmp_path_factory):
+    """The end of a tiny QAT run from the shipped detector, into a folder with a space in its name."""
+    return printed("qat", "--out", str(tmp_path_factory.mktemp("q") / "a t"), "--bits", "3", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def trained(end):
+    """The folder of that run."""
+    return Path(end["out"])
 
 
 def test_qat_writes_models_recordings_and_provenance(trained):
@@ -33,16 +51,26 @@ def test_qat_writes_models_recordings_and_provenance(trained):
     assert oscillab.Recording.open(trained / "lsq.npz")
 
 
-def test_correct_and_evaluate_follow(trained, capsys):
-    """Oracle: the folded file is an ordinary quantized detector, and --json holds what was printed."""
-    out, measured = trained / "ema+qc.pt", trained / "measured.json"
-    assert main(["correct", "--weights", str(trained / "ema.pt"), "--out", str(out), *SMALL[:8], "--no-progress"]) == 0
+def test_a_command_ends_with_what_it_measured_and_the_next_command(trained, end):
+    """Oracle: mAP by `evaluate` of the files, before and after, at their own size; flips from the recording; the
+    commands that are named run, up to an exported file, and the folded one is an ordinary quantized detector."""
+    data = ["--held-out", "8", "--no-progress"]
+    measured = {
+        name: printed("evaluate", "--weights", str(trained / f"{name}.pt"), *data)["map"] for name in ("lsq", "ema")
+    }
+    assert end["map_float"] == printed("evaluate", "--size", "64", *data)["map"] > end["map_lsq"] == measured["lsq"]
+    for name in ("lsq", "ema"):
+        rate = oscillab.tables.flip_rate(oscillab.Recording.open(trained / f"{name}.npz"))
+        assert float(end[f"flips_{name}"]) == pytest.approx(rate, rel=1e-3)
+    program, *words = shlex.split(end["next"])
+    corrected = printed(*words, *SMALL[2:])
+    out, values = Path(corrected["out"]), trained / "values.json"
+    assert program == "oscillab" and out == trained / "ema+qc.pt" and corrected["map_before"] == measured["ema"]
+    assert corrected["map_after"] == printed("evaluate", "--weights", str(out), *data, "--json", str(values))["map"]
+    assert f"{json.loads(values.read_text())['map']:.4g}" == corrected["map_after"]
     assert oscillab.load(out).state_dict().keys() == oscillab.load(trained / "ema.pt").state_dict().keys()
-    assert main(["evaluate", "--weights", str(out), "--size", "64", "--held-out", "8", "--json", str(measured)]) == 0
-    values = json.loads(measured.read_text())
-    assert values["images"] == 8 and 0 <= values["map"] <= values["map50"] <= 1
-    assert f"{values['map']:.3f}"[:4] in capsys.readouterr().out
-    for path in (out, measured):
+    exported = printed(*shlex.split(corrected["next"])[1:])
+    for path in (out, values, Path(exported["out"])):
         path.unlink()
 
 
