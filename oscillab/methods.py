@@ -29,7 +29,7 @@ class Method:
     """whether it stands in the figures and tables of mAP by method"""
     applied: str | None = None
     """what applies it, "module:name": a `Remedy`, called with (model, optimizer, total steps); for an average an `Ema`, called
-    with (model, total steps, decay=, ramp=); for a control a function of (model, batches, spec=, choices=, progress=)"""
+    with (model, total steps, decay=, ramp=, horizon=); for a control a function of (model, batches, spec=, choices=, progress=)"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """keyword arguments of `applied`"""
     quant: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +101,7 @@ register(  # in the order of every figure, table and option
     Method("lsq", "LSQ", "training", "#0173b2", "solid", "o", True, f"{ACT}:Remedy"),
     Method("dampening", "Dampening", "training", "#cc78bc", (0, (5, 1)), "v", True, f"{ACT}.dampening:Dampening"),
     Method("freezing", "Freezing", "training", "#8c5a2b", (0, (3, 1, 1, 1)), "P", True, f"{ACT}.freezing:Freezing"),
+    Method("relative_step_sizes", "Relative step sizes", "training", applied=f"{ACT}.relative:RelativeStepSizes"),
     Method("scale_freezing", "Scale freezing", "training", applied=f"{LATE}:ScaleFreezing"),
     Method("q_ema", "Q-EMA", "training", applied=f"{LATE}:QEma"),
     Method("per_channel", "Per-channel LSQ", "training", quant={"weight_granularity": "per_channel"}),
@@ -108,6 +109,10 @@ register(  # in the order of every figure, table and option
     Method("rounded_mask", "Rounded mask", "training", quant={"gradient_mask": "rounded"}),
     Method("slow_step_sizes", "Slow step sizes", "training", train={"step_size_rate": 0.1}),
     Method("ema", "EMA", "average", "#de8f05", "dashed", "s", True, EMA),
+    *(
+        Method(f"ema_{n}", f"EMA {n} %", "average", applied=EMA, options={"horizon": n / 100})
+        for n in (1, 2, 5, 10, 25)
+    ),
     Method("ema_weights", "EMA of weights", "average", applied=EMA, options={"parts": ("weights",)}),
     Method("ema_step_sizes", "EMA of step sizes", "average", applied=EMA, options={"parts": ("step_sizes",)}),
     Method("ema_buffers", "EMA of BN statistics", "average", applied=EMA, options={"parts": ("buffers",)}),

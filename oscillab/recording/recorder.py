@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from oscillab.recording.crowding import Crowding, position_histogram
 from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.observers import GradientSigns, RangeObserver, Ranks, hooked, skipped, unowned, without_wrapper
 from oscillab.recording.recording import Recording, gaps
@@ -21,7 +22,6 @@ from oscillab.recording.snapshot import (
     check_state,
     limits_of,
     meta,
-    position_histogram,
     restore,
     snapshot,
     state_of,
@@ -171,6 +171,7 @@ class Recorder:
         self.rows = Rows(layers, self.sample, self.gradients)
         self.limits = [limits_of(layer.bits, self._scratch[layer.slice]) for layer in layers.layers]
         self.first_histograms = self._last_histograms = self._histograms()
+        self.crowding = Crowding(layers, self.limits)
         none = torch.zeros(0, dtype=torch.int64, device=layers.device)
         self.rows.add_tick(0, none, none, step_sizes=step_sizes, state=self.tracker.state)
         self.rows.add_step_sizes(0, step_sizes)
@@ -202,6 +203,7 @@ class Recorder:
         self._last_flip_count = len(flipped)
         self._unseen.mark()
         self.rows.add_tick(self.step_count, flipped, oscillated, step_sizes=step_sizes, state=self.tracker.state)
+        self.crowding.add_when_due(self.step_count)
         if self._ranges_due(self.tick_count):
             self.rows.add_ranges(self.step_count, self._observer.row())
         if self.tick_count % WINDOW_TICKS == 0:

@@ -20,6 +20,8 @@ layers, K windows of time, C cells):
 | window_first_tick, window_last_tick | (K,) | windows of time, both ends included |
 | window_flip_count, window_oscillation_count | (K, W) | what every weight did in them |
 | position_count_first, position_count | (C,) | histograms of latent weight / step size, layer by layer |
+| edge_distance_step | (E,) | optimizer step of the rows below, 21 to 40 equally spaced ones after 500 steps |
+| edge_distance_count | (E, D, L) | weights at each distance from the nearest bin edge, D cells from 0 to half a bin |
 """
 
 import difflib

@@ -38,8 +38,11 @@ ARRAYS = {  # array -> its axes, in the letters of the table in `recording.py`, 
     **dict.fromkeys(("window_first_tick", "window_last_tick"), ("K", "count")),
     **dict.fromkeys(("window_flip_count", "window_oscillation_count"), ("KW", "count")),
     **dict.fromkeys(("position_count_first", "position_count"), ("C", "count")),
+    "edge_distance_step": ("E", "count"),
+    "edge_distance_count": ("EDL", "count"),
 }
 ASCENDING = ("step", "range_step", "step_sizes_step", "sample_index", "window_first_tick", "window_last_tick")
+ASCENDING += ("edge_distance_step",)
 Allowed = tuple[str, Callable[[Any], bool]]  # in words, and whether a value is
 
 

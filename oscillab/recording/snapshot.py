@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 import oscillab
-from oscillab.recording.layers import Layer
 from oscillab.recording.recording import Recording
 from oscillab.recording.schema import FORMAT, VERSION
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 STATES = {"state": "integer_state", "direction": "direction", "frequency": "frequency"}  # of the tracker: its array
 STATE_VERSION = 1
-CELLS_PER_BIN = 40  # of a histogram; an even number, so that no cell reaches across an edge
 WRITE_SHARE = 0.05  # of the time from one write to the next, the most that the former may have taken
 
 log = logging.getLogger(__name__)
@@ -37,6 +35,7 @@ def snapshot(recorder: "Recorder") -> Recording:
     arrays = recorder.rows.arrays() | {"sample_index": recorder.sample.index.copy()} | weight_arrays(recorder)
     arrays["position_count_first"] = np.concatenate(recorder.first_histograms)
     arrays["position_count"] = np.concatenate(recorder.histograms())
+    arrays |= recorder.crowding.arrays()
     return Recording(meta=meta(recorder), arrays=arrays)
 
 
@@ -90,6 +89,7 @@ def state_of(recorder: "Recorder") -> dict[str, Any]:
         "tracker": {name: recorder.layers.in_order(values) for name, values in tracked.items()},
         "windows": recorder.windows.state_dict(),
         "rows": recorder.rows.state_dict(),
+        "crowding": recorder.crowding.state_dict(),
         "gradient_signs": recorder.gradients.last.cpu().clone(),
     }
 
@@ -102,6 +102,8 @@ def restore(recorder: "Recorder", state: dict[str, Any]) -> None:
     recorder.tracker.load_state_dict(tracked)
     recorder.windows.load_state_dict(state["windows"])
     recorder.rows.load_state_dict(state["rows"])
+    if "crowding" in state:
+        recorder.crowding.load_state_dict(state["crowding"])
     if "gradient_signs" in state:  # the first version that was used did not look at gradients
         recorder.gradients.last.copy_(state["gradient_signs"])
 
@@ -136,20 +138,6 @@ def limits_of(bits: int | None, states: Tensor) -> tuple[int, int]:
     if bits is None:
         bits = next(b for b in range(2, 33) if -(2 ** (b - 1)) <= low and high < 2 ** (b - 1))
     return (0, 2**bits - 1) if high >= 2 ** (bits - 1) else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-@torch.no_grad()
-def position_histogram(layer: Layer, low: int, high: int) -> np.ndarray:
-    """Count the layer's positions in cells from low - 1 to high + 1; what lies beyond is in the end cells, int64.
-
-    A position is latent weight over step size: bin centres are the integers, edges lie half-way. Zeros where the layer
-    does not show its latent weights; NaN and infinite positions are left out.
-    """
-    position, cells = layer.position(), (high - low + 2) * CELLS_PER_BIN
-    if position is None:
-        return np.zeros(cells, np.int64)
-    cell = ((position[position.isfinite()] - (low - 1)) * CELLS_PER_BIN).floor().clamp(0, cells - 1)
-    return torch.bincount(cell.long(), minlength=cells).cpu().numpy()
 
 
 class Writer:

@@ -21,8 +21,8 @@ from oscillab.recording.trajectories import (
 )
 
 __all__ = [
-    "LOW_BITS", "Oscillations", "autocorrelation", "chosen_layers", "compare", "count_oscillations", "cycle_lengths",
-    "edge_distances", "flip_attribution", "flip_rate", "layers", "occupancy", "oscillating",
+    "LOW_BITS", "Oscillations", "autocorrelation", "chosen_layers", "compare", "count_oscillations", "crowding", "cycle_lengths",
+    "edge_distances", "flip_attribution", "flip_rate", "fold_positions", "layers", "occupancy", "oscillating",
     "oscillating_share", "over_time", "periodicity", "positions", "ranges", "state_summary", "trajectories", "weights",
 ]  # fmt: skip
 LOW_BITS = 4  # the published tracker looks at layers of 4 bits and fewer
@@ -146,14 +146,44 @@ def edge_distances(recording: Recording, layer: str, *, first: bool = False) -> 
     Columns: `distance` (middle of the cell, in bins; 0 on an edge, 0.5 mid-bin), `weight_count`, `share`.
     Weights beyond the outermost edges by more than half a bin, which have no nearer edge, are in the last cell.
     """
-    position = positions(recording, layer, first=first)["position"]
     low, counts, cells_per_bin = _cells(recording, layer, first)
-    high = low + len(counts) // cells_per_bin - 2
-    nearest = np.clip(np.floor(position) + 0.5, low + 0.5, high - 0.5)
-    cell = np.minimum((np.abs(position - nearest) * cells_per_bin).astype(int), cells_per_bin // 2 - 1)
-    folded = np.bincount(cell, weights=counts, minlength=cells_per_bin // 2).astype(np.int64)
+    folded = fold_positions(counts, low, low + len(counts) // cells_per_bin - 2)
     middle = (np.arange(len(folded)) + 0.5) / cells_per_bin
     return pd.DataFrame({"distance": middle, "weight_count": folded, "share": folded / max(folded.sum(), 1)})
+
+
+def fold_positions(counts: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Return how many weights of a histogram of positions lie at each distance from the nearest edge, int64.
+
+    Cells from 0 (on an edge) to half a bin; weights beyond the outermost edges by more than half a bin are in the last cell.
+    """
+    cells_per_bin = len(counts) // (high - low + 2)
+    position = low - 1 + (np.arange(len(counts)) + 0.5) / cells_per_bin
+    nearest = np.clip(np.floor(position) + 0.5, low + 0.5, high - 0.5)
+    cell = np.minimum((np.abs(position - nearest) * cells_per_bin).astype(int), cells_per_bin // 2 - 1)
+    return np.bincount(cell, weights=counts, minlength=cells_per_bin // 2).astype(np.int64)
+
+
+def crowding(recording: Recording) -> pd.DataFrame:
+    """Return one row per layer at each of some 21 to 40 equally spaced steps, which says whether weights gather at edges.
+
+    Columns: `step`, `layer`, `weight_count`; `near_edge_share` (of its latent weights, nearer than 0.05 bins to an edge;
+    0.1 where spread evenly, NaN where the layer does not show them); `flip_rate` (per weight and step since the row
+    before; NaN in the first); `step_size`. Raises ValueError for a recording of an earlier version, which has no such rows.
+    """
+    steps, counts = recording["edge_distance_step"], recording["edge_distance_count"].astype(float)
+    near = counts[:, : round(NEAR * 2 * counts.shape[1])].sum(1)
+    with np.errstate(invalid="ignore"):
+        near = near / counts.sum(1)  # 0 / 0 is NaN
+    rows = np.searchsorted(recording.steps, steps, side="right") - 1
+    flips = recording["layer_flip_count"].cumsum(0)[rows] / recording.weight_counts
+    rates = np.full_like(near, np.nan)
+    rates[1:] = np.diff(flips, axis=0) / np.diff(steps)[:, None]
+    wide = {"near_edge_share": near, "flip_rate": rates, "step_size": recording["step_size"][rows]}
+    table = pd.DataFrame({"step": np.repeat(steps, len(recording.layers))})
+    table["layer"] = np.tile(recording.layer_names, len(steps))
+    table["weight_count"] = np.tile(recording.weight_counts, len(steps))
+    return table.assign(**{name: values.reshape(-1) for name, values in wide.items()})
 
 
 def state_summary(recording: Recording, layer: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from oscillab.data.options import DataOptions
 from oscillab.methods import names
-from oscillab.train.config import Choices, RunOptions, TrainSpec
+from oscillab.train.config import HORIZON_SHARE, Choices, RunOptions, TrainSpec
 
 if TYPE_CHECKING:
     ArmName = str
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 else:  # what the command line allows is what the registry holds
     ArmName, AverageName = Literal[names("training")], Literal[names("average")]
     ControlName = Literal["none", *names("control")]
-PresetName = Literal["quick", "ablation", "scenes", "coco-subset", "paper"]
+PresetName = Literal["quick", "regime", "ablation", "scenes", "coco-subset", "paper"]
+ScheduleName = Literal["official", "constant", "linear", "cosine", "cosine10"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Study:
     """Run the paper's methods over networks, bit widths, ways to train and seeds, and report mAP and oscillations."""
 
     preset: PresetName = "quick"
-    """'quick': scenes, 4 and 3 bit, one seed, minutes on two cores. 'ablation': every remedy and control at 3 bit, 3 seeds.
+    """'quick': scenes, 4 and 3 bit, one seed, official and constant rate, minutes on two cores. 'regime': lengths and schedules,
+    the map of docs/study.md, 11 core-hours. 'ablation': every remedy and control at 3 bit, 3 seeds.
     'scenes': the paper's methods on scenes, 3 networks, 4, 3 and 4* bit, 3 seeds. 'coco-subset': a COCO folder and an
     official checkpoint (give --data and --weights). 'paper': its 9 networks and recipe, 100 epochs of COCO 2017 at 640
     pixels (give --data and a folder of checkpoints as --weights)"""
@@ -47,14 +49,20 @@ class Study:
     """what is done to the trained network and to its average; to those of other arms only none and qc"""
     seeds: tuple[int, ...] = (0,)
     """one run each"""
-    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=4, learning_rate=1e-3, schedule="constant"))
+    schedules: tuple[ScheduleName, ...] = ()
+    """of the learning rate, each a run of its own; cosine10 falls to 10 %. None: train.schedule"""
+    passes: tuple[int, ...] = ()
+    """over the data, each a run of its own; none: train.epochs"""
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=4, learning_rate=1e-3, schedule="official"))
     qc_learning_rate: float = 1e-3
     """QC's peak rate, cosine over its passes; the paper's 1e-4 suits its 1,849 steps and more"""
     qc_epochs: int = 1
     """passes of QC; the paper makes one"""
     qc: Choices = field(default_factory=Choices)
     ema_decay: float | None = None
-    """by default a horizon of a quarter of the run, at most the paper's 0.9999"""
+    """None: of ema_horizon, at most the paper's 0.9999"""
+    ema_horizon: float = HORIZON_SHARE
+    """1 / (1 - decay) of the average "ema" as a share of the run; the paper's 0.9999 is 0.054 of its 184,900 steps"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0 (A6); None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
     activation: Literal["symmetric", "unsigned", "affine"] = "symmetric"
@@ -80,17 +88,30 @@ class Study:
         return self.out or Path("results") / self.preset
 
 
-QUICK = Study()
-THREE_SEEDS = replace(QUICK, bits=("4", "3", "4*"), seeds=(0, 1, 2))
-CONTROLS = ("none", *names("control"))
-ABLATION = replace(THREE_SEEDS, preset="ablation", bits=("3",), averages=names("average"), controls=CONTROLS)
-ABLATION = replace(ABLATION, arms=names("training"))
+QUICK = Study(schedules=("official", "constant"))
+THREE_SEEDS = replace(QUICK, bits=("4", "3", "4*"), seeds=(0, 1, 2), schedules=("official",))
+CONTROLS, PARTS = ("none", *names("control")), ("ema", "ema_weights", "ema_step_sizes", "ema_buffers")
+ABLATION = replace(THREE_SEEDS, preset="ablation", bits=("3",), averages=PARTS, controls=CONTROLS)
+ABLATION = replace(ABLATION, arms=tuple(arm for arm in names("training") if arm != "relative_step_sizes"))
+ABLATION = replace(ABLATION, schedules=("constant",))  # where the swing that its arms act on is largest
+REGIME = replace(  # docs/study.md says what is run and why; `grid.in_protocol` which cells
+    THREE_SEEDS,
+    preset="regime",
+    bits=("4", "3"),
+    schedules=("official", "constant", "cosine10"),
+    passes=(2, 8, 32),
+    arms=("lsq", "dampening", "freezing", "relative_step_sizes"),
+    averages=("ema", "ema_1", "ema_2", "ema_10", "ema_25"),
+    controls=("none", "qc", "bn_reestimation"),
+    ema_horizon=0.05,
+    data=DataOptions(batch_size=8),
+)
 NETWORKS = ("yolov5n", "yolov7-tiny", "yolov5n-seg")
 SCENES = replace(THREE_SEEDS, preset="scenes", model=NETWORKS, arms=("lsq", "dampening", "freezing"))
 COCO_SUBSET = replace(
     THREE_SEEDS,
     preset="coco-subset",
-    train=TrainSpec(epochs=24, learning_rate=2e-4, schedule="constant", autocast=True),
+    train=TrainSpec(epochs=24, learning_rate=2e-4, autocast=True),
     qc_epochs=5,
     data=DataOptions(size=416, augment="flip"),
 )
@@ -105,14 +126,14 @@ PAPER = replace(
     model=(*(f"yolov5{size}" for size in "nsmlx"), "yolov7-tiny", "yolov7", "yolov5n-seg", "yolov5s-seg"),
     arms=("lsq", "dampening"),
     seeds=(0, 1),
-    train=TrainSpec(epochs=100, learning_rate=1e-4, schedule="linear", warmup_steps=0),
+    train=TrainSpec(epochs=100, learning_rate=1e-4, schedule="official", warmup_steps=0),
     qc_learning_rate=1e-4,
     ema_decay=0.9999,
     ema_ramp=2000.0,
     data=DataOptions(data="coco", size=640, batch_size=64, augment="recipe", workers=8),
     run=RunOptions(device="cuda"),
 )
-PRESETS: dict[str, Study] = {study.preset: study for study in (QUICK, ABLATION, SCENES, COCO_SUBSET, PAPER)}
+PRESETS: dict[str, Study] = {study.preset: study for study in (QUICK, REGIME, ABLATION, SCENES, COCO_SUBSET, PAPER)}
 
 
 def preset_in(arguments: Sequence[str]) -> Study:

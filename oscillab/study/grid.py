@@ -15,7 +15,7 @@ from typing import Any
 
 from oscillab.data.options import DataOptions
 from oscillab.io import shipped
-from oscillab.methods import method, names
+from oscillab.methods import Method, method, names
 from oscillab.provenance import plain
 from oscillab.quant import QuantSpec
 from oscillab.study.config import Study
@@ -25,7 +25,8 @@ from oscillab.train.correction import Choices
 from oscillab.train.run import QatConfig
 from oscillab.yolo import checkpoint, zoo
 
-PASSIVE = ("folder", "run", "averages", "checkpoint_every", "methods")  # fields of a job that change no result
+# Fields of a job that change no result
+PASSIVE = ("folder", "run", "averages", "checkpoint_every", "methods", "schedule", "untrained")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Job(QatConfig):
     run: RunOptions
     methods: tuple[tuple[str, str, str], ...]
     """(method, start: lsq or an average, control)"""
+    schedule: str
+    """its name, such as official"""
+    untrained: bool
+    """whether FP32 and PTQ are measured: once for each width and seed"""
     correction: TrainSpec
     """how QC, and what is compared with it, is trained"""
     choices: Choices
@@ -83,34 +88,58 @@ class Job(QatConfig):
 def jobs_of(study: Study) -> list[Job]:
     """Return the jobs of a study, network by network, width by width; raises ValueError for options that make no grid."""
     _check(study)
-    cells = itertools.product(_float_networks(study), study.bits, study.seeds, study.arms)
-    return [_job(study, *cell) for cell in cells]
+    schedules, passes = study.schedules or (study.train.schedule,), study.passes or (study.train.epochs,)
+    axes = passes, _float_networks(study), study.bits, study.seeds, study.arms, schedules
+    jobs = [_job(study, *cell) for cell in itertools.product(*axes) if in_protocol(study, *cell)]
+    if study.preset == "regime":  # breadth first, for a study of many hours
+        jobs.sort(key=lambda job: (job.train.epochs, job.arm != "lsq", job.seed))
+    first = {(job.weights.network, job.bits, job.seed): job.folder for job in reversed(jobs) if job.arm == "lsq"}
+    return [replace(job, untrained=job.folder in first.values()) for job in jobs]
 
 
-def _job(study: Study, weights: FloatNetwork, width: str, seed: int, arm: str) -> Job:
+def in_protocol(study: Study, passes: int, _: Any, width: str, seed: int, arm: str, schedule: str) -> bool:
+    """Return whether a study runs a cell of its grid: "regime" leaves out what docs/study.md leaves out."""
+    if study.preset != "regime" or arm == "lsq" and passes <= 8:
+        return True
+    return seed < 2 if arm == "lsq" else schedule == "official" and passes <= 8
+
+
+def _job(study: Study, passes: int, weights: FloatNetwork, width: str, seed: int, arm: str, schedule: str) -> Job:
     same = {name: getattr(study, name) for name in ("activation", "init", "gradient_scale", "gradient_mask")}
     quant = replace(quant_spec(width, study.first_last_bits), **same | dict(method(arm).quant))
     averages = study.averages if arm == "lsq" else tuple(name for name in study.averages if name == "ema")
     correction = TrainSpec(
         epochs=study.qc_epochs, learning_rate=study.qc_learning_rate, schedule="cosine", warmup_steps=0
     )
+    cell = weights.network, quant.bits, quant.first_last_bits, schedule, arm, seed
     return Job(
         weights=weights,
-        folder=study.folder / run_name(weights.network, quant.bits, quant.first_last_bits, arm, seed),
+        folder=study.folder / run_name(*cell, passes if len(study.passes) > 1 else 0),
         arm=arm,
         seed=seed,
         quant=quant,
-        train=replace(study.train, **method(arm).train),
+        train=train_spec(study, passes, schedule, weights.network, method(arm)),
+        schedule=schedule,
+        untrained=False,
         data=study.data,
         run=replace(study.run, seed=seed),
         ema_decay=study.ema_decay,
         ema_ramp=study.ema_ramp,
+        ema_horizon=study.ema_horizon,
         remedy=arm if arm != "lsq" and method(arm).applied else "none",
         averages=averages,
         methods=methods_of(arm, averages, study.controls),
         correction=replace(correction, autocast=study.train.autocast),
         choices=study.qc,
     )
+
+
+def train_spec(study: Study, passes: int, schedule: str, network: str, arm: Method) -> TrainSpec:
+    """Return how a cell of the grid trains, its schedule that of its network where it is "official"."""
+    fall: dict[str, Any] = (
+        {"schedule": "cosine", "final_share": 0.1} if schedule == "cosine10" else {"schedule": schedule}
+    )
+    return replace(study.train, epochs=passes, **fall, **arm.train).for_network(network)
 
 
 def methods_of(arm: str, averages: Iterable[str], controls: Iterable[str]) -> tuple[tuple[str, str, str], ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from torch import nn
@@ -26,7 +27,15 @@ from oscillab.provenance import provenance
 from oscillab.quant.exact import exact_or_float
 from oscillab.quant.layers import RENAMED
 from oscillab.recording.recording import Recording
-from oscillab.recording.tables import flip_rate, oscillating_share
+from oscillab.recording.tables import (
+    LOW_BITS,
+    chosen_layers,
+    crowding,
+    flip_attribution,
+    flip_rate,
+    layers,
+    oscillating_share,
+)
 from oscillab.study.grid import Job
 from oscillab.study.table import COLUMNS
 from oscillab.train.run import placed, prepare, prepare_qat, run_qat
@@ -60,14 +69,14 @@ def run_job(job: Job, source: DataSource | None = None) -> list[dict[str, Any]]:
 def train(job: Job, source: DataSource) -> None:
     """Write the job's networks and recordings; raises KeyboardInterrupt where the run was stopped.
 
-    The arm "lsq" measures the float and the untrained quantized network before its first step.
+    The first arm of a width and seed measures the float and the untrained quantized network before its first step.
     """
     if (job.folder / "run.json").is_file():
         return
     model = checkpoint.load(job.weights.path)
     batches = source.training_batches(job.seed, masks=model.task == "segment", model=model, source=job.weights.path)
     model, batches = prepare_qat(model, batches, job.quant, device=job.run.device)
-    if job.arm == "lsq" and not any(row["method"] == "ptq" for row in rows_of(job)):
+    if job.untrained and not any(row["method"] == "ptq" for row in rows_of(job)):
         started, unquantized = time.perf_counter(), placed(checkpoint.load(job.weights.path), job.run.device)
         add_row(job, measured_row(job, source, "fp32", unquantized, started))
         add_row(job, measured_row(job, source, "ptq", model, time.perf_counter()))
@@ -75,6 +84,10 @@ def train(job: Job, source: DataSource) -> None:
     options: dict[str, Any] = {"seed": job.seed, "progress": job.run.progress, "resume": resume, "about": about}
     if run_qat(model, batches, job, job.folder, **options).get("interrupted"):
         raise KeyboardInterrupt
+    with atomic_write(job.folder / "layers.csv.gz") as temporary:
+        how = {"method": "gzip", "mtime": 0}  # the same bytes from the same run
+        table = crowding(Recording.open(job.folder / "lsq.npz"))
+        table.to_csv(temporary, index=False, float_format="%.5g", compression=how)
 
 
 def measure_method(job: Job, source: DataSource, name: str, start: str, control: str) -> None:
@@ -90,13 +103,31 @@ def measure_method(job: Job, source: DataSource, name: str, start: str, control:
     if control == "qc":
         checkpoint.save(model, job.folder / f"{start}+{control}.pt")
     row = measured_row(job, source, name, model, started, is_exact=control == "none" or method(control).exact)
-    recorded = job.folder / f"{start}.npz"
-    if recorded.is_file():
-        recording = Recording.open(recorded)
-        row |= {"oscillating_share": oscillating_share(recording), "flip_rate": flip_rate(recording)}
+    recorded, run = job.folder / f"{start}.npz", json.loads((job.folder / "run.json").read_text())
+    row |= {"schedule": job.schedule, "steps": run["steps"]} | (oscillation(recorded) if recorded.is_file() else {})
     if control == "none":
-        row["seconds"] = round(row["seconds"] + json.loads((job.folder / "run.json").read_text())["seconds"], 2)
+        row["seconds"] = round(row["seconds"] + run["seconds"], 2)
     add_row(job, row)
+
+
+def oscillation(path: Path) -> dict[str, float]:
+    """Return what a table says of a recording, over its layers of 4 bits and fewer; see `docs/study.md`.
+
+    `near_edge_share`: median over layers of 1,000 weights and more; `edge_flip_share`: of the sampled weights' flips;
+    `step_size_spread`: standard deviation of log(step size) over the last tenth of the run, median over layers.
+    """
+    recording = Recording.open(path)
+    chosen = [recording.index(name) for name in chosen_layers(recording, LOW_BITS)]
+    large = [i for i in chosen if recording.weight_counts[i] >= 1000]
+    flips = flip_attribution(recording).iloc[chosen][["flip_count", "edge_flip_count"]].sum()
+    sizes = recording["step_size"][-max(2, len(recording.steps) // 10) :, chosen]
+    return {
+        "oscillating_share": oscillating_share(recording),
+        "flip_rate": flip_rate(recording),
+        "near_edge_share": layers(recording)["near_edge_share"].iloc[large].median(),
+        "edge_flip_share": flips["edge_flip_count"] / max(1, flips["flip_count"]),
+        "step_size_spread": float(np.median(np.log(sizes).std(0))),
+    }
 
 
 def measured_row(
@@ -111,7 +142,7 @@ def measured_row(
     measured = exact_or_float(model) if is_exact else model
     found = evaluate(measured, dataset, size=job.data.size, progress=job.run.progress)
     bits = (32, 32) if name == "fp32" else job.bits
-    about = job.weights.network, model.task, *bits, name, job.seed, found.map, found.map50, found.mask_map
+    about = job.weights.network, model.task, *bits, "none", 0, name, job.seed, found.map, found.map50, found.mask_map
     return dict(zip(COLUMNS, about, strict=False)) | {"seconds": round(time.perf_counter() - started, 2)}
 
 

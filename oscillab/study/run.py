@@ -95,14 +95,14 @@ def plan(study: Study, jobs: Sequence[Job], source: DataSource) -> str:
     first = {job.weights.network: job for job in reversed(jobs)}
     seconds = {network: seconds_per_image(job) for network, job in first.items()}
     lines, total = [], 0.0
-    for network, bits in dict.fromkeys((job.weights.network, job.bits) for job in jobs):
-        group = [job for job in jobs if (job.weights.network, job.bits) == (network, bits)]
+    for network, bits, passes in dict.fromkeys((job.weights.network, job.bits, job.train.epochs) for job in jobs):
+        group = [job for job in jobs if (job.weights.network, job.bits, job.train.epochs) == (network, bits, passes)]
         counts = Counter(map(status, group))
         how = ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name])
-        runs = f"{len(group)} runs ({how}) of {group[0].train.epochs * len(source.training_batches(0))} steps"
+        runs = f"{len(group)} runs ({how}) of {passes * len(source.training_batches(0))} steps"
         arms, seeds = dict.fromkeys(job.arm for job in group), dict.fromkeys(str(job.seed) for job in group)
         total += (left := sum(images_left(job, source) for job in group) * seconds[network])
-        how = f"arms {', '.join(arms)}, seeds {' '.join(seeds)}"
+        how = f"arms {', '.join(arms)}, {', '.join(dict.fromkeys(job.schedule for job in group))} rate, seeds {' '.join(seeds)}"
         lines.append(f"{network} {width(*bits)} bit: {runs}, {how}, {duration(left)}")
     device = "GPU" if study.run.device.startswith("cuda") else "CPU"
     hours = f", {total / 3600:.1f} {device}-hours" if total > 3600 else ""

@@ -16,8 +16,9 @@ from oscillab.methods import METHODS, method
 from oscillab.study.text import HEADINGS, cell, width
 
 COLUMNS = (
-    *("network", "task", "bits", "ends_bits", "method", "seed"),
-    *("map", "map50", "mask_map", "oscillating_share", "flip_rate", "seconds"),
+    *("network", "task", "bits", "ends_bits", "schedule", "steps", "method", "seed"),
+    *("map", "map50", "mask_map", "oscillating_share", "flip_rate", "near_edge_share", "edge_flip_share"),
+    *("step_size_spread", "seconds"),
 )
 MAIN = tuple(name for name, one in METHODS.items() if one.main)  # the methods of the figures of mAP, FP32 first
 QUANTIZED = MAIN[1:]
@@ -49,6 +50,8 @@ class Group(NamedTuple):
     task: str
     bits: int
     ends_bits: int
+    schedule: str
+    steps: int
 
     @property
     def width(self) -> str:
@@ -58,7 +61,9 @@ class Group(NamedTuple):
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return its rows of a study's table."""
         keep = (table["network"] == self.network) & (table["task"] == self.task)
-        return table[keep & (table["bits"] == self.bits) & (table["ends_bits"] == self.ends_bits)]
+        keep &= (table["bits"] == self.bits) & (table["ends_bits"] == self.ends_bits)
+        trained = (table["schedule"] == self.schedule) & (table["steps"] == self.steps)
+        return table[keep & (trained | (table["method"] == "ptq"))]
 
 
 def groups(table: pd.DataFrame) -> list[Group]:
@@ -68,18 +73,26 @@ def groups(table: pd.DataFrame) -> list[Group]:
     """
     if missing := [name for name in COLUMNS if name not in table]:
         raise ValueError(f"the table lacks the columns {', '.join(missing)}; a study's table.csv has them")
-    rows = table[table["method"].isin(QUANTIZED)]
+    rows = table[table["method"].isin(QUANTIZED) & (table["method"] != "ptq")]
     if rows.empty:
         raise ValueError(f"the table has no row of a quantized method; allowed are {', '.join(QUANTIZED)}")
     found = rows[list(Group._fields)].drop_duplicates().itertuples(index=False)
-    every = [Group(str(g.network), str(g.task), int(g.bits), int(g.ends_bits)) for g in found]
-    return sorted(every, key=lambda group: (group.network, group.task, -group.bits, -group.ends_bits))
+    every = [
+        Group(str(g.network), str(g.task), int(g.bits), int(g.ends_bits), str(g.schedule), int(g.steps)) for g in found
+    ]
+    return sorted(
+        every, key=lambda g: (g.network, g.task, -g.bits, -g.ends_bits, g.steps, g.schedule != "official", g.schedule)
+    )
 
 
-def run_name(network: str, bits: int, ends_bits: int, training: str, seed: int) -> str:
-    """Return the name of the folder that a study gives one run, such as yolov5n-4bit-ends4-dampening-seed1."""
-    words = [f"{network}-{bits}bit", f"ends{ends_bits}" * (ends_bits != 8), training * (training != "lsq")]
-    return "-".join(word for word in [*words, f"seed{seed}"] if word)
+def run_name(network: str, bits: int, ends_bits: int, schedule: str, training: str, seed: int, passes: int = 0) -> str:
+    """Return the name of the folder that a study gives one run, such as yolov5n-4bit-ends4-constant-dampening-seed1.
+
+    `passes`: over the data, where a study has runs of several lengths.
+    """
+    words = [f"{network}-{bits}bit", f"ends{ends_bits}" * (ends_bits != 8), schedule * (schedule != "official")]
+    words += [f"{passes}passes" * bool(passes), training * (training != "lsq"), f"seed{seed}"]
+    return "-".join(filter(None, words))
 
 
 def differences(table: pd.DataFrame, group: Group, method: str, reference: str, *, score: str = "map") -> np.ndarray:

@@ -1,8 +1,17 @@
 """Say how long, how fast and in what precision a detector is trained, and how a command runs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+# The schedule of each network's own trainer after warm-up, and its last rate as a share of the peak: YOLOv5's train.py and
+# hyp.scratch-low.yaml, YOLOv7's train.py with hyp.scratch.tiny.yaml and hyp.scratch.p5.yaml
+OFFICIAL: dict[str, tuple[Literal["linear", "cosine"], float]] = {
+    "yolov5": ("linear", 0.01),
+    "yolov7-tiny": ("cosine", 0.01),
+    "yolov7": ("cosine", 0.1),
+}
+HORIZON_SHARE = 1 / 4  # of a run, the horizon 1 / (1 - decay) of an average; see `ema.decay_for`
 
 
 @dataclass(frozen=True)
@@ -15,8 +24,8 @@ class TrainSpec:
     """Adam's peak rate; 1e-4 is the paper's for 184,900 steps, short runs need more"""
     step_size_rate: float = 1.0
     """the step sizes' learning rate as a share of the weights'; the paper has one rate for both"""
-    schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """what follows the warm-up; cosine and linear fall to `final_share` of the peak"""
+    schedule: Literal["official", "constant", "cosine", "linear"] = "cosine"
+    """what follows the warm-up; cosine and linear fall to `final_share` of the peak, official is the network's own trainer's"""
     final_share: float = 0.01
     """the last learning rate as a share of the peak"""
     warmup_steps: int = 50
@@ -42,8 +51,24 @@ class TrainSpec:
         for name, least in (("epochs", 1), ("step_size_rate", 0), ("accumulate", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.schedule not in ("constant", "cosine", "linear"):
-            raise ValueError(f"schedule must be constant, cosine or linear, got {self.schedule}")
+        if self.schedule not in ("official", "constant", "cosine", "linear"):
+            raise ValueError(f"schedule must be official, constant, cosine or linear, got {self.schedule}")
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f"final_share must be in 0 <= final_share <= 1, got {self.final_share}")
+
+    def for_network(self, network: str) -> "TrainSpec":
+        """Return the spec with the schedule of that network's own trainer in place of "official"; others as they are.
+
+        YOLOv5: linear to 1 %; YOLOv7-tiny: cosine to 1 %; YOLOv7: cosine to 10 %. Raises ValueError for any other network.
+        """
+        if self.schedule != "official":
+            return self
+        family = next((name for name in OFFICIAL if network.startswith(name)), "")
+        if not family:
+            given = f"got {network or 'a network without a name'}: choose constant, cosine or linear"
+            raise ValueError(f"an official schedule is known of {', '.join(OFFICIAL)} alone, {given}")
+        schedule, final_share = OFFICIAL[family]
+        return replace(self, schedule=schedule, final_share=final_share)
 
     def rate_at(self, step: int, total: int) -> float:
         """Return the learning rate of optimizer step `step` (from 0) of `total`."""

@@ -15,15 +15,15 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from oscillab.quant import quantizers
+from oscillab.train.config import HORIZON_SHARE
 
 PAPER_DECAY = 0.9999  # over 184,900 steps: 100 epochs of COCO train2017 at batch 64
 PAPER_RAMP = 2_000  # the ramp of YOLOv5's own average, a fifth of the horizon 1 / (1 - 0.9999)
-HORIZON_SHARE = 1 / 4  # of a short run; see decay_for
 PARTS = ("weights", "step_sizes", "buffers")
 
 
-def decay_for(step_count: int) -> float:
-    """Return the decay whose horizon 1 / (1 - decay) is a quarter of a run of `step_count` steps, at most the paper's.
+def decay_for(step_count: int, horizon: float = HORIZON_SHARE) -> float:
+    """Return the decay whose horizon 1 / (1 - decay) is that share of a run of `step_count` steps, at most the paper's.
 
     0.9999 over a few hundred steps hardly leaves the starting point. Why a quarter: beside one 3-bit run of 500 steps on
     scenes (seed 0; LSQ 0.415) the decays 0.98, 0.988, 0.992, 0.994 and 0.996 gave mAP 0.500, 0.500, 0.508, 0.505 and
@@ -31,12 +31,14 @@ def decay_for(step_count: int) -> float:
     """
     if step_count < 1:
         raise ValueError(f"step_count must be at least 1, got {step_count}")
-    return min(PAPER_DECAY, round(1 - 1 / max(step_count * HORIZON_SHARE, 1.0), 6))
+    if not 0 < horizon <= 1:
+        raise ValueError(f"an average's horizon must be in 0 < horizon <= 1 (a share of the run), got {horizon}")
+    return min(PAPER_DECAY, round(1 - 1 / max(step_count * horizon, 1.0), 6))
 
 
-def ramp_for(step_count: int) -> float:
-    """Return the ramp, in updates, that is to `decay_for(step_count)` what 2,000 is to 0.9999: a fifth of the horizon."""
-    return round(PAPER_RAMP * (1 - PAPER_DECAY) / (1 - decay_for(step_count)), 1)
+def ramp_for(step_count: int, horizon: float = HORIZON_SHARE) -> float:
+    """Return the ramp, in updates, that is to `decay_for` what 2,000 is to 0.9999: a fifth of the horizon."""
+    return round(PAPER_RAMP * (1 - PAPER_DECAY) / (1 - decay_for(step_count, horizon)), 1)
 
 
 class Ema:
@@ -65,11 +67,21 @@ class Ema:
 
     @classmethod
     def for_steps(
-        cls, model: nn.Module, step_count: int, *, decay: float | None = None, ramp: float | None = None, **options: Any
+        cls,
+        model: nn.Module,
+        step_count: int,
+        *,
+        decay: float | None = None,
+        ramp: float | None = None,
+        horizon: float = HORIZON_SHARE,
+        **options: Any,
     ) -> "Ema":
-        """Return an average that suits a run of `step_count` steps: `decay_for` and `ramp_for` where None is given."""
-        decay = decay_for(step_count) if decay is None else decay
-        return cls(model, decay=decay, ramp=ramp_for(step_count) if ramp is None else ramp, **options)
+        """Return an average that suits a run of `step_count` steps: `decay_for` and `ramp_for` where None is given.
+
+        `horizon`: 1 / (1 - decay) as a share of the run.
+        """
+        decay = decay_for(step_count, horizon) if decay is None else decay
+        return cls(model, decay=decay, ramp=ramp_for(step_count, horizon) if ramp is None else ramp, **options)
 
     def current_decay(self) -> float:
         """Return the decay of the update that was made last; 0 before the first."""

@@ -21,7 +21,7 @@ from oscillab.quant import QuantSpec, is_quantized, quantize
 from oscillab.quant.fold import fold
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
-from oscillab.train.config import Choices, RunOptions, TrainSpec
+from oscillab.train.config import HORIZON_SHARE, Choices, RunOptions, TrainSpec
 from oscillab.train.correction import correct
 from oscillab.train.ddp import current_world
 from oscillab.train.ema import Ema
@@ -44,9 +44,11 @@ class QatConfig:
     """How a float detector is quantized and trained."""
 
     quant: QuantSpec = field(default_factory=QuantSpec)
-    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="constant"))
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="official"))
     ema_decay: float | None = None
-    """by default a horizon of a quarter of the run, at most the paper's 0.9999"""
+    """None: of `ema_horizon`, at most the paper's 0.9999"""
+    ema_horizon: float = HORIZON_SHARE
+    """1 / (1 - decay) as a share of the run; the paper's 0.9999 is 0.054 of its 184,900 steps"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
     remedy: RemedyName = "none"
@@ -135,8 +137,12 @@ def run_qat(
 def _beside(stack: ExitStack, trainer: Trainer, config: QatConfig, seed: int) -> tuple[Remedy, dict[str, Ema], Any]:
     """Attach the remedy, build the averages, and record the live network and the whole average until the stack ends."""
     remedy = stack.enter_context(apply_remedy(trainer, config.remedy))
-    how = {"decay": config.ema_decay, "ramp": config.ema_ramp}
-    averages = {name: methods.method(name).apply(trainer.model, trainer.total_steps, **how) for name in config.averages}
+    how = {"decay": config.ema_decay, "ramp": config.ema_ramp, "horizon": config.ema_horizon}
+    averages = {}
+    for name in config.averages:
+        own = methods.method(name).options
+        chosen = how | ({"decay": None, "ramp": None} if "horizon" in own else {}) | dict(own)
+        averages[name] = methods.method(name).apply(trainer.model, trainer.total_steps, **chosen)
     watched: dict[str, Any] = {"lsq": (trainer.model, trainer.optimizer)}
     if ema := averages.get("ema"):
         watched["ema"] = (ema.model, ema)

@@ -69,7 +69,8 @@ class Trainer:
         progress: bool = True,
         world: World | None = None,
     ):
-        self.model, self.loss, self.batches, self.spec = model, loss, batches, spec
+        self.model, self.loss, self.batches = model, loss, batches
+        self.spec = spec = spec.for_network(getattr(model, "name", ""))
         self.callbacks, self.bn_fixed, self.title, self.progress = list(callbacks), bn_fixed, title, progress
         self.world, self.device = world or World(), next(model.parameters()).device
         groups = parameter_groups(model, spec.weight_decay, spec.step_size_rate)

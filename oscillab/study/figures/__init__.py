@@ -69,7 +69,7 @@ def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recordin
     found = {"map-by-method": (draw_map_by_method(table), caption)}
     for group in groups(table):
         rows = group.rows(table)
-        name = run_name(group.network, group.bits, group.ends_bits, "lsq", seed := rows["seed"].min())
+        name = run_name(group.network, *group[2:4], group.schedule, "lsq", seed := rows["seed"].min())
         if set(rows["method"]) - set(QUANTIZED):
             found[name.removesuffix(f"seed{seed}") + "gains"] = draw_gains(rows), GAINS
         if name in runs:
