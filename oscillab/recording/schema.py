@@ -41,8 +41,8 @@ ARRAYS = {  # array -> its axes, in the letters of the table in `recording.py`, 
     "edge_distance_step": ("E", "count"),
     "edge_distance_count": ("EDL", "count"),
 }
-ASCENDING = ("step", "range_step", "step_sizes_step", "sample_index", "window_first_tick", "window_last_tick")
-ASCENDING += ("edge_distance_step",)
+ASCENDING = {"step", "range_step", "step_sizes_step", "edge_distance_step"}
+ASCENDING |= {"sample_index", "window_first_tick", "window_last_tick"}
 Allowed = tuple[str, Callable[[Any], bool]]  # in words, and whether a value is
 
 
