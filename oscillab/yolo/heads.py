@@ -183,13 +183,18 @@ def stride_column(strides: Sequence[int], like: Tensor) -> Tensor:
     return torch.tensor(strides, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
 
+def in_full_precision(x: Tensor) -> Tensor:
+    """Return `x` in float32, or in float64 where it is so already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def decode_level(raw: Tensor, anchors: Tensor, stride: int, classes: int) -> Tensor:
     """Return boxes (N, A·H·W, 5 + C [+ more]) from one level's raw outputs (N, A, H, W, 5 + C [+ more]).
 
     Centre = (2σ(t) − 0.5 + cell) · stride, size = (2σ(t))² · anchor, scores σ(t). What follows the classes (mask
     coefficients) passes unchanged.
     """
-    raw = raw if raw.dtype == torch.float64 else raw.float()
+    raw = in_full_precision(raw)
     batch, _, height, width, outputs = raw.shape
     xy, wh, scores, rest = raw.split((2, 2, 1 + classes, outputs - 5 - classes), -1)
     rows = torch.arange(height, dtype=raw.dtype, device=raw.device)

@@ -3,7 +3,7 @@
 Written from the public description of YOLOv5 v7.0's loss, over the whole batch at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from .boxes import ciou
 from .graph import Detector
+from .heads import in_full_precision
 
 # The gains of the official recipes: small networks are trained with the first, the others with the second.
 SMALL = {"box": 0.05, "objectness": 1.0, "classification": 0.5}
@@ -94,46 +95,44 @@ class DetectionLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total (0-d, times the batch size) and its parts, a dict of detached 0-d tensors after their gains.
 
-        `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode; `targets` (n, 6), n may be 0, holds [image index,
-        class, centre x, centre y, width, height], boxes as fractions of the image; `image_size` is the longer side in pixels;
-        `micro_batch` (see `oscillab.train.micro_batches`) says what this is a part of: the totals of all parts add up to the
-        whole batch's. Raises ValueError for targets of another shape, class or image. Computes in float32 under autocast.
+        `outputs` are the raw maps [(N, A, H, W, 5 + C)] of train mode, in a tuple with the prototypes where there are masks;
+        `targets` (n, 6), n may be 0, holds [image index, class, centre x, centre y, width, height], boxes as fractions of the
+        image; `image_size` is the longer side in pixels; `micro_batch` (see `oscillab.train.micro_batches`) says what this is a
+        part of: the totals of all parts add up to the whole batch's. Raises ValueError for targets of another shape, class or
+        image. Computes in float32 under autocast.
         """
-        self._check(outputs, targets)
-        with torch.autocast(outputs[0].device.type, enabled=False):
-            outputs = [in_full_precision(raw) for raw in outputs]
-            matches = self.assign(outputs, targets.to(outputs[0]))
-            counts = match_counts(matches, micro_batch)
-            parts = self.parts([split(raw, self.classes) for raw in outputs], matches, counts)
-            return self.total(parts, image_size, len(outputs[0]))
+        maps, *prototypes = outputs if isinstance(outputs, tuple) else (outputs,)
+        self._check(targets, len(maps[0]))
+        with torch.autocast(maps[0].device.type, enabled=False):
+            maps, prototypes = ([in_full_precision(x) for x in some] for some in (maps, prototypes))
+            targets = targets.to(maps[0])
+            matches = self.assign(maps, targets)
+            counts: list[float] = [len(level.target) for level in matches]
+            counts = counts if micro_batch is None else micro_batch.matches(counts)
+            fields = [split(raw, self.classes) for raw in maps]
+            parts = self.parts(fields, matches, counts, prototypes=prototypes, targets=targets, masks=masks)
+        gains = self.scaled_gains(image_size)
+        items = {name: gains[name] * part for name, part in parts.items()}
+        total = sum(items.values(), items["box"].new_zeros(())) * len(maps[0])
+        return total, {name: item.detach() for name, item in items.items()}
 
     def assign(self, outputs: Sequence[Tensor], targets: Tensor) -> list[Assignment]:
         """Return the `Assignment` of each level: which predictions answer for which object."""
-        levels = zip(outputs, self.anchors, strict=True)
-        threshold = self.anchor_threshold
-        return [match(targets, anchors.to(raw), raw.shape[2:4], threshold=threshold) for raw, anchors in levels]
+        return self._match(targets, [raw.shape[2:4] for raw in outputs])
 
     def match_counts(self, targets: Tensor, shape: Sequence[int]) -> list[int]:
         """Count the predictions of each level that will answer for `targets` (n, 6) in images of `shape` (H, W)."""
         grids = [[side // stride for side in shape] for stride in self.strides]
-        levels = zip(self.anchors.to(targets), grids, strict=True)
-        return [len(match(targets, *level, threshold=self.anchor_threshold).target) for level in levels]
+        return [len(level.target) for level in self._match(targets, grids)]
 
     def parts(
-        self, fields: Sequence[Fields], matches: Sequence[Assignment], counts: Sequence[float]
+        self, fields: Sequence[Fields], matches: Sequence[Assignment], counts: Sequence[float], **_: Any
     ) -> dict[str, Tensor]:
         """Return the parts, 0-d tensors before the gains; `counts`: what each level's matched errors are averaged over."""
         levels = zip(fields, matches, counts, self.anchors, OBJECTNESS_BALANCE, strict=True)
         parts = [self.level(*level) for level in levels]
         zero = fields[0].box.new_zeros(())
         return {name: sum((part[name] for part in parts), zero) for name in parts[0]}
-
-    def total(self, parts: dict[str, Tensor], image_size: int, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total, and the parts after their gains, detached."""
-        gains = self.scaled_gains(image_size)
-        items = {name: gains[name] * part for name, part in parts.items()}
-        total = sum(items.values(), items["box"].new_zeros(())) * batch_size
-        return total, {name: item.detach() for name, item in items.items()}
 
     def scaled_gains(self, image_size: int) -> dict[str, float]:
         """Return the gain of each part, a dict of floats, for an image of `image_size` pixels."""
@@ -147,7 +146,7 @@ class DetectionLoss:
         self, fields: Fields, matches: Assignment, count: float, anchors: Tensor, balance: float
     ) -> dict[str, Tensor]:
         """Return the three parts of one level's loss, before the gains."""
-        at = matches.image, matches.anchor, matches.row, matches.column
+        at, count = matches[:4], count or 1  # a level without any match adds an exact zero
         likeness = ciou(predicted_boxes(fields.box[at], anchors.to(fields.box)[matches.anchor]), matches.box)  # (m,)
         objectness = fields.objectness
         classification = objectness.new_zeros(())
@@ -160,27 +159,17 @@ class DetectionLoss:
             "classification": classification,
         }
 
-    def _check(self, outputs: Sequence[Tensor], targets: Tensor) -> None:
+    def _match(self, targets: Tensor, grids: Iterable[Sequence[int]]) -> list[Assignment]:
+        levels = zip(self.anchors.to(targets), grids, strict=True)
+        return [match(targets, *level, threshold=self.anchor_threshold) for level in levels]
+
+    def _check(self, targets: Tensor, images: int) -> None:
         if targets.ndim != 2 or targets.shape[1] != 6:
             raise ValueError(f"targets must be (n, 6), got {tuple(targets.shape)}")
-        if not len(targets):
-            return
-        for column, what, limit in ((0, "image index", len(outputs[0])), (1, "class", self.classes)):
+        for column, what, limit in ((0, "image index", images), (1, "class", self.classes)) if len(targets) else ():
             low, high = (int(bound) for bound in targets[:, column].aminmax())
             if low < 0 or high >= limit:
                 raise ValueError(f"the {what} of every target must be 0..{limit - 1}, got {low}..{high}")
-
-
-def match_counts(matches: Sequence[Assignment], micro_batch: Any = None) -> list[float]:
-    """Return what each level's errors are averaged over, numbers above 0: its matches, or the `micro_batch`'s measure."""
-    counts: list[float] = [len(level.target) for level in matches]
-    counts = counts if micro_batch is None else micro_batch.matches(counts)
-    return [count or 1 for count in counts]  # a level without any match adds an exact zero
-
-
-def in_full_precision(x: Tensor) -> Tensor:
-    """Return `x` in float32, or in float64 where it is so already."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def split(raw: Tensor, classes: int) -> Fields:
@@ -215,16 +204,10 @@ def match(targets: Tensor, anchors: Tensor, grid_size: Sequence[int], *, thresho
     centre, wh = targets[:, 2:4] * size, targets[:, 4:6] * size  # (n, 2) each, in cells
     ratio = wh[None] / anchors[:, None]  # (A, n, 2)
     anchor, target = (torch.maximum(ratio, 1 / ratio).amax(-1) < threshold).nonzero(as_tuple=True)
-    neighbour, pair = near_cells(centre[target], size).nonzero(as_tuple=True)  # (m,) of 5 cells a pair
+    from_far = size - (near := centre[target])
+    (left, above), (right, below) = (((x % 1 < 0.5) & (x > 1)).T for x in (near, from_far))
+    neighbour, pair = torch.stack((torch.ones_like(left), left, above, right, below)).nonzero(as_tuple=True)  # (m,)
     anchor, target = anchor[pair], target[pair]
     offset = 0.5 * centre.new_tensor(NEIGHBOURS)[neighbour]
     cell = torch.minimum((centre[target] - offset).long().clamp(min=0), size.long() - 1)  # (m, 2) column, row
     return Assignment.of(anchor, cell, targets, target, size)
-
-
-def near_cells(centre: Tensor, size: Tensor) -> Tensor:
-    """Return which of the `NEIGHBOURS` answer for objects at `centre` (m, 2), bool (5, m)."""
-    from_far = size - centre
-    left, above = ((centre % 1 < 0.5) & (centre > 1)).T
-    right, below = ((from_far % 1 < 0.5) & (from_far > 1)).T
-    return torch.stack((torch.ones_like(left), left, above, right, below))

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from .boxes import xyxy_from_cxcywh
 from .graph import Detector
-from .loss import Assignment, DetectionLoss, in_full_precision, match_counts, split
+from .loss import Assignment, DetectionLoss, Fields
 from .ota_loss import Ragged
 
 PROTOTYPE_STRIDE = 4  # pixels of the image per pixel of a prototype
@@ -27,25 +27,18 @@ class SegmentationLoss(DetectionLoss):
         super().__init__(model, **options)
         self.gains["mask"] = self.gains["box"]
 
-    def __call__(
-        self, outputs: Any, targets: Tensor, image_size: int, *, masks: Any = None, micro_batch: Any = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total (0-d, times the batch size) and its parts `box`, `objectness`, `classification` and `mask`.
+    def parts(
+        self, fields: Sequence[Fields], matches: Sequence[Assignment], counts: Sequence[float], **given: Any
+    ) -> dict[str, Tensor]:
+        """Return the parts, `mask` besides; `given`: `prototypes` [(N, 32, h, w)], `targets` and `masks`.
 
-        `outputs` are the raw maps [(N, A, H, W, 5 + C + 32)] and the prototypes (N, 32, h, w). `masks` are N tensors
-        (objects, H, W) of 0 and 1, or one (N, H, W) of instance numbers: 0 is background, 1 the image's first target; H and W
-        are the image's, or the prototypes'. Raises ValueError where they are missing or do not fit the targets.
+        `masks` are N tensors (objects, H, W) of 0 and 1, or one (N, H, W) of instance numbers: 0 is background, 1 the image's
+        first target; H and W are the image's, or the prototypes'. Raises ValueError where they do not fit the targets.
         """
-        raw, prototypes = outputs
-        self._check(raw, targets)
-        with torch.autocast(prototypes.device.type, enabled=False):
-            raw, prototypes = [in_full_precision(x) for x in raw], in_full_precision(prototypes)
-            targets = targets.to(prototypes)
-            wanted = true_masks(masks, targets, prototypes)
-            matches, fields = self.assign(raw, targets), [split(x, self.classes) for x in raw]
-            parts = self.parts(fields, matches, match_counts(matches, micro_batch))
-            parts["mask"] = mask_part([x.coefficients for x in fields], prototypes, matches, targets[:, 2:6], wanted)
-            return self.total(parts, image_size, len(prototypes))
+        (prototypes,), targets = given["prototypes"], given["targets"]
+        wanted = true_masks(given["masks"], targets, prototypes)
+        mask = mask_part([x.coefficients for x in fields], prototypes, matches, targets[:, 2:6], wanted)
+        return super().parts(fields, matches, counts) | {"mask": mask}
 
 
 def mask_part(
@@ -61,7 +54,7 @@ def mask_part(
     image, target = (torch.cat([getattr(level, name) for level in matches]) for name in ("image", "target"))
     if not len(target):
         return prototypes.sum() * 0
-    chosen = [x[m.image, m.anchor, m.row, m.column] for x, m in zip(coefficients, matches, strict=True)]  # (m, 32)
+    chosen = [x[m[:4]] for x, m in zip(coefficients, matches, strict=True)]  # (m, 32)
     places = Ragged(target, len(boxes))
     owner, pixel, inside = tiles(boxes, height, width)  # (t,), (t, TILE), (t, TILE)
     image_of = torch.zeros_like(places.counts).scatter_(0, target, image)[owner]  # an object without a match: any
@@ -111,25 +104,22 @@ def true_masks(masks: Any, targets: Tensor, prototypes: Tensor) -> Tensor:
         raise ValueError("a network that segments needs masks to train: open the data with masks=True and pass masks")
     size = tuple(prototypes.shape[-2:])
     places = Ragged(targets[:, 0].long(), len(prototypes))
-    counts = places.counts.tolist()
-    given = [len(planes) for planes in masks]
     if isinstance(masks, Tensor):
         if len(masks) != len(prototypes):
             raise ValueError(f"masks must be (images: {len(prototypes)}, H, W), got {tuple(masks.shape)}")
         factor = shrinking(masks, size)
         numbers = masks[:, ::factor, ::factor].to(targets.device)
         return numbers[places.image] == places.position[:, None, None] + 1
+    given, counts = [len(planes) for planes in masks], places.counts.tolist()
     if given != counts:
         raise ValueError(f"masks must be one a target, {counts} by image, got {given}")
     if not len(targets):
         return prototypes.new_zeros(0, *size)
-    rows = places.starts[places.image] + places.position  # the targets' order may mix the images
-    sizes = {tuple(planes.shape[1:]): planes for planes in masks}
-    for planes in sizes.values():
-        shrinking(planes, size)
+    sizes = {tuple(planes.shape[1:]): shrinking(planes, size) for planes in masks}
     if len(sizes) > 1:
         raise ValueError(f"masks must have one size in a batch, got {', '.join(map(str, sizes))}")
-    small = shrunk(torch.cat(list(masks)).to(targets.device), size)[rows]
+    rows = places.starts[places.image] + places.position  # the targets' order may mix the images
+    small = shrunk(torch.cat(list(masks)).to(targets.device), *sizes.values())[rows]
     return without_overlap(small, places.image)
 
 
@@ -141,14 +131,12 @@ def shrinking(masks: Tensor, size: Sequence[int]) -> int:
     raise ValueError(f"masks must be as large as the image, {PROTOTYPE_STRIDE} x {size}, got {tuple(masks.shape[-2:])}")
 
 
-def shrunk(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the masks (n, H, W) of 0 and 1 at `size` (h, w), bool: the rounded mean of the middle four (linear, officially)."""
-    factor = shrinking(masks, size)
+def shrunk(masks: Tensor, factor: int) -> Tensor:
+    """Return the masks (n, H, W) of 0 and 1 at a `factor`-th of the size, bool: the rounded mean of the middle four."""
     if factor == 1:
         return masks > 0
-    above, below = masks[:, 1::factor], masks[:, 2::factor]
-    left, right = slice(1, None, factor), slice(2, None, factor)
-    return above[..., left] + above[..., right] + below[..., left] + below[..., right] >= 2
+    middle = (masks[:, row::factor, column::factor] for row in (1, 2) for column in (1, 2))  # of linear interpolation
+    return sum(middle, masks.new_zeros(())) >= 2
 
 
 def without_overlap(masks: Tensor, image: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class OtaLoss(DetectionLoss):
 
     def _read(self, raw: Tensor, matches: Assignment, anchors: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         """Return boxes (m, `xyxy` in pixels) and logits (m, C) of the root of objectness times class probability."""
-        at = raw[matches.image, matches.anchor, matches.row, matches.column]  # (m, 5 + C)
+        at = raw[matches[:4]]  # (m, 5 + C)
         boxes = predicted_boxes(at, anchors.to(raw)[matches.anchor])
         boxes[:, :2] += torch.stack((matches.column, matches.row), 1)
         small = torch.finfo(raw.dtype).tiny, 1 - torch.finfo(raw.dtype).eps  # a certain prediction has no logit

@@ -1,6 +1,5 @@
-"""Oracles: the official loss's value, parts and gradients; the definition written as plain loops; invariants."""
+"""Oracles: the definition written as plain loops; finite differences; invariants; by hand."""
 
-import numpy as np
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -38,42 +37,16 @@ def separate(numbers, targets):
     ]
 
 
-def test_loss_parts_and_gradients_are_official(example, shared, model):
-    """Oracle: the official code with the hyper-parameters of scratch-low and no scaling; 1e-4 of the largest value."""
-    oracle = np.load(shared / "oracle" / "loss-yolov5-seg.npz")
-    (raw, prototypes), targets, masks = example
-    total, items = SegmentationLoss(model, scale_gains=False)((raw, prototypes), targets, 128, masks=masks)
-    total.backward()
-    assert total.item() == pytest.approx(float(oracle["loss"]), rel=1e-4)
-    found = [items[name].item() for name in ("box", "mask", "objectness", "classification")]
-    assert found == pytest.approx(oracle["items"].tolist(), rel=1e-4)
-    for name, x in [("grad0", raw[0]), ("grad1", raw[1]), ("grad2", raw[2]), ("grad_proto", prototypes)]:
-        np.testing.assert_allclose(x.grad.numpy(), oracle[name], rtol=0, atol=1e-4 * np.abs(oracle[name]).max())
-
-
-def test_both_forms_of_masks_give_the_same(example, model):
-    """Oracle: the loss with instance numbers, whose masks cannot overlap; a list of masks says the same."""
+def test_the_form_of_masks_and_the_order_of_targets_do_not_matter(example, model):
+    """Oracle: the loss with instance numbers; lists of masks, at the image's size too, and rows of images mixed."""
     outputs, targets, numbers = example
-    loss = SegmentationLoss(model)
-    expected, _ = loss(outputs, targets, 128, masks=numbers)
-    found, _ = loss(outputs, targets, 128, masks=separate(numbers, targets))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-    large = numbers.repeat_interleave(4, 1).repeat_interleave(4, 2)  # at the image's size
-    for masks in (large, separate(large, targets)):
-        found, _ = loss(outputs, targets, 128, masks=masks)
-        assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_the_order_of_targets_does_not_matter(example, model):
-    """Oracle: invariance: rows of different images mixed, each image's own in their order, leave the loss."""
-    outputs, targets, numbers = example
-    loss = SegmentationLoss(model)
-    first = targets[:, 0] == 0
-    mixed = torch.cat((targets[~first], targets[first]))
-    expected, _ = loss(outputs, targets, 128, masks=numbers)
-    for masks in (numbers, separate(numbers, targets)):
-        found, _ = loss(outputs, mixed, 128, masks=masks)
-        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    expected, _ = SegmentationLoss(model)(outputs, targets, 128, masks=numbers)
+    large = numbers.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    mixed = torch.cat((targets[targets[:, 0] == 1], targets[targets[:, 0] == 0]))
+    for order in (targets, mixed):
+        for masks in (numbers, separate(numbers, targets), large, separate(large, targets)):
+            found, _ = SegmentationLoss(model)(outputs, order, 128, masks=masks)
+            assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_masks_part_is_its_definition(example, model):
@@ -160,8 +133,8 @@ def test_masks_shrink_as_linear_interpolation_rounds():
     """Oracle: PyTorch's bilinear interpolation, halves rounded up."""
     masks = (torch.rand(5, 32, 48, generator=torch.Generator().manual_seed(0)) > 0.5).byte()
     expected = interpolate(masks[None].float(), (8, 12), mode="bilinear")[0] >= 0.5
-    assert torch.equal(shrunk(masks, (8, 12)), expected)
-    assert torch.equal(shrunk(masks, (32, 48)), masks.bool())
+    assert torch.equal(shrunk(masks, 4), expected)
+    assert torch.equal(shrunk(masks, 1), masks.bool())
 
 
 def test_the_smaller_of_two_objects_lies_on_top():
@@ -172,25 +145,6 @@ def test_the_smaller_of_two_objects_lies_on_top():
     assert [int(mask.sum()) for mask in found] == [12, 4, 8]
     assert not (found[0] & found[1]).any()
     assert torch.equal(without_overlap(masks, torch.tensor([0, 1, 2])), masks)
-
-
-def test_a_batch_without_objects_gives_a_finite_loss(example, model):
-    """Oracle: nothing answers for anything: the masks' part is an exact zero, in both forms."""
-    (raw, prototypes), _, numbers = example
-    none = torch.zeros(0, 6)
-    for masks in (numbers, [torch.zeros(0, 128, 128, dtype=torch.uint8)] * 2):
-        total, items = SegmentationLoss(model)((raw, prototypes), none, 128, masks=masks)
-        assert torch.isfinite(total) and items["mask"] == 0
-        total.backward()
-
-
-def test_autocast_does_not_lower_the_precision(example, model):
-    """Oracle: the loss outside autocast."""
-    outputs, targets, numbers = example
-    expected, _ = SegmentationLoss(model)(outputs, targets, 128, masks=numbers)
-    with torch.autocast("cpu", torch.bfloat16):
-        found, _ = SegmentationLoss(model)(outputs, targets, 128, masks=numbers)
-    assert found == expected
 
 
 def test_masks_that_are_missing_or_do_not_fit_are_refused(example, model):
