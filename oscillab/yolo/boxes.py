@@ -45,13 +45,9 @@ def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     low = torch.maximum(first[..., :, None, :2], second[..., None, :, :2])
     high = torch.minimum(first[..., :, None, 2:4], second[..., None, :, 2:4])
     shared = (high - low).clamp(min=0).prod(-1)  # (…, n, m)
-    union = area(first)[..., :, None] + area(second)[..., None, :] - shared
+    one, other = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]) for boxes in (first, second))
+    union = one[..., :, None] + other[..., None, :] - shared
     return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
-
-
-def area(boxes: Tensor) -> Tensor:
-    """Return the area (…) of `xyxy` boxes."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def ciou(first: Tensor, second: Tensor, eps: float = 1e-7) -> Tensor:
@@ -92,18 +88,17 @@ def auto_anchor(model: Detector, dataset: Any, size: int, *, choice: str = "keep
     if recall > ENOUGH:
         logger.info("anchors: kept, they can answer for %.1f %% of the boxes at %d pixels", 100 * recall, size)
         return recall
-    few = f"anchors: at {size} pixels they can answer for {100 * recall:.1f} % of the boxes, {100 * ENOUGH:g} % are enough"
-    if choice == "keep":
-        logger.warning("%s; --anchors auto fits others to this data", few)
-        return recall
-    others = fit_anchors(sizes, seed=seed)
-    better = suitability(sizes, others).recall
-    if better <= recall:
-        logger.warning("%s; kept, as those fitted to this data reach no more (%.1f %%)", few, 100 * better)
-        return recall
-    model.head.set_anchors(others)
-    logger.warning("%s; others, fitted to this data, took their place and reach %.1f %%", few, 100 * better)
-    return better
+    said = "--anchors auto fits others to this data"
+    if choice == "auto":
+        others = fit_anchors(sizes, seed=seed)
+        better = suitability(sizes, others).recall
+        said = f"kept, as those fitted to this data reach no more ({100 * better:.1f} %)"
+        if better > recall:
+            model.head.set_anchors(others)
+            said = f"others, fitted to this data, took their place and reach {100 * better:.1f} %"
+    words = "anchors: at %d pixels they can answer for %.1f %% of the boxes, %g %% are enough; %s"
+    logger.warning(words, size, 100 * recall, 100 * ENOUGH, said)
+    return max(recall, better) if choice == "auto" else recall
 
 
 def box_sizes(ground_truth: dict[str, Any], size: int) -> np.ndarray:
@@ -157,25 +152,20 @@ def fitness_of(best: np.ndarray, threshold: float) -> float:
 
 def cluster(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Return the best of several k-means of points (n, 2): `count` centres (count, 2) of the least squared distance."""
-    found = [lloyd(points, spread_start(points, count, generator)) for _ in range(RESTARTS)]
+    found = [k_means(points, count, generator) for _ in range(RESTARTS)]
     return min(found, key=lambda centres: distances(points, centres).min(1).sum())
 
 
-def spread_start(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Return points to start k-means from, (count, 2), each drawn in proportion to its distance from those before."""
+def k_means(points: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Return centres (count, 2), each at first a point drawn in proportion to its distance from those before."""
     centres = points[generator.integers(len(points), size=1)]
     while len(centres) < count:
         far = distances(points, centres).min(1)
         centres = np.concatenate((centres, points[[generator.choice(len(points), p=far / far.sum())]]))
-    return centres
-
-
-def lloyd(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the centres after k-means: every point joins its nearest one, every centre moves to the mean of its points."""
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS):  # every point joins its nearest centre, every centre moves to the mean of its points
         nearest = distances(points, centres).argmin(1)
-        counts = np.bincount(nearest, minlength=len(centres))[:, None]
-        sums = np.stack([np.bincount(nearest, axis, len(centres)) for axis in points.T], 1)
+        counts = np.bincount(nearest, minlength=count)[:, None]
+        sums = np.stack([np.bincount(nearest, axis, count) for axis in points.T], 1)
         centres = np.where(counts > 0, sums / np.maximum(counts, 1), centres)
     return centres
 
@@ -195,8 +185,7 @@ def evolve(
         factor = 1 + changed * generator.random() * generator.normal(0, MUTATION_SPREAD, anchors.shape)
         mutant = np.maximum(anchors * factor.clip(0.3, 3.0), LEAST_SIDE)
         better = fitness_of(likenesses(sizes, mutant).max(1), threshold)
-        if better > fitness:
-            anchors, fitness = mutant, better
+        anchors, fitness = (mutant, better) if better > fitness else (anchors, fitness)
     return anchors
 
 

@@ -19,24 +19,17 @@ COEFFICIENTS = 32  # prototypes of an image, and mask coefficients of a box
 
 
 class Detect(nn.Module):
-    """The anchor-based head: one 1x1 convolution a level predicts three boxes for every cell.
-
-    `class_margin` belongs to the start of the class bias (YOLOv7: 0.99).
-    """
+    """The anchor-based head: one 1x1 convolution a level predicts three boxes for every cell."""
 
     task = "detect"
     coefficients = 0
+    class_margin = 0.99999  # of the start of the class bias
 
     anchors: Tensor  # (levels, A, 2), divided by the stride
     m: Any  # its convolutions, a ModuleList
 
     def __init__(
-        self,
-        channels_in: Sequence[int],
-        classes: int,
-        anchors: Anchors,
-        strides: Sequence[int] = (8, 16, 32),
-        class_margin: float = 0.99999,
+        self, channels_in: Sequence[int], classes: int, anchors: Anchors, strides: Sequence[int] = (8, 16, 32)
     ):
         super().__init__()
         self.classes = classes
@@ -45,14 +38,14 @@ class Detect(nn.Module):
         pixels = torch.tensor(anchors, dtype=torch.float32).view(len(strides), -1, 2)
         self.register_buffer("anchors", pixels / stride_column(self.strides, pixels))
         self.m = nn.ModuleList(nn.Conv2d(channels, pixels.shape[1] * self.outputs, 1) for channels in channels_in)
-        self._start_biases(class_margin)
+        self._start_biases()
 
-    def _start_biases(self, class_margin: float) -> None:
+    def _start_biases(self) -> None:
         """Set biases so that a new network expects 8 objects in a 640 pixel image and 0.6 of them in any class."""
         for conv, stride in zip(self.m, self.strides, strict=True):
             bias = conv.bias.data.view(-1, self.outputs)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-            bias[:, 5 : 5 + self.classes] += math.log(0.6 / (self.classes - class_margin))
+            bias[:, 5 : 5 + self.classes] += math.log(0.6 / (self.classes - self.class_margin))
 
     def forward(self, maps: Sequence[Tensor]) -> Any:
         """Return raw outputs, a list of (N, A, H, W, 5 + C), in train mode; in eval mode decoded boxes (N, A·ΣHW, 5 + C)."""
@@ -90,13 +83,13 @@ class Detect(nn.Module):
 class GridDetect(Detect):
     """YOLOv7's head: another start of the class bias, and a buffer `anchor_grid` of the anchors in pixels besides."""
 
+    class_margin = 0.99
     anchor_grid: Tensor
 
-    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Anchors):
-        super().__init__(channels_in, classes, anchors, class_margin=0.99)
-        levels, per_level, _ = self.anchors.shape
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
         # Nothing here reads it: it is in the official files, and whoever takes ours there finds it.
-        self.register_buffer("anchor_grid", self.anchors_in_pixels().view(levels, 1, per_level, 1, 1, 2))
+        self.register_buffer("anchor_grid", self.anchors_in_pixels()[:, None, :, None, None])
 
     def set_anchors(self, pixels: Any) -> None:
         """Take other anchor boxes, (levels, anchors, 2) in pixels, in both buffers."""
@@ -110,8 +103,8 @@ class ImplicitDetect(GridDetect):
     ia: Any  # of `Implicit`, a level each
     im: Any
 
-    def __init__(self, channels_in: Sequence[int], classes: int, anchors: Anchors):
-        super().__init__(channels_in, classes, anchors)
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
         self.ia = nn.ModuleList(Implicit(conv.in_channels, start=0.0) for conv in self.m)
         self.im = nn.ModuleList(Implicit(conv.out_channels, start=1.0) for conv in self.m)
 
@@ -139,8 +132,7 @@ class Segment(Detect):
         self._add_implicit()  # before the prototypes, as in the official files
         self.proto = Prototypes(channels_in[0], prototype_channels)
 
-    def _add_implicit(self) -> None:
-        pass
+    def _add_implicit(self) -> None: ...
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Any, Tensor]:
         """Return raw outputs, or in eval mode decoded boxes, and the prototypes."""
@@ -180,7 +172,7 @@ class Prototypes(nn.Module):
 
 def stride_column(strides: Sequence[int], like: Tensor) -> Tensor:
     """Return the strides as a tensor (levels, 1, 1) of `like`'s type and device."""
-    return torch.tensor(strides, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+    return like.new_tensor(strides).view(-1, 1, 1)
 
 
 def in_full_precision(x: Tensor) -> Tensor:

@@ -19,41 +19,37 @@ from .heads import Detect, GridDetect, ImplicitDetect, ImplicitSegment, Segment
 # (depth multiple, width multiple) of each size
 SIZES = {"n": (0.33, 0.25), "s": (0.33, 0.50), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 
-# width, height, … in pixels, one line per level of stride 8, 16, 32
+# width, height, … in pixels, of each level of stride 8, 16, 32; YOLOv7-tiny has YOLOv5's
 V5_ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
+V7_ANCHORS = ((12, 16, 19, 36, 40, 28), (36, 75, 76, 55, 72, 146), (142, 110, 192, 243, 459, 401))
+# What the last rows of YOLOv7 are made of: (the head, the rows before it, more of the head's arguments)
+FORMS: dict[str, tuple[Any, Any, tuple]] = {
+    "training": (ImplicitDetect, RepConv, ()),
+    "deploy": (GridDetect, RepConv, ()),
+    "segment": (ImplicitSegment, partial(Conv, kernel=3), (256,)),
+}
 
 
 def v5_rows(size: str, classes: int, *, segment: bool = False) -> list[Row]:
     """Return the layer table of YOLOv5 `size` (n, s, m, l, x) for `classes` classes, a list of `Row`, with masks if asked."""
-    depth_multiple, width_multiple = SIZES[size]
-    prototype_channels = (scaled_width(256, width_multiple),) if segment else ()
+    depth, wide = SIZES[size]
 
-    def conv(source: int, width: int, *arguments: Any) -> Row:
-        return Row(source, Conv, (scaled_width(width, width_multiple), *arguments))
+    def v5_conv(width: int, *arguments: Any) -> Row:
+        return Row(-1, Conv, (scaled_width(width, wide), *arguments))
 
-    def c3(source: int, width: int, depth: int, shortcut: bool = True) -> Row:
-        return Row(source, C3, (scaled_width(width, width_multiple), scaled_depth(depth, depth_multiple), shortcut))
+    def c3(width: int, count: int, shortcut: bool = True) -> Row:
+        return Row(-1, C3, (scaled_width(width, wide), scaled_depth(count, depth), shortcut))
 
-    return [
-        *(conv(-1, 64, 6, 2, 2), conv(-1, 128, 3, 2)),  # 0: stride 2, 4
-        *(c3(-1, 128, 3), conv(-1, 256, 3, 2), c3(-1, 256, 6)),  # to 4: stride 8
-        *(conv(-1, 512, 3, 2), c3(-1, 512, 9)),  # to 6: stride 16
-        *(
-            conv(-1, 1024, 3, 2),
-            c3(-1, 1024, 3),
-            Row(-1, SPPF, (scaled_width(1024, width_multiple),)),
-        ),  # to 9: stride 32
-        *(conv(-1, 512), Row(-1, Upsample), Row((-1, 6), Concat), c3(-1, 512, 3, False)),  # 10: down the pyramid
-        *(
-            conv(-1, 256),
-            Row(-1, Upsample),
-            Row((-1, 4), Concat),
-            c3(-1, 256, 3, False),
-        ),  # to 17: stride 8, to the head
-        *(conv(-1, 256, 3, 2), Row((-1, 14), Concat), c3(-1, 512, 3, False)),  # to 20: stride 16, to the head
-        *(conv(-1, 512, 3, 2), Row((-1, 10), Concat), c3(-1, 1024, 3, False)),  # to 23: stride 32, to the head
-        Row((17, 20, 23), Segment if segment else Detect, (classes, V5_ANCHORS, *prototype_channels)),
-    ]
+    rows = [v5_conv(64, 6, 2, 2), v5_conv(128, 3, 2), c3(128, 3)]  # to 2: stride 2, 4, 4
+    for width, count in ((256, 6), (512, 9), (1024, 3)):  # to 8: stride 8, 16, 32
+        rows += [v5_conv(width, 3, 2), c3(width, count)]
+    rows += [Row(-1, SPPF, (scaled_width(1024, wide),))]
+    for width, joined in ((512, 6), (256, 4)):  # to 17: down the pyramid, to stride 8
+        rows += [v5_conv(width), Row(-1, Upsample), Row((-1, joined), Concat), c3(width, 3, False)]
+    for width, joined in ((256, 14), (512, 10)):  # to 20 and 23: up again, to stride 16 and 32
+        rows += [v5_conv(width, 3, 2), Row((-1, joined), Concat), c3(2 * width, 3, False)]
+    prototypes = (scaled_width(256, wide),) if segment else ()
+    return [*rows, Row((17, 20, 23), Segment if segment else Detect, (classes, V5_ANCHORS, *prototypes))]
 
 
 def scaled_width(width: int, multiple: float) -> int:
@@ -63,24 +59,12 @@ def scaled_width(width: int, multiple: float) -> int:
 
 def scaled_depth(depth: int, multiple: float) -> int:
     """Return the bottlenecks of a block: `depth` times the multiple, at least 1, halves rounded to even."""
-    return max(round(depth * multiple), 1) if depth > 1 else depth
-
-
-# width, height, … in pixels, one line per level of stride 8, 16, 32; YOLOv7-tiny has YOLOv5's
-V7_ANCHORS = ((12, 16, 19, 36, 40, 28), (36, 75, 76, 55, 72, 146), (142, 110, 192, 243, 459, 401))
-PROTOTYPE_CHANNELS = 256
-# What the last rows are made of: (the head, the rows before it)
-FORMS = {
-    "training": (ImplicitDetect, RepConv),
-    "deploy": (GridDetect, RepConv),
-    "segment": (ImplicitSegment, partial(Conv, kernel=3)),
-}
+    return max(round(depth * multiple), 1)
 
 
 def v7_rows(form: str, classes: int) -> list[Row]:
     """Return the layer table of YOLOv7 in one of the `FORMS` for `classes` classes, a list of `Row`."""
-    head, before = FORMS[form]
-    more = (PROTOTYPE_CHANNELS,) if form == "segment" else ()
+    head, before, more = FORMS[form]
     return [
         *(conv(-1, 32, 3), conv(-1, 64, 3, 2), conv(-1, 64, 3), conv(-1, 128, 3, 2)),  # 0: stride 1, 2, 2, 4
         *stage(64, 256),

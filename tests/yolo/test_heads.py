@@ -69,7 +69,7 @@ def test_a_new_head_expects_eight_objects_an_image(classes):
     head = Detect([4, 6, 8], classes, ANCHORS)
     for conv in head.m:
         torch.nn.init.zeros_(conv.bias)
-    head._start_biases(0.99999)
+    head._start_biases()
     for conv, stride in zip(head.m, head.strides, strict=True):
         bias = conv.bias.view(3, -1)
         assert (640 / stride) ** 2 * bias[:, 4].exp().tolist()[0] == pytest.approx(8, rel=1e-5)
@@ -90,7 +90,7 @@ def test_yolov7_differs_in_the_start_of_the_class_bias_and_keeps_the_anchors_twi
     """Oracle: 0.6 / (classes - 0.99) as the odds of a class, and the buffer in pixels that the official files hold."""
     head = GridDetect([4, 6, 8], 1, ANCHORS)
     torch.nn.init.zeros_(head.m[0].bias)
-    head._start_biases(0.99)
+    head._start_biases()
     assert head.m[0].bias.view(3, -1)[:, 5].exp().tolist() == pytest.approx([60.0] * 3, rel=1e-4)
     assert head.anchor_grid.shape == (3, 1, 3, 1, 1, 2)
     assert head.anchor_grid.flatten().tolist() == [side for level in ANCHORS for side in level]
