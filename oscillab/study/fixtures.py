@@ -1,6 +1,6 @@
 """Record what the networks of a study's run detect in a few held-out scenes, as numbers that are drawn without torch.
 
-    python -m oscillab.study.fixtures results/quick/yolov5n-3bit-seed0 data/detections/quick-3bit.json
+    python -m oscillab.study.fixtures results/quick/yolov5n-3bit-constant-seed0 data/detections/quick-3bit.json
 
 The images themselves are drawn again from their numbers.
 """

@@ -156,12 +156,15 @@ def markdown(table: pd.DataFrame, kind: str = "results") -> str:
     """
     allowed, scores = PLACES[kind]
     methods = [name for name in allowed if name in set(table["method"])]
-    rows = [["network", "bits", *(method(name).label for name in methods)], ["---", *["---:"] * (1 + len(methods))]]
+    rows = [["network", "bits", "rate", *(method(name).label for name in methods)]]
+    rows.append(["---", "---:", "---", *["---:"] * len(methods)])
+    keys = ["steps", "schedule", "bits", "ends_bits"]
     for network, of_network in table.groupby("network", sort=False):
         is_float = of_network["method"] == "fp32"  # its result stands in every width's row
         for score in (name for name in scores if name in of_network and of_network[name].notna().any()):
-            for bits, of_width in of_network[~is_float].groupby(["bits", "ends_bits"], sort=False):
-                both = pd.concat([of_network[is_float], of_width])
+            for (_, schedule, *bits), of_width in of_network[of_network["steps"] > 0].groupby(keys, sort=False):
+                same = of_network["steps"].eq(0) & (is_float | of_network[keys[2:]].eq(bits).all(axis=1))
+                both = pd.concat([of_network[same], of_width])
                 cells = [spread(score, both[score][both["method"] == name]) for name in methods]
-                rows.append([f"{network}{scores[score]}", width(*bits), *cells])
+                rows.append([f"{network}{scores[score]}", width(*bits), schedule, *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

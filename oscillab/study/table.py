@@ -15,11 +15,9 @@ from oscillab.io import shipped
 from oscillab.methods import METHODS, method
 from oscillab.study.text import HEADINGS, cell, width
 
-COLUMNS = (
-    *("network", "task", "bits", "ends_bits", "schedule", "steps", "method", "seed"),
-    *("map", "map50", "mask_map", "oscillating_share", "flip_rate", "near_edge_share", "edge_flip_share"),
-    *("step_size_spread", "seconds"),
-)
+KEYS = ("network", "task", "bits", "ends_bits", "schedule", "steps", "method", "seed")
+SCORES = ("map", "map50", "mask_map", "oscillating_share", "flip_rate")
+COLUMNS = (*KEYS, *SCORES, "near_edge_share", "edge_flip_share", "step_size_spread", "seconds")
 MAIN = tuple(name for name, one in METHODS.items() if one.main)  # the methods of the figures of mAP, FP32 first
 QUANTIZED = MAIN[1:]
 PAPER_CLAIMS = (  # (method, reference): the paper's order of methods, and what QC adds to each
@@ -44,7 +42,7 @@ PAPER_KEY = ["network", "metric", "bits", "ends_bits", "method"]
 
 
 class Group(NamedTuple):
-    """One network at one bit width."""
+    """One network at one bit width, trained at one schedule of the learning rate for one number of steps."""
 
     network: str
     task: str
@@ -58,6 +56,11 @@ class Group(NamedTuple):
         """Its bits as the paper writes them, such as 4*."""
         return width(self.bits, self.ends_bits)
 
+    @property
+    def title(self) -> str:
+        """What a panel of a figure is called."""
+        return f"{self.network}, {self.width} bit\n{self.schedule} rate, {self.steps:,} steps"
+
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return its rows of a study's table."""
         keep = (table["network"] == self.network) & (table["task"] == self.task)
@@ -69,9 +72,9 @@ class Group(NamedTuple):
 def groups(table: pd.DataFrame) -> list[Group]:
     """Return the groups of a table by network and task, most bits first.
 
-    Raises ValueError for a table without the columns of `COLUMNS` or without a row of a quantized main method.
+    Raises ValueError for a table without the columns of `KEYS` and `SCORES` or without a row of a quantized main method.
     """
-    if missing := [name for name in COLUMNS if name not in table]:
+    if missing := [name for name in (*KEYS, *SCORES) if name not in table]:
         raise ValueError(f"the table lacks the columns {', '.join(missing)}; a study's table.csv has them")
     rows = table[table["method"].isin(QUANTIZED) & (table["method"] != "ptq")]
     if rows.empty:
@@ -116,13 +119,13 @@ def claims(table: pd.DataFrame, *, score: str = "map", pairs: Pairs = "all") -> 
     """Return a row for each of `pairs` (method, reference) that the table has, by network and bit width.
 
     `pairs`: "all", "paper" (its order of methods), "qc controls" (what might do as well as QC), or pairs of your own.
-    Columns: `network`, `width`, `method`, `reference`, `seeds`, `difference` and `spread` (mean and standard deviation over
-    seeds, in units of mAP 0..1), `p` (two-sided t test of the paired differences; nan below two seeds), `holds`: "yes" or
-    "no" where every seed agrees on the sign, else "unclear".
+    Columns: `network`, `width`, `schedule`, `steps`, `method`, `reference`, `seeds`, `difference` and `spread` (mean
+    and standard deviation over seeds, in units of mAP 0..1), `p` (two-sided t test of the paired differences; nan below
+    two seeds), `holds`: "yes" or "no" where every seed agrees on the sign, else "unclear".
     """
     rows = []
     for group in groups(table):
-        about = {"network": group.network, "width": group.width}
+        about = {"network": group.network, "width": group.width, "schedule": group.schedule, "steps": group.steps}
         for name, reference in pairs_of(pairs):
             gains = differences(table, group, name, reference, score=score)
             if len(gains):
@@ -150,13 +153,17 @@ def paired_p(gains: np.ndarray) -> float:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return a study's table as cells of text, a row per network, bit width and method: means, with the spread over seeds.
 
-    Columns: `network`, `bits`, `method` and the scores' headings, masks only where the table has any; rows in its own order.
+    Columns: `network`, `bits`, `schedule`, `steps`, `method` and the scores' headings, masks only where the table has
+    any; rows in its own order.
     """
     masks = ["mask_map"] * ("mask_map" in table and bool(table["mask_map"].notna().any()))
     scores = ["map", "map50", *masks, "oscillating_share", "flip_rate"]
     rows = []
-    for (network, *bits, name), group in table.groupby(["network", "bits", "ends_bits", "method"], sort=False):
-        about = {"network": network, "bits": width(*bits), "method": method(name).label}
+    for (network, *bits, schedule, steps, name), group in table.groupby(
+        ["network", "bits", "ends_bits", "schedule", "steps", "method"], sort=False
+    ):
+        about = {"network": network, "bits": width(*bits), "schedule": schedule, "steps": steps}
+        about["method"] = method(name).label
         rows.append(about | {HEADINGS[score]: spread(score, group[score]) for score in scores})
     return pd.DataFrame(rows)
 
@@ -183,9 +190,9 @@ def paper(folder: Path | str = PAPER) -> pd.DataFrame:
 def compare_with_paper(table: pd.DataFrame, *, cells: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return a row for each method of ours that the paper has as well, at the same network and bit width.
 
-    Columns: `network`, `metric`, `width`, `method`, `seeds`; `ours`, `ours_spread` (mean and standard deviation over seeds),
-    `paper`, `points_apart`, `our_gain` and `paper_gain` (on LSQ): all in points of mAP, 0..100; `our_share` and
-    `paper_share`, the share of FP32's mAP, 0..1. None where LSQ or FP32 is not known.
+    Columns: `network`, `metric`, `width`, `schedule`, `method`, `seeds`; `ours`, `ours_spread` (mean and standard
+    deviation over seeds), `paper`, `points_apart`, `our_gain` and `paper_gain` (on LSQ): all in points of mAP, 0..100;
+    `our_share` and `paper_share`, the share of FP32's mAP, 0..1. None where LSQ or FP32 is not known.
     """
     cells = paper() if cells is None else cells
     rows: list[dict[str, Any]] = []
@@ -196,7 +203,7 @@ def compare_with_paper(table: pd.DataFrame, *, cells: pd.DataFrame | None = None
             same = cells[(cells["network"] == group.network) & (cells["metric"] == metric)]
             floats = 100 * of_network.loc[of_network["method"] == "fp32", score].mean(), _percent(same, "fp32")
             same = same[(same["bits"] == group.bits) & (same["ends_bits"] == group.ends_bits)]
-            about = {"network": group.network, "metric": metric, "width": group.width}
+            about = {"network": group.network, "metric": metric, "width": group.width, "schedule": group.schedule}
             rows += [about | _compared(method, ours, same, floats) for method in same["method"] if method in ours]
     return pd.DataFrame(rows)
 

@@ -1,5 +1,6 @@
 """Which jobs a study consists of, and which grids it refuses."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ def test_one_job_for_each_cell(tiny):
     """Oracle: the product of widths, seeds and arms, counted by hand; names that do not clash."""
     jobs = jobs_of(tiny(bits=("4", "4*"), seeds=(0, 1), arms=("lsq", "dampening", "per_channel")))
     assert len(jobs) == len({job.folder for job in jobs}) == 12
-    starred = next(job for job in jobs if job.folder.name == "yolov5n-4bit-ends4-dampening-seed1")
+    starred = next(job for job in jobs if job.folder.name == "yolov5n-4bit-ends4-constant-dampening-seed1")
     assert starred.remedy == "dampening" and starred.bits == (4, 4) and starred.run.seed == 1
     assert next(job for job in jobs if job.arm == "per_channel").quant.weight_granularity == "per_channel"
 
@@ -48,6 +49,17 @@ def test_presets(tiny):
     assert preset_in(["study", "--preset", "ablation", "--jobs", "1"]) is ABLATION
     assert preset_in(["study", "--preset=scenes"]) is SCENES and preset_in(["study"]) is PRESETS["quick"]
     assert len(SCENES.model) == len(SCENES.seeds) == len(SCENES.bits) == 3
+
+
+def test_the_map_of_the_protocol(tiny):
+    """Oracle: docs/study.md, counted by hand: 3 schedules, 2 widths, 3 seeds at 500 and 2,000 steps, 2 at 8,000; three other ways
+    to train at the official rate of the shorter two. FP32 and PTQ are measured once for each width and seed."""
+    jobs = jobs_of(replace(PRESETS["regime"], out=tiny().folder))
+    counts = Counter((job.train.epochs, job.arm == "lsq") for job in jobs)
+    assert counts == {(2, True): 18, (2, False): 18, (8, True): 18, (8, False): 18, (32, True): 12}
+    assert len({job.folder for job in jobs}) == 84 and sum(job.untrained for job in jobs) == 6
+    falls = {job.schedule: (job.train.schedule, job.train.final_share) for job in jobs}
+    assert falls["official"] == ("linear", 0.01) and falls["cosine10"] == ("cosine", 0.1)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):

@@ -95,8 +95,8 @@ def test_a_network_that_was_removed_is_named_and_the_table_stays(tiny, capsys):
     options = tiny(averages=(), controls=("none",), run=RunOptions())
     run_study(options)
     bars = capsys.readouterr().err
-    assert "yolov5n-3bit-seed0 QAT 3 bit: 100%" in bars and bars.count("yolov5n-3bit-seed0 evaluate: 100%") >= 3
-    folder, table = options.folder / "yolov5n-3bit-seed0", (options.folder / "table.csv").read_bytes()
+    assert "yolov5n-3bit-constant-seed0 QAT 3 bit: 100%" in bars and bars.count("yolov5n-3bit-constant-seed0 evaluate: 100%") >= 3
+    folder, table = options.folder / "yolov5n-3bit-constant-seed0", (options.folder / "table.csv").read_bytes()
     (folder / "lsq.pt").unlink()
     (folder / "rows.csv").unlink()
     with pytest.raises(ValueError, match=r"each of 1 runs failed: .*lsq.pt, which lsq is measured from, was removed"):

@@ -34,7 +34,7 @@ def folder(tmp_path_factory, make_recording, make_table):
     """A folder as a study writes it: a 3-bit run with recordings, a 4-bit run without."""
     folder = tmp_path_factory.mktemp("quick")
     make_table().to_csv(folder / "table.csv", index=False)
-    run = folder / "yolov5n-3bit-seed0"
+    run = folder / "yolov5n-3bit-constant-seed0"
     make_recording().save(run / "lsq.npz")
     make_recording(speed=0.01).save(run / "ema.npz")
     (run / "run.json").write_text(json.dumps({"hardware": "a <processor> & more", "seed": 0}))
@@ -53,7 +53,7 @@ def test_the_page_holds_its_figures(page, folder):
     inside = {b64decode(source.removeprefix("data:image/png;base64,")) for source in images}
     beside = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
     assert inside == beside and len(images) == len(beside) == 9
-    assert (folder / "figures" / "yolov5n-3bit-seed0-before-after.png").is_file()
+    assert (folder / "figures" / "yolov5n-3bit-constant-seed0-before-after.png").is_file()
 
 
 def test_the_page_needs_nothing_else(page):
@@ -78,7 +78,7 @@ def test_writing_twice_gives_the_same_page(page, folder):
 
 def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording):
     """Oracle: the figures of its recordings without mAP, next to the run, or in a folder of the recording's name."""
-    run = folder / "yolov5n-3bit-seed0"
+    run = folder / "yolov5n-3bit-constant-seed0"
     page = report.write(run).read_text(encoding="utf-8")
     assert page.count("<img") == len(list((run / "figures").glob("*.png"))) == 7 and "a &lt;processor&gt;" in page
     alone = report.write(make_recording().save(tmp_path / "mine.npz"))
@@ -104,28 +104,31 @@ def test_a_table_without_recordings_still_has_its_figure(table):
 
 
 ROWS = [
-    ("yolov5n-seg", 32, 32, "fp32", 0, 0.8, 0.6, None),
-    ("yolov5n-seg", 3, 8, "lsq", 0, 0.4, 0.3, 0.25),
-    ("yolov5n-seg", 3, 8, "lsq", 1, 0.6, 0.5, 0.35),
-    ("yolov5n-seg", 4, 4, "lsq", 0, 0.5, 0.4, 0.3),
-    ("yolov5n-seg", 4, 4, "freezing+qc", 0, 0.7, 0.5, 0.1),
+    ("yolov5n-seg", 32, 32, "none", 0, "fp32", 0, 0.8, 0.6, None),
+    ("yolov5n-seg", 3, 8, "official", 500, "lsq", 0, 0.4, 0.3, 0.25),
+    ("yolov5n-seg", 3, 8, "official", 500, "lsq", 1, 0.6, 0.5, 0.35),
+    ("yolov5n-seg", 4, 4, "none", 0, "ptq", 0, 0.1, 0.1, None),
+    ("yolov5n-seg", 4, 4, "official", 500, "lsq", 0, 0.5, 0.4, 0.3),
+    ("yolov5n-seg", 4, 4, "constant", 500, "freezing+qc", 0, 0.7, 0.5, 0.1),
 ]
-COLUMNS = ["network", "bits", "ends_bits", "method", "seed", "map", "mask_map", "oscillating_share"]
+COLUMNS = ["network", "bits", "ends_bits", "schedule", "steps", "method", "seed", "map", "mask_map", "oscillating_share"]
 
 
 def test_rows_in_markdown():
-    """Oracle: by hand; a row for each width and one for its masks: 0.4 and 0.6 are 0.5 ± 0.141; a method that a width lacks
-    is a dash, one that all lack no column. QC leaves states alone: it has no share that oscillates."""
+    """Oracle: by hand; a row for each width and schedule and one for its masks: 0.4 and 0.6 are 0.5 ± 0.141; FP32 and a
+    width's PTQ stand in each of its rows; a method that one lacks is a dash, one that all lack no column. QC leaves states alone: it has no share that oscillates."""
     table = pd.DataFrame(ROWS, columns=COLUMNS)
     assert markdown(table).splitlines()[2:] == [
-        "| yolov5n-seg | 3 | 0.800 | 0.500 ± 0.141 | - |",
-        "| yolov5n-seg | 4* | 0.800 | 0.500 | 0.700 |",
-        "| yolov5n-seg masks | 3 | 0.600 | 0.400 ± 0.141 | - |",
-        "| yolov5n-seg masks | 4* | 0.600 | 0.400 | 0.500 |",
+        "| yolov5n-seg | 3 | official | 0.800 | - | 0.500 ± 0.141 | - |",
+        "| yolov5n-seg | 4* | official | 0.800 | 0.100 | 0.500 | - |",
+        "| yolov5n-seg | 4* | constant | 0.800 | 0.100 | - | 0.700 |",
+        "| yolov5n-seg masks | 3 | official | 0.600 | - | 0.400 ± 0.141 | - |",
+        "| yolov5n-seg masks | 4* | official | 0.600 | 0.100 | 0.400 | - |",
+        "| yolov5n-seg masks | 4* | constant | 0.600 | 0.100 | - | 0.500 |",
     ]
     shown = markdown(table, "oscillation").splitlines()
-    assert shown[0] == "| network | bits | LSQ |"
-    assert shown[2:] == ["| yolov5n-seg | 3 | 30.0 % ± 7.1 % |", "| yolov5n-seg | 4* | 30.0 % |"]
+    assert shown[0] == "| network | bits | rate | LSQ |"
+    assert shown[2:4] == ["| yolov5n-seg | 3 | official | 30.0 % ± 7.1 % |", "| yolov5n-seg | 4* | official | 30.0 % |"]
 
 
 def test_marked_places_are_filled(tmp_path):

@@ -42,6 +42,9 @@ def test_decay_and_ramp():
     assert ema.current_decay() == pytest.approx(0.9999 * (1 - math.exp(-3 / 2000)))
     assert 1 / (1 - decay_for(400)) == pytest.approx(100) and decay_for(500) == 0.992 and decay_for(1) == 0
     assert decay_for(184_900) == decay_for(10**7) == 0.9999
+    assert decay_for(184_900, 1 / 18.49) == 0.9999 and 1 / (1 - decay_for(500, 0.05)) == pytest.approx(25)
+    with pytest.raises(ValueError, match="horizon must be in 0 < horizon <= 1"):
+        decay_for(500, 1.5)
     assert ramp_for(184_900) == pytest.approx(2000) and ramp_for(400) == pytest.approx(20)
     ema, own = Ema.for_steps(model, 400), Ema.for_steps(model, 400, decay=0.5, ramp=0, parts=("weights",))
     assert (ema.decay, ema.ramp) == (decay_for(400), ramp_for(400)) and (own.decay, own.ramp) == (0.5, 0)

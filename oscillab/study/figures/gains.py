@@ -89,7 +89,7 @@ def draw_claims(table: pd.DataFrame, *, pairs: Pairs = "all", most: float = np.i
     figure, found = panel_grid(places, panel=panel, margin=1.9, sharex=True)
     for place, axes in found.items():
         rows = [(pair[0], gains[place][pair]) for pair in known]
-        add_gains(axes, f"{places[place].network}, {places[place].width} bit", rows, least=-most, most=most)
+        add_gains(axes, places[place].title, rows, least=-most, most=most)
         texts = [f"{method(one).label} − {method(reference).label}" for one, reference in known]
         axes.set_yticks(range(len(known)), texts, fontsize=8.5)
         for row, pair in enumerate(known):

@@ -23,9 +23,9 @@ Place = tuple[Any, Any]  # what names a row and a column
 
 
 def places_of(found: Iterable[Group]) -> dict[Place, Group]:
-    """Return (network and task, width) -> `Group`, as `panel_grid` takes them, columns from most bits to fewest: 4, 4*, 3."""
+    """Return (what was trained how, width) -> `Group`, as `panel_grid` takes them, columns from most bits to fewest: 4, 4*, 3."""
     ordered = sorted(found, key=lambda group: (-group.bits, -group.ends_bits))
-    return {((group.network, group.task), group.width): group for group in ordered}
+    return {((group.network, group.task, group.schedule, group.steps), group.width): group for group in ordered}
 
 
 def panel_grid(
@@ -87,7 +87,7 @@ def draw_before_after(table: pd.DataFrame, live: Recording, average: Recording) 
     add_map_by_method(axes[0, 1], table, group)
     axes[0, 1].set_title(gain_sentence(table, [group]), loc="left", fontsize=10)
     text = "oscillation before and after EMA, and what each remedy is worth"
-    return set_headline(figure, f"{group.network} at {group.width} bit: {text}")
+    return set_headline(figure, f"{group.network} at {group.width} bit, {group.schedule} rate: {text}")
 
 
 def add_map_by_method(axes: Axes, table: pd.DataFrame, group: Group) -> Axes:
@@ -108,7 +108,7 @@ def add_map_by_method(axes: Axes, table: pd.DataFrame, group: Group) -> Axes:
     axes.set_xlim(-0.5, len(shown) - 0.5)
     axes.set_xticks(range(len(shown)), [METHODS[name].label for name in shown])
     axes.set_ylim(bottom=0)
-    return set_labels(axes, x="", y=SCORES["map"], title=f"{group.network}, {group.width} bit")
+    return set_labels(axes, x="", y=SCORES["map"], title=group.title)
 
 
 def gain_sentence(table: pd.DataFrame, every: list[Group]) -> str:
@@ -122,8 +122,8 @@ def gain_sentence(table: pd.DataFrame, every: list[Group]) -> str:
         if "lsq" in means and len(means) > 1:
             best = "ema+qc" if "ema+qc" in means else means[means.index.isin(QUANTIZED)].drop("lsq").idxmax()
             gains.append(means[best] - means["lsq"])
-            name = f"{group.network} " * several + group.width
-            parts.append(f"{method(str(best)).label} {gains[-1]:+.3f} mAP on LSQ at {name} bit")
+            where = f"{group.network} " * several + f"{group.width} bit, {group.schedule} rate"
+            parts.append(f"{method(str(best)).label} {gains[-1]:+.3f} mAP on LSQ at {where}")
     if len(parts) > 4:
         span = f"{min(gains):+.3f} to {max(gains):+.3f} mAP on LSQ in {len(parts)} panels"
         parts = [f"EMA+QC (else the best) gains {span}"]
@@ -152,7 +152,7 @@ def draw_remedies(table: pd.DataFrame, *, score: str = "map") -> InlineFigure:
         name_rows(axes, [METHODS[name].label for name in rows], top=-0.9)
         axes.set_xlim(left=0)
         x = SCORES[score] * outer_sides(axes, found)[1]
-        set_labels(axes, x=x, y="", title=f"{group.network}, {group.width} bit")
+        set_labels(axes, x=x, y="", title=group.title)
     return set_headline(figure, f"Open: as trained; filled: with QC. {_order_sentence(table, places.values(), score)}")
 
 
@@ -215,8 +215,7 @@ def draw_map_vs_oscillation(table: pd.DataFrame) -> InlineFigure:
         axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
         axes.margins(y=0.25)
         first, last = outer_sides(axes, found)
-        title = f"{places[place].network}, {places[place].width} bit"
-        set_labels(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=title)
+        set_labels(axes, x="oscillating weights (%)" * last, y="mAP" * first, title=places[place].title)
     handles = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in found.values()]
     marks = {text: mark for of_panel in handles for mark, text in of_panel}
     figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(WITH_STATES), frameon=False)
