@@ -61,8 +61,9 @@ class Remote(NamedTuple):
 
 def download(options: Download) -> dict[str, Any]:
     """Fetch and unpack what is missing of COCO 2017; return the folder and what was fetched."""
-    from oscillab.data.dataset import CocoFolder
+    from oscillab.data.dataset import CocoFolder, image_folder
 
+    root, shown = options.folder, options.progress
     if not options.base_url.startswith(("http://", "https://")):
         raise ValueError(f"base_url must begin with http:// or https://, got {options.base_url}")
     if not options.splits:
@@ -70,38 +71,33 @@ def download(options: Download) -> dict[str, Any]:
     wanted = [name for name in ARCHIVES if name in ("annotations", *options.splits)]
     missing = [name for name in wanted if not is_complete(name, options)]
     remotes = {name: ask(f"{options.base_url.rstrip('/')}/{ARCHIVES[name]}") for name in missing}
-    check_space(options, [remote.size for remote in remotes.values()])
+    sizes = [remote.size for remote in remotes.values()]
+    needed = sum(sizes) + (sum(sizes) if options.keep_archives else max(sizes, default=0))  # images do not shrink
+    place = next(place for place in (root.absolute(), *root.absolute().parents) if place.exists())
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise OSError(f"coco2017 needs {needed / 1e9:.2f} GB free in {root}, {free / 1e9:.2f} GB are")
     for name, remote in remotes.items():
-        path = fetch(remote, options.folder / PurePosixPath(remote.url).name, progress=options.progress)
-        images = options.folder / "images"  # the other layout that CocoFolder reads
-        unpack(path, images if (images / name).is_dir() else options.folder, name, progress=options.progress)
+        path = fetch(remote, root / PurePosixPath(remote.url).name, progress=shown)
+        there = image_folder(root, name)  # images/<split> is the other layout that CocoFolder reads
+        unpack(path, there.parent if there.is_dir() else root, name, progress=shown)
         if not options.keep_archives:
             path.unlink()
     for split in options.splits if missing else ():
-        CocoFolder(options.folder, split)  # raises where an image is missing
-    return {"folder": str(options.folder), "fetched": ", ".join(missing) or "nothing, it was complete"}
+        CocoFolder(root, split)  # raises where an image is missing
+    return {"folder": str(root), "fetched": ", ".join(missing) or "nothing, it was complete"}
 
 
 def is_complete(name: str, options: Download) -> bool:
     """Tell whether everything of an archive is in the folder, downloaded by whomever."""
-    from oscillab.data.dataset import CocoFolder
+    from oscillab.data.dataset import CocoFolder, image_folder
 
-    root = options.folder
     if name == "annotations":
-        return all((root / name / f"instances_{split}.json").is_file() for split in options.splits)
+        return all((options.folder / name / f"instances_{split}.json").is_file() for split in options.splits)
     try:
-        CocoFolder(root, name)
+        CocoFolder(options.folder, name)
     except ValueError:
         return False
-    return any((root / place / name).is_dir() for place in (".", "images"))
-
-
-def check_space(options: Download, sizes: list[int]) -> None:
-    """Raise OSError when the disk has too little room: images do not get smaller by unpacking."""
-    needed = sum(sizes) + (sum(sizes) if options.keep_archives else max(sizes, default=0))
-    place = next(place for place in (options.folder.absolute(), *options.folder.absolute().parents) if place.exists())
-    if (free := shutil.disk_usage(place).free) < needed:
-        raise OSError(f"coco2017 needs {needed / 1e9:.2f} GB free in {options.folder}, {free / 1e9:.2f} GB are")
+    return image_folder(options.folder, name).is_dir()
 
 
 def ask(url: str) -> Remote:
@@ -129,11 +125,11 @@ def fetch(remote: Remote, path: Path, *, progress: bool = True) -> Path:
     if not note.is_file() or note.read_text() != f"{remote.size} {remote.tag}":  # bytes of another file
         part.write_bytes(b"")
         note.write_text(f"{remote.size} {remote.tag}")
-    best, stalled = part.stat().st_size, 0
+    best = arrived = part.stat().st_size
+    stalled = 0
     with tqdm(total=remote.size, desc=path.name, unit="B", unit_scale=True, disable=not progress) as bar:
-        while part.stat().st_size < remote.size:
-            reason = receive(remote, part, bar)
-            arrived = part.stat().st_size
+        while arrived < remote.size:
+            reason, arrived = receive(remote, part, bar), part.stat().st_size
             best, stalled = max(best, arrived), 0 if arrived > best else stalled + 1
             if stalled == TRIES:
                 kept = f"{best} of {remote.size} bytes, which stay: run the command again to go on"
@@ -177,15 +173,15 @@ def unpack(archive: Path, root: Path, folder: str, *, progress: bool = True) -> 
     try:
         with zipfile.ZipFile(archive) as content:
             members = [member for member in content.infolist() if not member.is_dir()]
-            for member in members:
-                name, parts = member.filename, PurePosixPath(member.filename).parts
-                if len(parts) < 2 or parts[0] != folder or ".." in parts or "\\" in name or ":" in name:
+            for name, mode in ((member.filename, member.external_attr >> 16) for member in members):
+                parts = PurePosixPath(name).parts
+                if len(parts) < 2 or parts[0] != folder or {"..", "\\", ":"} & {*parts, *name}:
                     raise ValueError(f"{archive.name} holds {name!r}, which does not belong in {folder}/")
-                if stat.S_ISLNK(member.external_attr >> 16):
+                if stat.S_ISLNK(mode):
                     raise ValueError(f"{archive.name} holds the link {name!r}; only files are unpacked")
             for member in tqdm(members, desc=f"unpack {archive.name}", unit="file", disable=not progress):
                 content.extract(member, staging)  # reading to the end compares the CRC-32
-        for source in sorted(path for path in staging.rglob("*") if path.is_file()):
+        for source in [path for path in staging.rglob("*") if path.is_file()]:
             target = root / source.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, target)

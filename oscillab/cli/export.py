@@ -47,15 +47,14 @@ def export(options: Export) -> dict[str, Any]:
         raise ValueError(f"the file to write must end in .onnx, got {options.out}")
     written = export_onnx(checkpoint.load(path), options.out, opset=options.opset, size=options.size, form=options.form)
     layers = cost(written.path).layers
-    return {"network": str(path), "out": str(options.out)} | {
-        "bytes": written.byte_count,
+    found: dict[str, Any] = {"network": str(path), "out": str(options.out), "bytes": written.byte_count}
+    found |= {
         "weight bytes": sum(layer.bytes for layer in layers),
         "in FP32": sum(layer.float_bytes for layer in layers),
-        "form": written.form,
-        "QC layers folded now": written.folded_corrections,
-        "batch norms kept": ", ".join(written.kept) or "none",
-        "layers without exact form": ", ".join(written.rounded) or "none",
     }
+    found |= {"form": written.form, "QC layers folded now": written.folded_corrections}
+    found["batch norms kept"] = ", ".join(written.kept) or "none"
+    return found | {"layers without exact form": ", ".join(written.rounded) or "none"}
 
 
 def network_of(source: Path) -> Path:

@@ -24,19 +24,12 @@ def models(options: Models) -> dict[str, Any]:
     from oscillab.study.text import table_text
     from oscillab.yolo import zoo
 
-    rows = [
-        {
-            "name": entry.name,
-            "task": entry.task,
-            "parameters": entry.parameters,
-            "GFLOPs": round(entry.gflops, 1),
-            "box mAP %": entry.published.box_map,
-            "mask mAP %": entry.published.mask_map,
-            "at pixels": entry.published.size,
-            "source": entry.published.source,
-        }
-        for entry in map(zoo.entry, zoo.MODELS)
-    ]
+    rows = []
+    for entry in map(zoo.entry, zoo.MODELS):
+        published = entry.published
+        row = {"name": entry.name, "task": entry.task, "parameters": entry.parameters, "GFLOPs": round(entry.gflops, 1)}
+        row |= {"box mAP %": published.box_map, "mask mAP %": published.mask_map, "at pixels": published.size}
+        rows.append(row | {"source": published.source})
     return {"text": table_text(pd.DataFrame(rows)), "models": rows}
 
 
@@ -113,10 +106,9 @@ def inspect_recording(path: Path) -> dict[str, Any]:
 def inspect_folder(folder: Path) -> dict[str, Any]:
     """Return what each checkpoint and recording of a run's folder is, in a line each."""
     found: dict[str, Any] = {"folder": str(folder)}
-    for path in sorted(folder.glob("*.pt")):
-        if path.name != "last.pt":
-            held = inspect_checkpoint(path)
-            found[path.name] = f"{held['model']}, {held['classes']} classes, {held.get('bits', 32)} bit"
+    for path in sorted(path for path in folder.glob("*.pt") if path.name != "last.pt"):
+        held = inspect_checkpoint(path)
+        found[path.name] = f"{held['model']}, {held['classes']} classes, {held.get('bits', 32)} bit"
     for path in sorted(folder.glob("*.npz")):
         held = inspect_recording(path)
         share = f"{held['flips per weight and step']:.3%}"
@@ -143,13 +135,11 @@ def check(options: Check) -> dict[str, Any]:
     from oscillab.data.dataset import splits_of
     from oscillab.study.text import lines
 
-    found: dict[str, Any] = {}
+    found = {name: check_split(options.folder, name, read=options.images) for name in splits_of(options.folder)}
     texts = []
-    for split in splits_of(options.folder):
-        found[split] = check_split(options.folder, split, read=options.images)
-        faults = found[split].get("faults", [])
-        shown = {name: value for name, value in found[split].items() if name != "faults"}
-        texts.append("\n".join([f"{split}:", lines(shown), *(f"error: {fault}" for fault in faults)]))
+    for split, values in found.items():
+        shown = lines({name: value for name, value in values.items() if name != "faults"})
+        texts.append("\n".join([f"{split}:", shown, *(f"error: {fault}" for fault in values.get("faults", []))]))
     names = {split: values.get("classes") for split, values in found.items()}
     if len(set(names.values())) > 1:
         texts.append(f"error: the splits have other classes: {names}")
@@ -162,12 +152,10 @@ def check_split(root: Path, split: str, *, read: bool) -> dict[str, Any]:
     from oscillab.data.annotations import SHOWN, faults, mended, parse
     from oscillab.data.dataset import CocoFolder
 
-    path = root / "annotations" / f"instances_{split}.json"
     try:
-        content = parse(path)
+        content = parse(root / "annotations" / f"instances_{split}.json")
         if wrong := faults(content):
-            more = [f"{len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-            return {"faults": [*wrong[:SHOWN], *more]}
+            return {"faults": wrong[:SHOWN] + [f"{len(wrong) - SHOWN} more"] * (len(wrong) > SHOWN)}
         dataset = CocoFolder(root, split)
     except ValueError as error:
         return {"faults": [str(error)]}
@@ -190,15 +178,14 @@ def check_split(root: Path, split: str, *, read: bool) -> dict[str, Any]:
 
 def check_images(dataset: Any) -> dict[str, Any]:
     """Return which images are the same as another, and which cannot be read or have another size than annotated."""
-    seen: dict[str, str] = {}
+    seen: dict[str, Path] = {}
     twice, wrong = [], []
     for index, path in enumerate(dataset.image_paths()):
         try:
             dataset.sample(index)
         except (ValueError, OSError) as error:
             wrong.append(str(error))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest in seen:
-            twice.append(f"{path.name} = {seen[digest]}")
-        seen.setdefault(digest, path.name)
+        first = seen.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), path)
+        if first != path:
+            twice.append(f"{path.name} = {first.name}")
     return {"same images": ", ".join(twice[:10]) or "none", "faults": wrong[:10]}

@@ -1,6 +1,6 @@
 """The commands `evaluate` and `predict`: measure COCO mAP of a detector, and draw what it finds into images."""
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,18 +50,13 @@ def evaluate(options: Evaluate) -> dict[str, Any]:
 
     prepare(RunOptions(device=options.device, threads=options.threads))
     model: Any = open_detector(options.weights)
-    world = current_world()
     size = chosen_size(options.size or 0, options.data, model)
     source = DataSource(DataOptions(options.data, size, held_out=options.held_out))
     dataset = source.held_out(masks=model.task == "segment", model=model, source=options.weights)
-    return measure(
-        exact_or_float(placed(model, options.device)),
-        dataset,
-        size=size,
-        batch_size=options.batch_size,
-        progress=f"evaluate {options.weights.name}" if options.progress and world.is_main else False,
-        world=world,
-    ).summary()
+    world, network = current_world(), exact_or_float(placed(model, options.device))
+    shown = f"evaluate {options.weights.name}" if options.progress and world.is_main else False
+    how: dict[str, Any] = {"size": size, "batch_size": options.batch_size, "progress": shown, "world": world}
+    return measure(network, dataset, **how).summary()
 
 
 @dataclass(frozen=True)
@@ -109,36 +104,31 @@ def predict(options: Predict) -> dict[str, Any]:
     for path in paths:
         image = read_image(path)
         found = detect(model, image, size=size, conf=options.conf, iou=options.iou)
-        painted = paint_detections(
-            image, found.boxes, found.labels.tolist(), model.names, found.scores.tolist(), found.masks
-        )
+        scores, labels = found.scores.tolist(), found.labels.tolist()
+        painted = paint_detections(image, found.boxes, labels, model.names, scores, found.masks)
         write_image(painted, options.out / path.name)
-        for box, score, label in zip(found.boxes.round(1).tolist(), found.scores, found.labels, strict=True):
-            rows.append(dict(zip(COLUMNS, [path.name, model.names[label], round(float(score), 3), *box], strict=True)))
+        for label, score, box in zip(labels, scores, found.boxes.round(1).tolist(), strict=True):
+            rows.append(dict(zip(COLUMNS, [path.name, model.names[label], round(score, 3), *box], strict=True)))
     text = table_text(pd.DataFrame(rows)) if rows else "nothing found"
     return {"text": f"{text}\ndrawn in {options.out}", "images": len(paths), "found": rows, "out": str(options.out)}
 
 
 def image_paths(given: tuple[Path, ...], out: Path) -> list[Path]:
     """Return the images that files and folders name; raise ValueError for none, a missing one and a name given twice."""
-    paths = [path for place in given for path in _images_in(place)]
-    if not paths:
-        raise ValueError("predict needs at least one image")
-    names = [path.name for path in paths]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two images are called {twice!r}: their drawings would overwrite each other in {out}")
-    return paths
-
-
-def _images_in(place: Path) -> Iterator[Path]:
     from oscillab.data.images import SUFFIXES
 
-    if place.is_dir():
-        found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not found:
+    paths = []
+    for place in given:
+        if not place.exists():
+            raise ValueError(f"{place}: no such image")
+        inside = (
+            sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+        )
+        if not inside:
             raise ValueError(f"{place}: no image in this folder; images end in {', '.join(SUFFIXES)}")
-        yield from found
-    elif place.is_file():
-        yield place
-    else:
-        raise ValueError(f"{place}: no such image")
+        paths += inside
+    if not paths:
+        raise ValueError("predict needs at least one image")
+    if twice := [name for name, count in Counter(path.name for path in paths).items() if count > 1]:
+        raise ValueError(f"two images are called {twice[0]!r}: their drawings would overwrite each other in {out}")
+    return paths

@@ -104,6 +104,8 @@ def qat(options: Qat) -> dict[str, Any]:
     """Train a quantized network and its averages; return what was measured of them."""
     from oscillab.provenance import provenance
     from oscillab.quant import QuantSpec, is_quantized
+    from oscillab.recording.recording import Recording
+    from oscillab.recording.tables import flip_rate
     from oscillab.train.run import QatConfig, placed, prepare, prepare_qat, run_qat
     from oscillab.yolo import checkpoint
 
@@ -129,9 +131,11 @@ def qat(options: Qat) -> dict[str, Any]:
     for name in ("lsq", *options.averages) if options.measure else ():
         trained = placed(checkpoint.load(out / f"{name}.pt"), run.device)
         before[f"map_{name}"] = measure(trained, held_out, run, name)["map"]
-    best = "ema" if "ema" in options.averages else "lsq"
-    after = next_command("correct", "--weights", out / f"{best}.pt", "--out", out / f"{best}+qc.pt", data=data)
-    return before | flips_of(out) | measured | {"out": str(out), "next": after}
+    recordings = [path for path in (out / "lsq.npz", out / "ema.npz") if path.is_file()]
+    flips = {f"flips_{path.stem}": float(flip_rate(Recording.open(path))) for path in recordings}
+    best = out / ("ema" if "ema" in options.averages else "lsq")
+    after = next_command("correct", "--weights", f"{best}.pt", "--out", f"{best}+qc.pt", data=data)
+    return before | flips | measured | {"out": str(out), "next": after}
 
 
 @dataclass(frozen=True)
@@ -203,23 +207,13 @@ def measure(model: "Detector", dataset: Any, run: RunOptions, name: str) -> dict
 
 def check_free(paths: list[Path], options: Any) -> None:
     """Remove files of an earlier run where the options say so; raise ValueError where they are in the way."""
-    there = [path for path in paths if path.exists()]
-    if getattr(options, "resume", False) or not there:
-        return
-    if not options.overwrite:
+    there = [] if getattr(options, "resume", False) else [path for path in paths if path.exists()]
+    if there and not options.overwrite:
         more = "--resume to go on with it, " if any(path.name == "last.pt" for path in there) else ""
         ways = f"give another --out, {more}or --overwrite to replace it"
         raise ValueError(f"{there[0]} is there, of an earlier run: {ways}")
     for path in there:
         path.unlink(missing_ok=True)
-
-
-def flips_of(out: Path) -> dict[str, float]:
-    """Return the share of weights that flip in a step, of each recording in a run's folder."""
-    from oscillab.recording.recording import Recording
-    from oscillab.recording.tables import flip_rate
-
-    return {f"flips_{path.stem}": float(flip_rate(Recording.open(path))) for path in sorted(out.glob("*.npz"))}
 
 
 def next_command(word: str, *words: Path | str, data: DataOptions | None = None) -> str:

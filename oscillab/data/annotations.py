@@ -61,12 +61,7 @@ def faults(content: Any) -> list[str]:
         return ["is empty: it must list one image or more"]
     if wrong := [fault for part in FIELDS for fault in _field_faults(part, content[part])]:
         return wrong
-    wrong, images = [*_identity_faults(content)], {image["id"]: image for image in content["images"]}
-    for number, entry in enumerate(content["annotations"]):
-        given, image = entry.get("segmentation"), images.get(entry["image_id"])
-        if given not in (None, []) and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
-            wrong.append(f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}")
-    return wrong
+    return [*_identity_faults(content), *_segmentation_faults(content)]
 
 
 def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -77,16 +72,15 @@ def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         box = entry["bbox"]
         x1, y1, x2, y2 = clip_box(box, images[entry["image_id"]])
         inside = [x1, y1, x2 - x1, y2 - y1]
-        if min(box[2:]) <= 0 or min(inside[2:]) <= 0:
+        if min(*box[2:], *inside[2:]) <= 0:
             dropped.append(entry)
             continue
         if max(abs(a - b) for a, b in zip(box, inside, strict=True)) > ROUNDING:
             box, clipped = inside, clipped + 1
         area = box[2] * box[3] if entry.get("area") is None else entry["area"]
-        entry = entry | {"bbox": box, "iscrowd": int(entry.get("iscrowd") or 0), "area": area}
+        kept.append(entry | {"bbox": box, "iscrowd": int(entry.get("iscrowd") or 0), "area": area})
         if not entry.get("segmentation"):
-            entry.pop("segmentation", None)
-        kept.append(entry)
+            kept[-1].pop("segmentation", None)
     notes = [f"{clipped} boxes stand over their image's edge and were clipped"] if clipped else []
     if dropped:
         first = f"the first {dropped[0]['bbox']} in image {dropped[0]['image_id']}"
@@ -133,23 +127,16 @@ def _is_polygon(value: Any) -> bool:
 
 
 Check = tuple[Callable[[Any], bool], str]
-ID: Check = (
-    lambda value: isinstance(value, str) or (type(value) is int and is_number(value)),
-    "a whole number or text",
-)
+ID: Check = (lambda v: isinstance(v, str) or (type(v) is int and is_number(v)), "a whole number or text")
 SIDE: Check = (_is_side, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
 PATH: Check = (_is_path, "text, a path of names of 255 bytes at most")
 BOX: Check = (lambda v: isinstance(v, list) and len(v) == 4 and all(map(is_number, v)), "4 finite numbers")
-CROWD: Check = (lambda value: type(value) in (int, bool) and value in (0, 1), "0 or 1")
-AREA: Check = (lambda value: is_number(value) and value >= 0, "a number of 0 or more")
+CROWD: Check = (lambda v: type(v) in (int, bool) and v in (0, 1), "0 or 1")
+AREA: Check = (lambda v: is_number(v) and v >= 0, "a number of 0 or more")
 FIELDS: dict[str, dict[str, Check]] = {
     "images": {"id": ID, "file_name": PATH, "height": SIDE, "width": SIDE},
     "annotations": {"id": ID, "image_id": ID, "category_id": ID, "bbox": BOX, "iscrowd": CROWD, "area": AREA},
-    "categories": {
-        "id": ID,
-        "name": (_is_text, "text"),
-        "supercategory": (lambda value: isinstance(value, str), "text"),
-    },
+    "categories": {"id": ID, "name": (_is_text, "text"), "supercategory": (lambda v: isinstance(v, str), "text")},
 }
 OPTIONAL = ("annotations id", "annotations iscrowd", "annotations area", "categories supercategory")  # null is absent
 
@@ -181,6 +168,14 @@ def _identity_faults(content: dict[str, Any]) -> Iterator[str]:
         if lost := [entry for entry in content["annotations"] if entry[key] not in known]:
             first = f"the first has {key} {_short(lost[0][key])}"
             yield f"{len(lost)} annotations point at {part} that it does not list, {first}"
+
+
+def _segmentation_faults(content: dict[str, Any]) -> Iterator[str]:
+    images = {image["id"]: image for image in content["images"]}
+    for number, entry in enumerate(content["annotations"]):
+        given, image = entry.get("segmentation"), images.get(entry["image_id"])
+        if given not in (None, []) and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
+            yield f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}"
 
 
 def _segmentation_fault(given: Any, height: int, width: int) -> str | None:

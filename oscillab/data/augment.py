@@ -29,26 +29,19 @@ class Augment:
     flip: float = 0.5  # probability of left for right
 
     def __post_init__(self) -> None:
-        for name in ("mosaic", "flip", "translate", "scale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be 0..1, got {getattr(self, name)}")
+        if outside := [n for n in ("mosaic", "flip", "translate", "scale") if not 0 <= getattr(self, n) <= 1]:
+            raise ValueError(f"{outside[0]} must be 0..1, got {getattr(self, outside[0])}")
         if len(self.hsv) != 3 or not all(0 <= gain <= 1 for gain in self.hsv):
             raise ValueError(f"hsv must be three gains of 0..1, got {self.hsv}")
         if not (0 <= self.degrees <= 180 and 0 <= self.shear < 90):
             raise ValueError(f"degrees must be 0..180 and shear 0..90, got {self.degrees} and {self.shear}")
 
     def __call__(
-        self,
-        dataset: Dataset,
-        index: int,
-        size: int,
-        generator: np.random.Generator,
-        *,
-        pool: Sequence[int] | None = None,
+        self, dataset: Dataset, index: int, size: int, generator: np.random.Generator, *, pool: Sequence[int] = ()
     ) -> Sample:
         """Return the varied Sample (size, size) of image `index`; a mosaic's other three come from `pool`, or from all."""
         if generator.random() < self.mosaic:
-            pool = range(len(dataset)) if pool is None else pool
+            pool = pool or range(len(dataset))
             others = [pool[number] for number in generator.integers(len(pool), size=3)]
             samples = [dataset.sample(number) for number in (index, *others)]
             sample = mosaic([samples[place] for place in generator.permutation(4)], size, generator)
@@ -96,7 +89,7 @@ def mosaic(samples: Sequence[Sample], size: int, generator: np.random.Generator)
         left = centre_x - width if place in (0, 2) else centre_x  # upper left, upper right, lower left, lower right
         top = centre_y - height if place in (0, 1) else centre_y
         image = sample.image
-        _paste(canvas, image if image.shape[:2] == (height, width) else cv2.resize(image, (width, height)), left, top)
+        _paste(canvas, cv2.resize(image, (width, height)), left, top)
         ratio = np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
         moved_boxes.append(sample.boxes * ratio + np.array([left, top] * 2, np.float32))
         if sample.masks is not None:
@@ -114,9 +107,7 @@ def transform(sample: Sample, matrix: np.ndarray, size: int, *, gain: float) -> 
 
     A box becomes the box around its four moved corners, or around its mask where there is one.
     """
-    image = sample.image
-    if image.shape[:2] != (size, size) or not np.allclose(matrix, np.eye(3)[:2]):
-        image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+    image = cv2.warpAffine(sample.image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
     corners = sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
     moved = corners @ matrix[:, :2].T + matrix[:, 2]  # (n, 4, 2)
     boxes = np.concatenate([moved.min(axis=1), moved.max(axis=1)], axis=1).astype(np.float32).clip(0, size)

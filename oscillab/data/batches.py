@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -57,10 +57,9 @@ class Batches:
             raise ValueError(f"the data set {dataset.name} is empty: it must hold one image or more")
         if size < STRIDE or size % STRIDE:
             raise ValueError(f"size must be a multiple of {STRIDE} pixels, got {size}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-        if workers < 0 or seed < 0:
-            raise ValueError(f"workers and seed must be 0 or more, got {workers} and {seed}")
+        if batch_size < 1 or workers < 0 or seed < 0:
+            given = f"{batch_size}, {workers} and {seed}"
+            raise ValueError(f"batch_size must be 1 or more, workers and seed 0 or more, got {given}")
         self.dataset, self.size, self.batch_size, self.seed = dataset, size, batch_size, seed
         self.augment = augmentation(augment) if isinstance(augment, str) else augment
         self.shuffle, self.workers, self.masks = shuffle, workers, masks
@@ -78,15 +77,12 @@ class Batches:
 
         Raises ValueError where a batch cannot be shared equally, or the last one has too few images.
         """
-        if self.batch_size % count:
-            size = self.batch_size
+        if (size := self.batch_size) % count:
             raise ValueError(f"batch_size must be a multiple of the {count} processes that share it, got {size}")
-        last = min(len(self.dataset) - (len(self) - 1) * self.batch_size, self.batch_size)
-        if last < count:
-            raise ValueError(
-                f"the last of {len(self)} batches has {last} images for {count} processes, each needs one: choose another "
-                "batch_size, or leave that batch out with drop_last"
-            )
+        if (last := min(len(self.dataset) - (len(self) - 1) * size, size)) < count:
+            remedy = "choose another batch_size, or leave that batch out with drop_last"
+            given = f"the last of {len(self)} batches has {last} images for {count} processes"
+            raise ValueError(f"{given}, each needs one: {remedy}")
         part = copy.copy(self)
         part._rank, part._count = rank, count
         return part
@@ -95,16 +91,10 @@ class Batches:
         """Return an iterator over the batches of epoch `index` (0, 1, …), from number `start` on."""
         places = [(index, position) for position in range(start, len(self))]
         if not self.workers:
-            return (self._pin(self[place]) for place in places)
-        loader: DataLoader[Batch] = DataLoader(
-            self,  # type: ignore[arg-type]  # a map from the sampler's values is all that a loader asks for
-            batch_size=None,
-            sampler=places,
-            num_workers=self.workers,
-            worker_init_fn=_one_thread,
-            pin_memory=self.pinned,
-        )
-        return iter(loader)
+            return (self._pinned(self[place]) for place in places)
+        how: dict[str, Any] = {"num_workers": self.workers, "worker_init_fn": _one_thread, "pin_memory": self.pinned}
+        batches: Any = self  # a map from the sampler's values is all that a loader asks for
+        return iter(DataLoader(batches, batch_size=None, sampler=places, **how))
 
     def __iter__(self) -> Iterator[Batch]:
         raise ValueError(
@@ -116,11 +106,9 @@ class Batches:
 
     def batch(self, epoch: int, position: int) -> Batch:
         """Return the Batch number `position` of an epoch, or this process's part of it."""
-        first = epoch * len(self.dataset) if self.dataset.fresh else 0
-        pool = range(first, first + len(self.dataset))
-        order = (
-            np.random.default_rng((self.seed, epoch)).permutation(len(pool)) if self.shuffle else np.arange(len(pool))
-        )
+        count, generator = len(self.dataset), np.random.default_rng((self.seed, epoch))
+        pool = range(epoch * count, (epoch + 1) * count) if self.dataset.fresh else range(count)
+        order = generator.permutation(count) if self.shuffle else np.arange(count)
         chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
         chosen = np.array_split(chosen, self._count)[self._rank]
         samples = [self._sample(epoch, pool[number], pool) for number in chosen]
@@ -132,10 +120,9 @@ class Batches:
         images = images.permute(0, 3, 1, 2).contiguous()  # (N, 3, size, size)
         return Batch(images, torch.from_numpy(targets), masks, [sample.image_id for sample in samples])
 
-    def _pin(self, batch: Batch) -> Batch:
-        if not self.pinned:
-            return batch
-        return batch._replace(images=batch.images.pin_memory(), targets=batch.targets.pin_memory())
+    def _pinned(self, batch: Batch) -> Batch:
+        fixed = {name: getattr(batch, name).pin_memory() for name in ("images", "targets") if self.pinned}
+        return batch._replace(**fixed)
 
     def _sample(self, epoch: int, index: int, pool: Sequence[int]) -> Sample:
         if self.augment is None:
@@ -150,8 +137,7 @@ def to_pixels(images: torch.Tensor, device: torch.device | str = "cpu") -> torch
 
 
 def _targets(number: int, sample: Sample, size: int) -> np.ndarray:
-    """Return the rows (n, 6) float32 of one Sample: image number, class, cx, cy, w, h."""
-    low, high = sample.boxes[:, :2].clip(0, size), sample.boxes[:, 2:].clip(0, size)
+    low, high = np.split(sample.boxes.clip(0, size), 2, axis=1)
     columns = np.full(len(low), number), sample.labels, (low + high) / 2 / size, (high - low) / size
     return np.column_stack(columns).astype(np.float32)
 

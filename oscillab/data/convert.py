@@ -60,9 +60,8 @@ def read_roboflow(root: Path) -> dict[str, dict[str, Any]]:
         content = parse(path)
         refuse(path, faults(content))
         images = [image | {"file_name": str(path.parent / image["file_name"])} for image in content["images"]]
-        refuse(
-            path, [f"lists {i['file_name']}, which is missing" for i in images if not Path(i["file_name"]).is_file()]
-        )
+        lost = [image["file_name"] for image in images if not Path(image["file_name"]).is_file()]
+        refuse(path, [f"lists {name}, which is missing" for name in lost])
         found["val" if path.parent.name == "valid" else path.parent.name] = content | {"images": images}
     above = set.intersection(*(set(root_categories(content)) for content in found.values()))
     if above:
@@ -94,8 +93,8 @@ def read_yolo(root: Path, *, progress: bool = False) -> dict[str, dict[str, Any]
     for split in splits:
         images = sorted(set(_images(path, about, split)))
         found[split] = _content(tqdm(images, desc=f"read {split}", disable=not progress), names, wrong)
-        if images and not any(map(_label_file, images)):
-            wrong.append(f"no image of {split} has a label file: the first would be {_label_path(images[0])}")
+        if not any(label_path(image).is_file() for image in images):
+            wrong.append(f"no image of {split} has a label file: the first would be {label_path(images[0])}")
     refuse(root, wrong)
     return found
 
@@ -107,9 +106,7 @@ def class_names(path: Path, about: dict[str, Any]) -> list[str]:
         numbers = {int(key): name for key, name in names.items() if str(key).isdecimal()}
         names = [numbers[key] for key in sorted(numbers)] if sorted(numbers) == [*range(len(names))] else None
     if not isinstance(names, list) or not names or any(type(name) not in (str, int) for name in names):
-        raise ValueError(
-            f"{path}: names must list the classes 0, 1, … as text; words such as yes, no and null need quotes"
-        )
+        raise ValueError(f"{path}: names must list the classes 0, 1, … as text; words such as yes, no need quotes")
     if (count := about.get("nc", len(names))) != len(names):
         given = count if isinstance(count, int) else type(count).__name__
         raise ValueError(f"{path}: nc must be {len(names)}, as many as names lists, got {given}")
@@ -136,46 +133,41 @@ def _images(path: Path, about: dict[str, Any], split: str) -> Iterator[Path]:
         yield from images
 
 
-def _label_path(image: Path) -> Path:
+def label_path(image: Path) -> Path:
     """Return where an image's objects are: in labels/ for the last images/ of its path."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _label_file(image: Path) -> Path | None:
-    path = _label_path(image)
-    return path if path.is_file() else None
+    above, found, below = f"/{image.parent.as_posix()}/".rpartition("/images/")
+    folder = f"{above}/labels/{below}" if found else below
+    return Path(folder[1:]) / f"{image.stem}.txt"
 
 
 def _content(images: Any, names: list[str], wrong: list[str]) -> dict[str, Any]:
     """Return COCO's content of a split; what is wrong is appended to `wrong`."""
-    entries: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": categories}
     for image_id, path in enumerate(images, start=1):
         try:
             height, width = read_image(path).shape[:2]
         except (ValueError, OSError) as error:
             wrong.append(str(error))
             continue
-        entries.append({"id": image_id, "file_name": str(path), "width": width, "height": height})
-        for entry in _objects(_label_file(path), len(names), (width, height), wrong):
-            annotations.append({"id": len(annotations) + 1, "image_id": image_id, "iscrowd": 0} | entry)
-    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    return {"images": entries, "annotations": annotations, "categories": categories}
+        content["images"].append({"id": image_id, "file_name": str(path), "width": width, "height": height})
+        for entry in _objects(label_path(path), len(names), (width, height), wrong):
+            content["annotations"].append(
+                {"id": len(content["annotations"]) + 1, "image_id": image_id, "iscrowd": 0} | entry
+            )
+    return content
 
 
-def _objects(path: Path | None, count: int, size: tuple[int, int], wrong: list[str]) -> Iterator[dict[str, Any]]:
+def _objects(path: Path, count: int, size: tuple[int, int], wrong: list[str]) -> Iterator[dict[str, Any]]:
     """Yield COCO's fields of the objects in a label file; a line that stands there twice counts once, as in training YOLO."""
-    lines: dict[str, int] = {}
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines() if path else [], start=1):
-            lines.setdefault(" ".join(line.split()), number)
-    except ValueError as error:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    except (ValueError, OSError) as error:
         wrong.append(f"{path} is no text: {error}")
-    for line, number in lines.items():
-        if line:
+        return
+    lines: dict[str, int] = {"": 0}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if lines.setdefault(" ".join(line.split()), number) == number:
             try:
                 yield object_of(line, count, size)
             except ValueError as error:

@@ -45,11 +45,8 @@ class CocoFolder:
         there = {path.name for path in self._folder.iterdir()} if self._folder.is_dir() else set()
         names = [image["file_name"] for image in self._images]
         if lost := [name for name in names if name not in there and not (self._folder / name).is_file()]:
-            raise ValueError(
-                f"{self.path} lists {len(names)} images, {len(lost)} of them are missing in {self._folder}, "
-                f"the first is {lost[0]}"
-            )
-        self._labels = {number: label for label, number in enumerate(self.category_ids)}
+            some = f"{len(lost)} of them are missing in {self._folder}, the first is {lost[0]}"
+            raise ValueError(f"{self.path} lists {len(names)} images, {some}")
         # All or none: of a set that is drawn from at random, keeping a part saves no more than that part.
         size = sum(3 * image["height"] * image["width"] for image in self._images)
         self._decoded: dict[int, np.ndarray] | None = {} if size <= cache_bytes else None
@@ -94,21 +91,17 @@ class CocoFolder:
 
         Its pixels are kept for the next call and cannot be written to: copy them first (`sample.image.copy()`).
         """
-        image = self._images[index]
-        pixels = self._decoded.get(index) if self._decoded is not None else None
-        if pixels is None:
-            pixels = self._read(image)
-            if self._decoded is not None:
-                self._decoded[index] = pixels
-                pixels.flags.writeable = False
+        image, kept = self._images[index], {} if self._decoded is None else self._decoded
+        if index not in kept:
+            kept[index] = self._read(image)
+            kept[index].flags.writeable = False
+        pixels = kept[index]
         objects = self._objects[image["id"]]
         boxes = np.array([clip_box(entry["bbox"], image) for entry in objects], dtype=np.float32).reshape(-1, 4)
-        labels = np.array([self._labels[entry["category_id"]] for entry in objects], dtype=np.int64)
-        masks = None
-        if self.masks:
-            masks = np.zeros((len(objects), *pixels.shape[:2]), dtype=np.uint8)
-            for mask, entry in zip(masks, objects, strict=True):
-                mask[:] = decode_mask(entry["segmentation"], *pixels.shape[:2])
+        labels = np.array([self.category_ids.index(entry["category_id"]) for entry in objects], dtype=np.int64)
+        shape = pixels.shape[:2]
+        planes = [decode_mask(entry["segmentation"], *shape) for entry in objects] if self.masks else []
+        masks = np.array(planes, dtype=np.uint8).reshape(-1, *shape) if self.masks else None
         return Sample(pixels, boxes, labels, masks, image["id"])
 
     def ground_truth(self) -> dict[str, Any]:
@@ -131,14 +124,13 @@ class CocoFolder:
         other = copy.copy(self)
         ids = dict(zip(self.names, self.category_ids, strict=True))
         other.names, other.category_ids = list(names), [ids[name] for name in names]
-        other._labels = {number: label for label, number in enumerate(other.category_ids)}
         return other
 
     def _check_masks(self) -> None:
         if lost := [e for objects in self._objects.values() for e in objects if not e.get("segmentation")]:
+            some = f"{len(lost)} objects have no 'segmentation', the first in image {lost[0]['image_id']}"
             raise ValueError(
-                f"{self.path}: {len(lost)} objects have no 'segmentation', the first in image {lost[0]['image_id']}: give "
-                "annotations with masks, or take a network without (masks=False)"
+                f"{self.path}: {some}: give annotations with masks, or take a network without (masks=False)"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -162,14 +154,11 @@ def open_dataset(
 
     The folder's split may be written short: "val" opens val2017 where there is no split of the name "val".
     """
-    short = split.removesuffix("2017")
     if text == "scenes":
+        short = split.removesuffix("2017")
         return Scenes(count, split=short if short in SPLITS else split, seed=seed, size=size, masks=masks)
-    root = Path(text)
-    splits = splits_of(root)
-    if split not in splits and f"{split}2017" in splits:
-        split = f"{split}2017"
-    return CocoFolder(root, split, masks=masks)
+    splits, long = splits_of(Path(text)), f"{split}2017"
+    return CocoFolder(text, long if split not in splits and long in splits else split, masks=masks)
 
 
 def image_folder(root: Path, split: str) -> Path:

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 BOXES_COUNTED = 100  # pycocotools looks at the best 100 boxes of a class in an image, COCO's rule
 IOU_50, IOU_75 = 0, 5  # places in COCO's thresholds 0.50, 0.55 … 0.95
-# Of one image, in its own pixels: its id, rows (k, 6), k masks as COCO's run lengths or None.
-Report = tuple[int, np.ndarray, list[dict[str, Any]] | None]
-Found = tuple[dict[int, Report], float]  # of a process: the report of each index, the network's seconds
+# Of a process: for each index the image's id, rows (k, 6) in its own pixels, k masks as COCO's run lengths or None; and the
+# network's seconds.
+Found = tuple[dict[int, tuple[int, np.ndarray, list[dict[str, Any]] | None]], float]
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,9 @@ def evaluate(
         log.warning("%d of %d objects have no mask: masks are not measured", lacking, len(truth["annotations"]))
     suppress = partial(detections, classes=len(dataset.names), conf=conf, iou=iou, max_boxes=max_boxes)
     found = _detect(model, dataset, size, mine, suppress, with_masks=not lacking)
-    if world is None:
-        return _summary([found], truth, dataset, begin)
-    every = world.gather(found)
-    return world.broadcast(_summary(every, truth, dataset, begin) if world.is_main else None)
+    every = [found] if world is None else world.gather(found)
+    measured: Any = _summary(every, truth, dataset, begin) if world is None or world.is_main else None
+    return measured if world is None else world.broadcast(measured)
 
 
 def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> int:
@@ -110,14 +109,13 @@ def _check(model: nn.Module, dataset: Dataset, size: int, batch_size: int) -> in
         raise ValueError(f"a network is needed, got a {type(model).__name__}: `oscillab.load(path)` opens a checkpoint")
     if not len(dataset):
         raise ValueError(f"the data set {dataset.name!r} holds no image; at least one is needed to evaluate")
-    classes = getattr(model, "classes", len(dataset.names))
-    if classes != len(dataset.names):
-        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {len(dataset.names)}")
+    given, classes = len(dataset.names), getattr(model, "classes", len(dataset.names))
+    if classes != given:
+        raise ValueError(f"the model knows {classes} classes, the data set {dataset.name!r} has {given}")
     stride = max(getattr(model, "strides", (32,)))
-    if size < stride or size % stride:
-        raise ValueError(f"size must be a multiple of the model's stride {stride}, got {size}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    if size < stride or size % stride or batch_size < 1:
+        allowed = f"size must be a multiple of the model's stride {stride}, batch_size 1 or more"
+        raise ValueError(f"{allowed}, got {size} and {batch_size}")
     return stride
 
 
@@ -134,10 +132,7 @@ def in_order(reports: list[dict[int, Any]], count: int) -> list[Any]:
 
 
 @torch.no_grad()
-def _detect(
-    model: nn.Module, dataset: Dataset, size: int, parts: Iterable, suppress: Any, *, with_masks: bool
-) -> Found:
-    """Return the report of each index in `parts` and the seconds that the network took."""
+def _detect(model: Any, dataset: Dataset, size: int, parts: Iterable, suppress: Any, *, with_masks: bool) -> Found:
     reports, network_seconds = {}, 0.0
     parameter, classes = next(model.parameters()), len(dataset.names)
     # Wait for the work queued on a GPU, so that the clock tells the truth.
@@ -162,20 +157,15 @@ def _detect(
     return reports, network_seconds
 
 
-def _results(reports: list[Report], dataset: Dataset) -> list[dict[str, Any]]:
+def _results(reports: list[Any], dataset: Dataset) -> list[dict[str, Any]]:
     """Return COCO's entries of every image's boxes; corners rounded to 3 places, scores to 5, as published."""
     results = []
     for image_id, rows, runs in reports:
         rows = rows.astype(np.float64)
         boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2]], axis=1).round(3).tolist()
         for k, (box, score, label) in enumerate(zip(boxes, rows[:, 4].round(5).tolist(), rows[:, 5], strict=True)):
-            result = {
-                "image_id": image_id,
-                "category_id": dataset.category_ids[int(label)],
-                "bbox": box,
-                "score": score,
-            }
-            results.append(result if runs is None else result | {"segmentation": runs[k]})
+            about = {"image_id": image_id, "category_id": dataset.category_ids[int(label)], "bbox": box, "score": score}
+            results.append(about if runs is None else about | {"segmentation": runs[k]})
     return results
 
 
@@ -203,10 +193,8 @@ def _index(ground_truth: dict[str, Any], entries: list[dict[str, Any]]) -> Any:
     """Return an index of `entries`, annotations or results, over the images and categories of the ground truth."""
     index = COCO()
     # Numbered afresh from 1: to pycocotools a match with entry number 0 is no match. Copies, for it writes into them.
-    numbered = [
-        {"iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]} | entry | {"id": number}
-        for number, entry in enumerate(entries, start=1)
-    ]
+    usual = ({"iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3]} for entry in entries)
+    numbered = [one | entry | {"id": k} for k, (one, entry) in enumerate(zip(usual, entries, strict=True), start=1)]
     index.dataset = {**ground_truth, "annotations": numbered}
     with redirect_stdout(io.StringIO()):
         index.createIndex()
@@ -217,10 +205,10 @@ def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin:
     """Return the `Evaluation` of what each process found."""
     reports = in_order([reports for reports, _ in found], len(dataset))
     image_ids, rows, runs = zip(*reports, strict=True)
-    results, with_masks = _results(reports, dataset), None not in runs
+    results = _results(reports, dataset)
     order = np.argsort(dataset.category_ids)
     measured: dict[str, Any] = {}
-    for prefix, iou_type in {"": "bbox", **({"mask_": "segm"} if with_masks else {})}.items():
+    for prefix, iou_type in (("", "bbox"), ("mask_", "segm"))[: 1 if None in runs else 2]:
         precision = average_precision(truth, results, image_ids, iou_type=iou_type)  # classes in the order of their ids
         present = ~np.isnan(precision[0])
         per_class = {dataset.names[order[k]]: float(precision[:, k].mean()) for k in np.flatnonzero(present)}
@@ -228,10 +216,6 @@ def _summary(found: list[Found], truth: dict[str, Any], dataset: Dataset, begin:
         values = {"map": precision, "map50": precision[IOU_50], "map75": precision[IOU_75]}
         measured |= {f"{prefix}{name}": float(value.mean()) for name, value in values.items()}
         measured[f"{prefix}per_class"] = per_class
-    return Evaluation(
-        **measured,
-        image_count=len(dataset),
-        seconds=time.perf_counter() - begin,
-        network_seconds=sum(seconds for _, seconds in found),
-        detections=list(rows),
-    )
+    measured |= {"image_count": len(dataset), "detections": list(rows)}
+    network_seconds = sum(seconds for _, seconds in found)
+    return Evaluation(**measured, seconds=time.perf_counter() - begin, network_seconds=network_seconds)

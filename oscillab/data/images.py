@@ -1,11 +1,9 @@
 """Hold an image with its objects, read and write images, fit them into the network's square or rectangle and take boxes back.
 
-Boxes are (x1, y1, x2, y2) in pixels, measured on pixel edges: a mask of the single pixel (row 3, column 5) has the box
-(5, 3, 6, 4). Masks are 0/1 bytes, one plane an object.
-
-An image is fitted in two steps, as by the official code, to the bit: its longer side is resized (INTER_AREA when shrinking
-for validation, else INTER_LINEAR; sizes cut to whole pixels), then grey fills up, to a square, or to the smallest rectangle
-that suits all images of a batch.
+Boxes are (x1, y1, x2, y2) in pixels, on pixel edges: a mask of the single pixel (row 3, column 5) has the box (5, 3, 6, 4).
+Masks are 0/1 bytes, one plane an object. An image is fitted as by the official code, to the bit: its longer side is resized
+(INTER_AREA when shrinking for validation, else INTER_LINEAR; sizes cut to whole pixels), then grey fills up, to a square, or
+to the smallest rectangle that suits all images of a batch.
 """
 
 from __future__ import annotations
@@ -61,13 +59,6 @@ def check_dataset(dataset: Any) -> None:
         raise ValueError(f"a data set, such as Scenes or CocoFolder, is needed, got a {type(dataset).__name__}{inside}")
 
 
-def check_image(image: Any) -> None:
-    """Raise ValueError where an image is none of uint8 (H, W, 3): floats would be scaled once more."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        given = f"{getattr(image, 'dtype', '')} {tuple(getattr(image, 'shape', ()))}"
-        raise ValueError(f"an image must be an array of uint8 (H, W, 3), RGB, got a {type(image).__name__} {given}")
-
-
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return the box x1, y1, x2, y2 (whole pixels) around the ones of a mask (H, W); all zeros for an empty mask."""
     x, y, width, height = cv2.boundingRect(mask)
@@ -109,14 +100,13 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises ValueError where the file is no image, is cut short (some versions of OpenCV fill up with grey), or too large.
     """
     data = Path(path).read_bytes()  # by bytes, since OpenCV does not open every path on every system
-    reason, pixels = "it is no JPEG, PNG or other image, or damaged", None
+    reason, pixels, cut_short = "it is no JPEG, PNG or other image, or damaged", None, _is_cut_short(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:
         reason = "it is too large" if "pixels" in str(error).lower() else str(error).strip().splitlines()[-1]
-    if pixels is None or _is_cut_short(data):
-        reason = "the file is cut short" if _is_cut_short(data) else reason
-        raise ValueError(f"{path} cannot be read as an image: {reason}")
+    if pixels is None or cut_short:
+        raise ValueError(f"{path} cannot be read as an image: {'the file is cut short' if cut_short else reason}")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -140,20 +130,10 @@ def write_image(image: np.ndarray, path: Path) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def resize_longest(image: np.ndarray, size: int, *, smooth: bool = True) -> np.ndarray:
-    """Return the image with its longer side resized to `size` pixels; `smooth` shrinks by INTER_AREA (validation)."""
-    height, width = shape_of_longest(image, size)
-    if (height, width) == image.shape[:2]:
-        return image
-    method = cv2.INTER_AREA if smooth and size < max(image.shape[:2]) else cv2.INTER_LINEAR
-    return cv2.resize(image, (width, height), interpolation=method)
-
-
 def shape_of_longest(image: np.ndarray, size: int) -> tuple[int, int]:
     """Return height and width of the image with its longer side resized to `size` pixels, cut to whole ones."""
-    height, width = image.shape[:2]
-    ratio = size / max(height, width)
-    return max(int(height * ratio), 1), max(int(width * ratio), 1)
+    ratio = size / max(image.shape[:2])
+    return max(int(image.shape[0] * ratio), 1), max(int(image.shape[1] * ratio), 1)
 
 
 class Place(NamedTuple):
@@ -163,9 +143,7 @@ class Place(NamedTuple):
     width: int  # pixels of the image as it was
     height: int
     ratio: float  # letterbox pixels per pixel
-    pad: tuple[
-        float, float
-    ]  # grey pixels to the left and above; may end in a half, as the official code maps boxes back
+    pad: tuple[float, float]  # grey pixels to the left and above; a half counts, as the official code maps boxes back
     shape: tuple[int, int]  # height and width of the letterbox
 
     def boxes(self, rows: np.ndarray) -> np.ndarray:
@@ -180,37 +158,38 @@ def letterbox(
     image: np.ndarray, size: int, shape: tuple[int, int] | None = None, *, image_id: int = 0
 ) -> tuple[np.ndarray, Place]:
     """Return the image (H, W, 3), its longer side resized to `size`, in grey of `shape`, else a square, and its `Place`."""
-    check_image(image)
-    resized = resize_longest(image, size)
-    height, width = resized.shape[:2]
     shape = shape or (size, size)
-    pad = (shape[1] - width) / 2, (shape[0] - height) / 2
-    place = Place(image_id, image.shape[1], image.shape[0], height / image.shape[0], pad, shape)
-    return np.pad(resized, (*_borders(resized, shape), (0, 0)), constant_values=GREY), place
-
-
-def _borders(image: np.ndarray, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the numbers of rows (above, below) and of columns (left, right) around an image centred in `shape`."""
-    pads = [(outer - inner) / 2 for outer, inner in zip(shape, image.shape, strict=False)]
-    above, left = [(round(pad - 0.1), round(pad + 0.1)) for pad in pads]
-    return above, left
+    boxed, resized, _ = _boxed(image, size, shape)
+    pad = (shape[1] - resized[1]) / 2, (shape[0] - resized[0]) / 2
+    return boxed, Place(image_id, image.shape[1], image.shape[0], resized[0] / image.shape[0], pad, shape)
 
 
 def letterbox_sample(sample: Sample, size: int, *, smooth: bool = True) -> Sample:
-    """Return the Sample letterboxed to (size, size): image, boxes and masks; itself when it has that size already."""
-    check_image(sample.image)
-    height, width = sample.image.shape[:2]
-    if (height, width) == (size, size):
-        return sample
-    resized = resize_longest(sample.image, size, smooth=smooth)
-    borders, (down, across) = _borders(resized, (size, size)), resized.shape[:2]
-    ratio = np.array([across / width, down / height] * 2, np.float32)
-    boxes = sample.boxes * ratio + np.array([(size - across) / 2, (size - down) / 2] * 2, np.float32)
+    """Return the Sample letterboxed to (size, size): image, boxes and masks; `smooth` shrinks by INTER_AREA (validation)."""
+    image, (height, width), borders = _boxed(sample.image, size, (size, size), smooth=smooth)
+    ratio = np.array([width / sample.image.shape[1], height / sample.image.shape[0]] * 2, np.float32)
+    boxes = sample.boxes * ratio + np.array([(size - width) / 2, (size - height) / 2] * 2, np.float32)
     masks = sample.masks
-    if masks is not None:
-        masks = np.pad(resize_masks(masks, (down, across)), ((0, 0), *borders))
-    image = np.pad(resized, (*borders, (0, 0)), constant_values=GREY)
+    if masks is not None and masks.shape[1:] != (size, size):
+        masks = np.pad(resize_masks(masks, (height, width)), ((0, 0), *borders))
     return Sample(image, boxes, sample.labels, masks, sample.image_id)
+
+
+def _boxed(image: np.ndarray, size: int, shape: tuple[int, int], *, smooth: bool = True) -> tuple[np.ndarray, Any, Any]:
+    """Return the image resized and centred in grey, its height and width there, and the grey (above, below), (left, right).
+
+    Raises ValueError where it is none of uint8 (H, W, 3): floats would be scaled once more.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        given = f"{getattr(image, 'dtype', '')} {tuple(getattr(image, 'shape', ()))}"
+        raise ValueError(f"an image must be an array of uint8 (H, W, 3), RGB, got a {type(image).__name__} {given}")
+    inner = shape_of_longest(image, size)
+    if inner != image.shape[:2]:
+        method = cv2.INTER_AREA if smooth and size < max(image.shape[:2]) else cv2.INTER_LINEAR
+        image = cv2.resize(image, inner[::-1], interpolation=method)
+    pads = [(outer - side) / 2 for outer, side in zip(shape, inner, strict=True)]
+    borders = [(round(pad - 0.1), round(pad + 0.1)) for pad in pads]
+    return image if inner == shape else np.pad(image, (*borders, (0, 0)), constant_values=GREY), inner, borders
 
 
 def resize_masks(masks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -34,10 +34,10 @@ def detections(
 ) -> list[np.ndarray]:
     """Return the boxes that each image's rows report: float32 arrays (k, 6 [+ M]), best score first.
 
-    `decoded` is (N, boxes, 5 + classes [+ M]): centre x, centre y, width, height in pixels, objectness, one probability
-    per class and, where the network segments, M mask coefficients, which travel with their box; without `classes` all
-    columns after the fifth are classes. A result row is x1, y1, x2, y2 in pixels, objectness times class probability, class
-    index. A box is reported for every class whose score exceeds `conf`, unless its IoU with a better one exceeds `iou`.
+    `decoded` is (N, boxes, 5 + classes [+ M]): centre x, centre y, width, height in pixels, objectness, one probability per
+    class and M mask coefficients where the network segments; without `classes` all columns after the fifth are classes. A
+    result row is x1, y1, x2, y2 in pixels, objectness times class probability, class index, coefficients. A box is reported
+    for every class whose score exceeds `conf`, unless its IoU with a better one exceeds `iou`.
 
     Raises ValueError for a shape that is no detector's, thresholds outside 0..1, and NaN or infinity in the output.
     """
@@ -47,11 +47,8 @@ def detections(
     classes = decoded.shape[2] - 5 if classes is None else classes
     if not 1 <= classes <= decoded.shape[2] - 5:
         raise ValueError(f"classes must be 1..{decoded.shape[2] - 5} for rows of {decoded.shape[2]}, got {classes}")
-    for name, value in (("conf", conf), ("iou", iou)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be 0..1, got {value}")
-    if max_boxes < 1:
-        raise ValueError(f"max_boxes must be 1 or more, got {max_boxes}")
+    if not (0 <= conf <= 1 and 0 <= iou <= 1 and max_boxes >= 1):
+        raise ValueError(f"conf and iou must be 0..1, max_boxes 1 or more, got {conf}, {iou} and {max_boxes}")
     # Not `> conf`: a NaN exceeds nothing, and a broken network would pass for an empty image.
     found = ~(decoded[..., 4] <= conf)  # (N, boxes)
     rows = decoded[found].float()  # (rows of all images, 5 + C + M), a copy
@@ -72,19 +69,14 @@ def _suppressed(rows: np.ndarray, classes: int, conf: float, iou: float, max_box
         return np.zeros((0, 1 + rows.shape[1] - classes), np.float32)
     if np.count_nonzero(scores > conf) > CANDIDATE_LIMIT:
         np.put(scores, np.argpartition(scores, -CANDIDATE_LIMIT, axis=None)[:-CANDIDATE_LIMIT], 0)
-    inputs = {
-        "boxes": np.ascontiguousarray(rows[None, :, :4]),
-        "scores": np.ascontiguousarray(scores.T)[None],
-        "most": np.array([max_boxes], np.int64),  # of one class; all classes are cut below
-        "iou": np.array([iou], np.float32),
-        "conf": np.array([conf], np.float32),
-    }
-    which_class, which_box = _session(os.getpid()).run(None, inputs)[0].T[1:]  # from (image, class, box)
+    limits = {"most": np.array([max_boxes], np.int64)}  # of one class; all classes are cut below
+    limits |= {"iou": np.array([iou], np.float32), "conf": np.array([conf], np.float32)}
+    inputs = {"boxes": np.ascontiguousarray(rows[None, :, :4]), "scores": np.ascontiguousarray(scores.T)[None]}
+    which_class, which_box = _session(os.getpid()).run(None, inputs | limits)[0].T[1:]  # from (image, class, box)
     score = scores[which_box, which_class]
     best = np.argsort(-score, kind="stable")[:max_boxes]
-    which_class, which_box = which_class[best], which_box[best]
-    parts = rows[which_box, :4], score[best, None], which_class[:, None], rows[which_box, 5 + classes :]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    label, row = which_class[best], rows[which_box[best]]
+    return np.concatenate([row[:, :4], score[best, None], label[:, None], row[:, 5 + classes :]], 1, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -115,10 +107,8 @@ def mask_runs(rows: np.ndarray, prototypes: np.ndarray, place: Place) -> list[di
     count, *small = prototypes.shape
     factor = place.shape[0] // small[0]
     if rows.shape[1] != 6 + count or (small[0] * factor, small[1] * factor) != place.shape:
-        raise ValueError(
-            f"rows of {rows.shape[1]} and prototypes of {prototypes.shape} do not fit an image of {place.shape}: "
-            "rows must be 6 + M, prototypes (M, height / n, width / n)"
-        )
+        given = f"rows of {rows.shape[1]} and prototypes of {prototypes.shape} do not fit an image of {place.shape}"
+        raise ValueError(f"{given}: rows must be 6 + M, prototypes (M, height / n, width / n)")
     logits = (rows[:, 6:] @ prototypes.reshape(count, -1)).reshape(-1, *small)  # (k, h, w)
     limits = np.ceil(rows[:, :4]).clip(0, place.shape[::-1] * 2).astype(int)
     left, top = (int(side) for side in place.pad)
@@ -151,7 +141,7 @@ def detect(model: Any, image: np.ndarray, *, size: int = 640, conf: float = 0.25
     `size` is the side of the square letterbox in pixels, a multiple of the detector's largest stride.
     """
     square, place = letterbox(image, size)
-    pixels = to_pixels(torch.from_numpy(square).permute(2, 0, 1)[None], next(model.parameters()).device)
+    pixels = to_pixels(torch.from_numpy(square.copy()).permute(2, 0, 1)[None], next(model.parameters()).device)
     output = model(pixels)
     decoded, prototypes = output if isinstance(output, tuple) else (output, None)
     rows = detections(decoded, conf=conf, iou=iou, classes=model.classes)[0]

@@ -51,18 +51,11 @@ class DataSource:
         from oscillab.data.batches import Batches
 
         options = self.options
-        name = options.augment if options.augment != "auto" else "none" if options.data == "scenes" else "recipe"
+        auto = "none" if options.data == "scenes" else "recipe"
         dataset = self._open("train", options.count, seed, masks)
-        return Batches(
-            dataset if model is None else joined_classes(model, dataset, source),
-            size=options.size,
-            batch_size=options.batch_size,
-            seed=seed,
-            augment=name,
-            workers=options.workers,
-            drop_last=options.drop_last,
-            masks=masks,
-        )
+        how: dict[str, Any] = {name: getattr(options, name) for name in ("size", "batch_size", "workers", "drop_last")}
+        how |= {"augment": auto if options.augment == "auto" else options.augment, "seed": seed, "masks": masks}
+        return Batches(dataset if model is None else joined_classes(model, dataset, source), **how)
 
     def held_out(self, *, masks: bool = False, model: Any = None, source: Any = None) -> Dataset:
         """Return the images that are measured on; scenes, the same for every seed, with `masks`, a folder with what it has."""
@@ -79,17 +72,16 @@ class DataSource:
         return self._opened[split].with_masks() if masks else self._opened[split]
 
 
-def known_size(model: Any) -> int | None:
-    """Return the side in pixels of the images that a detector was trained with, or exported for; None where unknown."""
+def chosen_size(size: int, data: str, model: Any = None) -> int:
+    """Return `size`, or where it is 0 the detector's own, else 160 for scenes, 640 for a folder; warn of another than its own.
+
+    Its own is that of the images that it was trained with, or exported for, as far as it tells.
+    """
     from oscillab.data.paint import NAMES
 
-    found = getattr(model, "size", None) or getattr(getattr(model, "facts", None), "size", None)
-    return 160 if found is None and tuple(model.names) == NAMES else found  # the shipped files do not tell theirs
-
-
-def chosen_size(size: int, data: str, model: Any = None) -> int:
-    """Return `size`, or where it is 0 the detector's own, else 160 for scenes, 640 for a folder; warn of another than its own."""
-    own = None if model is None else known_size(model)
+    own = getattr(model, "size", None) or getattr(getattr(model, "facts", None), "size", None)
+    if model is not None and own is None and tuple(model.names) == NAMES:
+        own = 160  # the shipped files do not tell theirs
     if own and size not in (0, own):
         log.warning("the detector was trained with images of %d pixels and is given images of %d", own, size)
     return size or own or (160 if data == "scenes" else 640)
@@ -98,17 +90,14 @@ def chosen_size(size: int, data: str, model: Any = None) -> int:
 def check_classes(model: Any, dataset: Any, source: Any) -> None:
     """Raise ValueError when a detector and a data set differ in classes, but for their order; names may be numbers."""
     if model.classes != len(dataset.names):
-        raise ValueError(
-            f"{source} detects {model.classes} classes, {dataset.name} has {len(dataset.names)}: "
-            "take a checkpoint that was trained for this data, or `oscillab pretrain` one"
-        )
+        counts = f"{source} detects {model.classes} classes, {dataset.name} has {len(dataset.names)}"
+        raise ValueError(f"{counts}: take a checkpoint that was trained for this data, or `oscillab pretrain` one")
     if sorted(model.names) == sorted(dataset.names) or all(name.isdecimal() for name in model.names):
         return
     number = next(n for n, pair in enumerate(zip(model.names, dataset.names, strict=True)) if pair[0] != pair[1])
-    raise ValueError(
-        f"class {number} is {model.names[number]!r} in {source} and {dataset.names[number]!r} in {dataset.name}: "
-        "take a checkpoint that was trained for this data, or give the data's categories its names"
-    )
+    names = f"class {number} is {model.names[number]!r} in {source} and {dataset.names[number]!r} in {dataset.name}"
+    remedy = "take a checkpoint that was trained for this data, or give the data's categories its names"
+    raise ValueError(f"{names}: {remedy}")
 
 
 def joined_classes(model: Any, dataset: Any, source: Any) -> Any:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -43,7 +43,7 @@ def outline(name: str, level: int) -> tuple[np.ndarray, ...]:
     if name not in NAMES:
         raise ValueError(f"unknown shape {name!r}; shapes are {', '.join(NAMES)}")
     detail = level / (LEVELS - 1)
-    contours = [np.asarray(contour, dtype=np.float64) for contour in _DRAW[name](detail)]
+    contours = [np.asarray(contour, dtype=np.float64) for contour in _contours(detail)[name]]
     centre = (contours[0].min(axis=0) + contours[0].max(axis=0)) / 2
     radius = np.linalg.norm(contours[0] - centre, axis=1).max()
     return tuple(((contour - centre) / radius).astype(np.float32) for contour in contours)
@@ -111,7 +111,7 @@ def background(random: Random, fields: Bank, size: int) -> tuple[np.ndarray, Col
 
 
 def texture(
-    random: Random, fields: Bank, shape: tuple[int, int], size: int, colours: tuple[Colour, Colour]
+    random: Random, fields: Bank, shape: Sequence[int], size: int, colours: tuple[Colour, Colour]
 ) -> np.ndarray:
     """Return a fill (h, w, 3) uint8 between two colours: plain, stripes, waves, dots or clouds, at a random angle."""
     height, width = shape
@@ -171,8 +171,7 @@ def _palette(kind: str, first: Colour, second: Colour) -> np.ndarray:
     return (start + share * (stop - start)).astype(np.uint8)  # (256, 1, 3)
 
 
-def _wrap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the outer sum of two lists of 256ths of a step, wrapped to a byte: (h, w)."""
+def _wrap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:  # (h, w): sums of 256ths of a step, as bytes
     return (np.add.outer(rows.astype(np.int32), columns.astype(np.int32)) >> 8).astype(np.uint8)
 
 
@@ -197,50 +196,38 @@ def polar(radii: np.ndarray | float, angles: np.ndarray) -> np.ndarray:
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
-def _open_ring(detail: float) -> list:
-    inner = 0.62 - 0.14 * detail
-    half_gap = 0.14 + 0.07 * detail  # half the width of the gap, in radii: the gap has parallel sides
-    outer_angle, inner_angle = math.asin(half_gap), math.asin(half_gap / inner)
-    outside = polar(1, np.linspace(outer_angle, 2 * math.pi - outer_angle, 40))
-    inside = polar(inner, np.linspace(2 * math.pi - inner_angle, inner_angle, 32))
-    return [np.concatenate([outside, inside])]
+def _star(points: int, detail: float) -> np.ndarray:
+    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, 0.42 + 0.08 * detail + 0.03 * (points - 5))
+    return polar(radii, np.arange(2 * points) * math.pi / points)
 
 
-def _notched_square(detail: float) -> list:
-    half, depth = 0.2 + 0.1 * detail, 0.45 + 0.2 * detail
-    return [[(-1, -1), (-half, -1), (-half, depth - 1), (half, depth - 1), (half, -1), (1, -1), (1, 1), (-1, 1)]]
-
-
-def _star(points: int, detail: float) -> list:
-    corners = np.arange(2 * points)
-    radii = np.where(corners % 2 == 0, 1.0, 0.42 + 0.08 * detail + 0.03 * (points - 5))
-    return [polar(radii, corners * math.pi / points)]
-
-
-def _cross(detail: float, long_arm: float) -> list:
+def _cross(detail: float, long_arm: float) -> list[tuple[float, float]]:
     half = 0.26 + 0.1 * detail  # half the width of an arm
-    right = [(half, -half), (1, -half), (1, half), (half, half)]
-    below = [(half, long_arm), (-half, long_arm), (-half, half)]
-    left = [(-1, half), (-1, -half), (-half, -half)]
-    return [[*right, *below, *left, (-half, -1), (half, -1)]]
+    right, below = [(half, -half), (1, -half), (1, half), (half, half)], [(half, long_arm), (-half, long_arm)]
+    return [*right, *below, (-half, half), (-1, half), (-1, -half), (-half, -half), (-half, -1), (half, -1)]
 
 
-def _arrow(detail: float) -> list:
-    half, neck = 0.2 + 0.1 * detail, 0.05 + 0.15 * detail
-    return [[(1, 0), (neck, 0.75), (neck, half), (-1, half), (-1, -half), (neck, -half), (neck, -0.75)]]
+def _contours(detail: float) -> dict[str, list[Any]]:
+    """Return the contours of every shape, the outside first, then the hole, for a detail of 0 … 1."""
+    whole, inner = polar(1, np.linspace(0, 2 * math.pi, 40)), 0.62 - 0.14 * detail
+    half_gap = 0.14 + 0.07 * detail  # half the width of the ring's gap, in radii: the gap has parallel sides
+    first, second = math.asin(half_gap), math.asin(half_gap / inner)
+    outside = polar(1, np.linspace(first, 2 * math.pi - first, 40))
+    inside = polar(inner, np.linspace(2 * math.pi - second, second, 32))
+    half, depth, neck = 0.2 + 0.1 * detail, 0.45 + 0.2 * detail, 0.05 + 0.15 * detail
+    notch = [(-half, -1), (-half, depth - 1), (half, depth - 1), (half, -1)]
+    return {
+        "disc": [whole],
+        "ring": [whole, polar(inner, np.linspace(0, 2 * math.pi, 32))],
+        "open ring": [np.concatenate([outside, inside])],
+        "square": [[(-1, -1), (1, -1), (1, 1), (-1, 1)]],
+        "notched square": [[(-1, -1), *notch, (1, -1), (1, 1), (-1, 1)]],
+        "five-pointed star": [_star(5, detail)],
+        "six-pointed star": [_star(6, detail)],
+        "plus": [_cross(detail, 1.0)],
+        "dagger": [_cross(detail, 1.75 + 0.3 * detail)],  # one arm is too long
+        "arrow": [[(1, 0), (neck, 0.75), (neck, half), (-1, half), (-1, -half), (neck, -half), (neck, -0.75)]],
+    }
 
 
-_CIRCLE = polar(1, np.linspace(0, 2 * math.pi, 40))
-_DRAW = {
-    "disc": lambda _: [_CIRCLE],
-    "ring": lambda detail: [_CIRCLE, polar(0.62 - 0.14 * detail, np.linspace(0, 2 * math.pi, 32))],
-    "open ring": _open_ring,
-    "square": lambda _: [[(-1, -1), (1, -1), (1, 1), (-1, 1)]],
-    "notched square": _notched_square,
-    "five-pointed star": lambda detail: _star(5, detail),
-    "six-pointed star": lambda detail: _star(6, detail),
-    "plus": lambda detail: _cross(detail, 1.0),
-    "dagger": lambda detail: _cross(detail, 1.75 + 0.3 * detail),  # one arm is too long
-    "arrow": _arrow,
-}
-NAMES = tuple(_DRAW)
+NAMES = tuple(_contours(0))

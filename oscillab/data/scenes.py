@@ -34,6 +34,12 @@ class Piece(NamedTuple):
     x: int  # of alpha's upper left pixel
     y: int
 
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The rows and columns of the image that it may cover."""
+        height, width = self.alpha.shape
+        return slice(self.y, self.y + height), slice(self.x, self.x + width)
+
 
 class Scenes:
     """A COCO-like data set of `count` drawn images; indices beyond count give further new images (`fresh`)."""
@@ -43,14 +49,11 @@ class Scenes:
     def __init__(
         self, count: int = 500, *, split: str = "val", seed: int = 0, size: int = 160, masks: bool = True
     ) -> None:
-        if count < 1:
-            raise ValueError(f"scenes is empty: count must be 1 or more, got {count}")
+        if count < 1 or seed < 0 or not 64 <= size <= 640:
+            given = f"{count}, {seed} and {size}"
+            raise ValueError(f"count must be 1 or more, seed 0 or more, size 64..640 pixels, got {given}")
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        if not 64 <= size <= 640:
-            raise ValueError(f"size must be 64..640 pixels, got {size}")
-        if seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {seed}")
         self.count, self.split, self.seed, self.size, self.masks = count, split, seed, size, masks
         self.name = "scenes"
         self.names = list(NAMES)
@@ -71,10 +74,10 @@ class Scenes:
             fill = paint.texture(random, fields, piece.alpha.shape, self.size, paint.contrasting(random, ground))
             paint.blend(image, fill, piece.alpha, piece.x, piece.y)
         image = paint.develop(random, fields, image)
-        shown = [number for number, piece in enumerate(pieces, start=1) if piece.label >= 0]
-        boxes = np.array([_seen(owner, pieces[number - 1], number)[1] for number in shown], dtype=np.float32)
-        labels = np.array([pieces[number - 1].label for number in shown], dtype=np.int64)
-        masks = np.stack([owner == number for number in shown]).view(np.uint8) if self.masks else None
+        shown = [(number, piece) for number, piece in enumerate(pieces, start=1) if piece.label >= 0]
+        boxes = np.array([_seen(owner, piece, number)[1] for number, piece in shown], dtype=np.float32)
+        labels = np.array([piece.label for _, piece in shown], dtype=np.int64)
+        masks = np.stack([owner == number for number, _ in shown]).view(np.uint8) if self.masks else None
         return Sample(image, boxes.reshape(-1, 4), labels, masks, index)
 
     def ground_truth(self) -> dict[str, Any]:
@@ -86,7 +89,7 @@ class Scenes:
             sample = self.sample(index)
             for number, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):
                 entry: dict[str, Any] = {"id": len(annotations) + 1, "image_id": index, "iscrowd": 0}
-                entry["category_id"] = self.category_ids[sample.labels[number]]
+                entry |= {"category_id": self.category_ids[sample.labels[number]]}
                 entry |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
                 if sample.masks is not None:
                     mask = sample.masks[number]
@@ -151,15 +154,13 @@ def _visible(pieces: list[Piece], size: int) -> tuple[list[Piece], np.ndarray]:
 def _owners(pieces: list[Piece], size: int) -> np.ndarray:
     owner = np.zeros((size, size), dtype=np.uint8)
     for number, piece in enumerate(pieces, start=1):
-        height, width = piece.alpha.shape
-        np.putmask(owner[piece.y : piece.y + height, piece.x : piece.x + width], piece.alpha > 127, number)
+        np.putmask(owner[piece.place], piece.alpha > 127, number)
     return owner
 
 
 def _seen(owner: np.ndarray, piece: Piece, number: int) -> tuple[int, tuple[int, int, int, int]]:
     """Return how many pixels of a piece are seen, and the tight box around them."""
-    height, width = piece.alpha.shape
-    mask = (owner[piece.y : piece.y + height, piece.x : piece.x + width] == number).view(np.uint8)
+    mask = (owner[piece.place] == number).view(np.uint8)
     left, top, right, bottom = tight_box(mask)
     return cv2.countNonZero(mask), (left + piece.x, top + piece.y, right + piece.x, bottom + piece.y)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from oscillab.data.augment import Augment
 from oscillab.data.batches import Batches
@@ -52,6 +53,17 @@ def test_an_epoch_holds_every_picture_once():
     assert len(list(Batches(Pictures(10), size=64, batch_size=4, drop_last=True).epoch(0))) == 2
 
 
+@pytest.mark.parametrize("given", [Batches(Pictures(3), size=64, batch_size=1), DataLoader([1]), [1], "coco"])
+def test_what_is_no_data_set(given):
+    """Oracle: the sentence; batches themselves say that they come by epoch."""
+    with pytest.raises(
+        ValueError, match="a data set, such as Scenes or CocoFolder, is needed, got a (Batches|Data|list|str)"
+    ):
+        Batches(given, size=64, batch_size=1)
+    with pytest.raises(ValueError, match=r"batches are served by epoch: `batches.epoch\(0\)`"):
+        next(iter(Batches(Pictures(3), size=64, batch_size=1)))
+
+
 def test_a_fresh_data_set_gives_new_pictures_in_every_epoch():
     scenes = Scenes(4, split="train", masks=False)
     ids = [next(Batches(scenes, size=160, batch_size=4).epoch(epoch)).image_ids for epoch in (0, 1, 5)]
@@ -94,9 +106,9 @@ def test_masks_stand_in_the_order_of_targets():
 @pytest.mark.parametrize("count, settings, message", [
     (0, {}, "the data set pictures is empty"),
     (3, {"size": 100}, "size must be a multiple of 32 pixels, got 100"),
-    (3, {"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+    (3, {"batch_size": 0}, "batch_size must be 1 or more, workers and seed 0 or more, got 0, 0 and 0"),
     (3, {"drop_last": True}, "batch_size must be 1..3 with drop_last on this data set, got 4"),
-    (3, {"workers": -1}, "workers and seed must be 0 or more, got -1 and 0"),
+    (3, {"workers": -1}, "workers and seed 0 or more, got 4, -1 and 0"),
     (2, {"masks": True}, "open it with masks=True"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(count, settings, message):

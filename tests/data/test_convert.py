@@ -85,7 +85,7 @@ def test_other_ways_of_saying_the_same(tmp_path, changed):
     ({"data.yaml": YAML.replace("images/val", "images/vall")}, "val is images/vall, which is no folder and no file"),
     ({"data.yaml": YAML.replace("images/val", "labels/val")}, "which holds no image"),
     ({"data.yaml": YAML.replace("images/val", "7")}, "path and val must be text"),
-    ({"data.yaml": YAML.replace("dog", "no")}, "names must list the classes .* words such as yes, no and null need quotes"),
+    ({"data.yaml": YAML.replace("dog", "no")}, "names must list the classes .* words such as yes, no need quotes"),
     ({"data.yaml": YAML.replace("[cat, dog]", "{1: cat, 2: dog}")}, "names must list the classes 0, 1, …"),
     ({"data.yaml": YAML.replace("dog", "cat")}, "1 names of 'categories' occur twice, the first is 'cat'"),
     ({"data.yaml": YAML + "nc: 3"}, "nc must be 2, as many as names lists, got 3"),

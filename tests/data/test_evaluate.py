@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from oscillab.data.batches import to_pixels
+from oscillab.data.batches import Batches, to_pixels
 from oscillab.data.dataset import CocoFolder
 from oscillab.data.evaluate import average_precision, evaluate
 from oscillab.data.images import Sample, encode_runs
@@ -42,11 +42,13 @@ class Pictures:
     def ground_truth(self):
         images = [{"id": 40 + n, "width": w, "height": h} for n, ((w, h), _) in enumerate(self.pictures)]
         categories = [{"id": id_, "name": name} for id_, name in zip(self.category_ids, self.names, strict=True)]
-        found = [(40 + n, *each) for n, (_, objects) in enumerate(self.pictures) for each in objects]
         annotations = []
-        for number, (image_id, label, x1, y1, x2, y2) in enumerate(found):
-            entry = {"id": number, "image_id": image_id, "category_id": self.category_ids[label], "iscrowd": 0}
-            annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
+        for image, (_, objects) in zip(images, self.pictures, strict=True):
+            for label, x1, y1, x2, y2 in objects:
+                entry = {"id": len(annotations), "image_id": image["id"], "category_id": self.category_ids[label]}
+                annotations.append(
+                    entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0, "area": (x2 - x1) * (y2 - y1)}
+                )
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -83,7 +85,8 @@ FOUND = (
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_two_pictures_by_hand(batch_size):
     """Oracle: by hand. Cat: a hit at 0.9, a miss at 0.8, a hit at 0.7, so precision 1 up to recall 1/2 (51 of COCO's 101
-    recalls) and 2/3 beyond. Dog: exact once it is cut at the edge. Bird: IoU 0.72, a hit at 5 of 10 thresholds. Fish: none."""
+    recalls) and 2/3 beyond. Dog: exact once it is cut at the edge. Bird: IoU 0.72, a hit at 5 of 10 thresholds. Fish: none.
+    Boxes: (letterbox - grey border) / ratio, cut off at the picture's edges."""
     found = evaluate(Says(*FOUND), TOY, size=64, batch_size=batch_size)
     cat, dog, bird = (51 + 50 * 2 / 3) / 101, 1.0, 0.5
     assert found.per_class == pytest.approx({"cat": cat, "dog": dog, "bird": bird}, abs=1e-9)
@@ -91,13 +94,8 @@ def test_two_pictures_by_hand(batch_size):
     assert found.map50 == pytest.approx((cat + 1 + 1) / 3, abs=1e-9)
     assert found.map75 == pytest.approx((cat + 1 + 0) / 3, abs=1e-9)
     assert found.image_count == 2 and 0 < found.network_seconds < found.seconds
-
-
-def test_boxes_come_back_in_the_pictures_own_pixels():
-    """Worked by hand: (letterbox - grey border) / ratio, cut off at the picture's edges; one array a picture."""
-    first, second = evaluate(Says(*FOUND), TOY, size=64).detections
-    np.testing.assert_allclose(first[0], [20, 10, 60, 50, 0.9, 0], rtol=1e-6)
-    np.testing.assert_allclose(first[1], [100, 0, 128, 40, 0.6, 1], rtol=1e-6)
+    first, second = found.detections
+    np.testing.assert_allclose(first[:2], [[20, 10, 60, 50, 0.9, 0], [100, 0, 128, 40, 0.6, 1]], rtol=1e-6)
     np.testing.assert_allclose(second[:, :4], [[20, 20, 30, 30], [4, 4, 20, 20]], rtol=1e-6)
 
 
@@ -137,23 +135,20 @@ def test_summary_of_pycocotools(seed):
 
 def test_annotations_are_left_as_they_were():
     """Invariant: pycocotools writes into what it is given and takes a match with number 0 for none; neither shows."""
-    truth = TOY.ground_truth()
-    before = copy.deepcopy(truth)
-    assert truth["annotations"][0]["id"] == 0
+    truth, before = TOY.ground_truth(), TOY.ground_truth()
     hit = [{"image_id": 40, "category_id": 7, "bbox": [20, 10, 40, 40], "score": 0.5}]
     assert average_precision(truth, hit, [40])[:, 2] == pytest.approx(1)  # 7 is the third category id of four
-    assert truth == before
+    assert truth == before and before["annotations"][0]["id"] == 0
 
 
-def test_pictures_outside_the_data_set_do_not_count():
-    """Oracle: the same evaluation of a ground truth without the extra picture."""
-
-    class More(Pictures):
-        def ground_truth(self):
-            return Pictures(*self.pictures, ((32, 32), [(0, 0, 0, 9, 9)])).ground_truth()
-
-    found = evaluate(Says(*FOUND), More(*TOY.pictures), size=64)
-    assert found.per_class == evaluate(Says(*FOUND), TOY, size=64).per_class
+def test_what_else_counts():
+    """Oracle: the same evaluation without an extra picture in the ground truth, and with the data set's own size."""
+    expected = evaluate(Says(*FOUND), TOY, size=64).per_class
+    more = Pictures(*TOY.pictures)
+    more.ground_truth = Pictures(*TOY.pictures, ((32, 32), [(0, 0, 0, 9, 9)])).ground_truth
+    more.size = 64
+    assert evaluate(Says(*FOUND), more).per_class == expected
+    assert evaluate(Says(*FOUND), more, size=128).map < 0.1  # the boxes told are those of 64 pixels
 
 
 def test_nothing_found_and_nothing_to_find():
@@ -184,38 +179,31 @@ def test_it_is_silent_unless_asked(capsys):
     """Oracle: what was captured: pycocotools prints at every step; a bar stands in stderr where it is asked for."""
     evaluate(Says(*FOUND), TOY, size=64)
     assert capsys.readouterr() == ("", "")
-    evaluate(Says(*FOUND), TOY, size=64, progress=True)
-    out, err = capsys.readouterr()
-    assert out == "" and "evaluate" in err
+    for progress, name in ((True, "evaluate:"), ("evaluate ema", "evaluate ema:")):
+        evaluate(Says(*FOUND), TOY, size=64, progress=progress)
+        out, err = capsys.readouterr()
+        assert out == "" and name in err
+
+
+UNSAID = Says(*FOUND, width=11)
+del UNSAID.classes  # found out by its first output
 
 
 @pytest.mark.parametrize("model, dataset, arguments, says", [
     (Says(), Pictures(), {}, "the data set 'toy' holds no image"),
     (Says(classes=80), TOY, {}, "the model knows 80 classes, the data set 'toy' has 4"),
-    (Says(), TOY, {"size": 100}, "size must be a multiple of the model's stride 32, got 100"),
-    (Says(), TOY, {"batch_size": 0}, "batch_size must be 1 or more, got 0"),
-    (Says(*FOUND), TOY, {"conf": 2}, "conf must be 0..1, got 2"),
+    (Says(), TOY, {"size": 100}, "size must be a multiple of the model's stride 32, batch_size 1 or more, got 100 and 16"),
+    (Says(), TOY, {"batch_size": 0}, "got 640 and 0"),
+    (UNSAID, TOY, {}, "4 classes need rows of 9, the model gave 11"),
+    (Says(*FOUND), TOY, {"conf": 2}, "conf and iou must be 0..1"),
+    (Says(*FOUND), Batches(Scenes(4), size=64, batch_size=2), {}, "is needed, got a Batches; these batches hold theirs as"),
+    (Says(*FOUND), [1, 2], {}, "a data set, such as Scenes or CocoFolder, is needed, got a list"),
+    ("yolov5n.pt", TOY, {}, r"a network is needed, got a str: `oscillab.load\(path\)` opens"),
 ])  # fmt: skip
 def test_what_does_not_fit(model, dataset, arguments, says):
     """Each error says what was wrong, what was given and what is allowed."""
     with pytest.raises(ValueError, match=says):
         evaluate(model, dataset, **arguments)
-
-
-def test_rows_of_another_width():
-    """Oracle: the sentence: a model that does not tell its classes is found out by its first output."""
-    model = Says(*FOUND, width=11)
-    del model.classes
-    with pytest.raises(ValueError, match="4 classes need rows of 9, the model gave 11"):
-        evaluate(model, TOY, size=64)
-
-
-def test_size_is_the_data_sets_own():
-    """Invariant: without a size, the data set's own `size` is taken, and one that was given goes before it."""
-    sized = Pictures(*TOY.pictures)
-    sized.size = 64
-    assert evaluate(Says(*FOUND), sized).per_class == evaluate(Says(*FOUND), TOY, size=64).per_class
-    assert evaluate(Says(*FOUND), sized, size=128).map < 0.1  # the boxes told are those of 64 pixels
 
 
 def test_official_number_on_real_pictures(shared):
@@ -257,16 +245,16 @@ def test_a_model_is_measured_as_it_is_given():
 class Squares(Pictures):
     """Two pictures of 64 x 64 with an object each: rows 8..24, columns 16..48; all but a corner of a square."""
 
-    def __init__(self, masks=True):
+    def __init__(self, masks=2):
         super().__init__(((64, 64), [(0, 16, 8, 48, 24)]), ((64, 64), [(1, 0, 0, 32, 32)]))
         self.masks = np.zeros((2, 64, 64), np.uint8)
         self.masks[0, 8:24, 16:48] = self.masks[1, 0:32, 0:32] = 1
         self.masks[1, 16:32, 16:32] = 0
-        self.with_masks = masks
+        self.count = masks  # of the ground truth
 
     def ground_truth(self):
         truth = super().ground_truth()
-        for entry, mask in zip(truth["annotations"], self.masks if self.with_masks else [], strict=False):
+        for entry, mask in zip(truth["annotations"], self.masks[: self.count], strict=False):
             entry |= {"segmentation": encode_runs(mask), "area": int(mask.sum())}
         return truth
 
@@ -309,12 +297,14 @@ def test_mask_precision_by_hand(batch_size, rectangular):
     assert (found.mask_map, found.mask_map50, found.mask_map75) == pytest.approx((0.9, 1.0, 1.0))
 
 
-def test_without_masks_in_the_ground_truth_there_is_no_mask_precision():
-    """Oracle: the boxes' figures are there all the same."""
-    dataset = Squares(masks=False)
+@pytest.mark.parametrize("masks", [0, 1])
+def test_without_all_masks_in_the_ground_truth_there_is_no_mask_precision(masks, caplog):
+    """Oracle: the boxes' figures are there all the same; a word where some objects have masks and some have none."""
+    dataset = Squares(masks=masks)
     found = evaluate(Paints(dataset, dataset.masks), dataset, size=64)
     assert found.map == pytest.approx(1)
     assert (found.mask_map, found.mask_map50, found.mask_map75, found.mask_per_class) == (None,) * 4
+    assert caplog.messages == ["1 of 2 objects have no mask: masks are not measured"] * masks
 
 
 @pytest.mark.slow

@@ -131,9 +131,8 @@ def test_output_that_is_not_finite(column):
 
 
 @pytest.mark.parametrize("shape, arguments, says", [
-    ((1, 4, 7), {"conf": 1.5}, "conf must be 0..1, got 1.5"),
-    ((1, 4, 7), {"iou": -0.1}, "iou must be 0..1, got -0.1"),
-    ((1, 4, 7), {"max_boxes": 0}, "max_boxes must be 1 or more, got 0"),
+    ((1, 4, 7), {"conf": 1.5}, "conf and iou must be 0..1, max_boxes 1 or more, got 1.5, 0.65 and 300"),
+    ((1, 4, 7), {"iou": -0.1, "max_boxes": 0}, "got 0.001, -0.1 and 0"),
     ((1, 4, 7), {"classes": 3}, r"classes must be 1\.\.2 for rows of 7, got 3"),
     ((1, 3, 8, 8, 85), {}, r"\(images, boxes, 5 \+ classes\), got \(1, 3, 8, 8, 85\)"),
 ])  # fmt: skip

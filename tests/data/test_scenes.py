@@ -104,10 +104,9 @@ def test_the_ground_truth_reads_in_pycocotools(capsys):
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({"count": 0}, "scenes is empty: count must be 1 or more, got 0"),
+    ({"count": 0}, "count must be 1 or more, seed 0 or more, size 64..640 pixels, got 0, 0 and 160"),
     ({"split": "vall"}, "split must be one of train, val, test, got 'vall'"),
-    ({"size": 32}, "size must be 64..640 pixels, got 32"),
-    ({"seed": -1}, "seed must be 0 or more, got -1"),
+    ({"size": 32, "seed": -1}, "got 500, -1 and 32"),
 ])  # fmt: skip
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
