@@ -25,10 +25,11 @@ def places(tmp_path_factory):
     return folder
 
 
-def test_a_folder_stands_for_its_images(places, tmp_path, capsys):
-    """Oracle: its two images, and not the detector that lies beside them."""
-    assert main(["predict", str(SHIPPED), str(places), "--size", "160", "--out", str(tmp_path)]) == 0
+def test_a_folder_stands_for_its_images(places, tmp_path, caplog):
+    """Oracle: its two images, and not the detector that lies beside them; another size than its own is warned of."""
+    assert main(["predict", str(SHIPPED), str(places), "--size", "64", "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["square.png", "strip.png"]
+    assert "was trained with images of 160 pixels and is given images of 64" in caplog.text
 
 
 def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys):
