@@ -25,7 +25,9 @@ def test_bars_points_and_float(table):
     """Oracle: LSQ is 0.30 and 0.31 in the table, EMA+QC 0.2 above it, FP32 0.6, a line and no bar; 4 bit before 3."""
     figure = draw_map_by_method(table)
     assert groups(table) == [("yolov5n", "detect", bits, 8, "constant", 500) for bits in (4, 3)]
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"yolov5n, {bits} bit\nconstant rate, 500 steps" for bits in (4, 3)]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        f"yolov5n, {bits} bit\nconstant rate, 500 steps" for bits in (4, 3)
+    ]
     for axes in figure.axes:
         assert len(axes.patches) == 5 and axes.patches[1].get_height() == pytest.approx(0.305)
         np.testing.assert_allclose(sorted(axes.lines[1].get_ydata()), [0.30, 0.31])
@@ -127,5 +129,7 @@ def test_the_grid_of_panels():
 
 def test_widths_stand_from_most_bits_to_fewest():
     """Oracle: 4, 4*, 3, although the first network has no 4*."""
-    found = [Group(*one, "constant", 500) for one in (("a", "detect", 4, 8), ("a", "detect", 3, 8), ("b", "detect", 4, 4))]
+    found = [
+        Group(*one, "constant", 500) for one in (("a", "detect", 4, 8), ("a", "detect", 3, 8), ("b", "detect", 4, 4))
+    ]
     assert [width for _, width in places_of(found)] == ["4", "4*", "3"]

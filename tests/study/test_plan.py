@@ -24,7 +24,10 @@ def test_a_dry_run_runs_nothing(tiny):
     """Oracle: counts by hand: 2 widths, 2 seeds; 8 pictures in batches of 4, twice over; no job's folder appears."""
     options = tiny(bits=("4", "4*"), seeds=(0, 1), dry_run=True)
     shown = run_study(options)
-    assert shown["jobs"] == 4 and "yolov5n 4 bit: 2 runs (2 planned) of 4 steps, arms lsq, constant rate, seeds 0 1" in shown["text"]
+    assert (
+        shown["jobs"] == 4
+        and "yolov5n 4 bit: 2 runs (2 planned) of 4 steps, arms lsq, constant rate, seeds 0 1" in shown["text"]
+    )
     assert "yolov5n 4* bit" in shown["text"] and "in all with 1 at once" in shown["text"]
     assert not any(path.is_dir() for path in options.folder.iterdir())
 

@@ -111,7 +111,18 @@ ROWS = [
     ("yolov5n-seg", 4, 4, "official", 500, "lsq", 0, 0.5, 0.4, 0.3),
     ("yolov5n-seg", 4, 4, "constant", 500, "freezing+qc", 0, 0.7, 0.5, 0.1),
 ]
-COLUMNS = ["network", "bits", "ends_bits", "schedule", "steps", "method", "seed", "map", "mask_map", "oscillating_share"]
+COLUMNS = [
+    "network",
+    "bits",
+    "ends_bits",
+    "schedule",
+    "steps",
+    "method",
+    "seed",
+    "map",
+    "mask_map",
+    "oscillating_share",
+]
 
 
 def test_rows_in_markdown():

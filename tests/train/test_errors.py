@@ -29,7 +29,10 @@ CASES = [
     (lambda model: TrainSpec(step_size_rate=-1.0), "step_size_rate must be at least 0, got -1.0"),
     (lambda model: TrainSpec(schedule="step"), "schedule must be official, constant, cosine or linear, got step"),
     (lambda model: TrainSpec(final_share=2.0), "final_share must be in 0 <= final_share <= 1, got 2.0"),
-    (lambda model: TrainSpec(schedule="official").for_network("my net"), "got my net: choose constant, cosine or linear"),
+    (
+        lambda model: TrainSpec(schedule="official").for_network("my net"),
+        "got my net: choose constant, cosine or linear",
+    ),
     (lambda model: TrainSpec(accumulate=0), "accumulate must be at least 1, got 0"),
     (lambda model: Choices(qc_share=0.0), "qc_share must be in 0 < qc_share <= 1, got 0.0"),
     (lambda model: Choices(qc_layers="some"), "qc_layers must be one of all, before_bn, got some"),

@@ -131,7 +131,11 @@ def test_official_schedules():
     """Oracle: YOLOv5's hyp.scratch-low.yaml (linear, lrf 0.01), YOLOv7's hyp.scratch.tiny.yaml and .p5.yaml (cosine, 0.01, 0.1)."""
     spec = TrainSpec(learning_rate=0.1, schedule="official", warmup_steps=0)
     found = {name: spec.for_network(name) for name in ("yolov5x-seg", "yolov7-tiny-deploy", "yolov7")}
-    assert [(one.schedule, one.final_share) for one in found.values()] == [("linear", 0.01), ("cosine", 0.01), ("cosine", 0.1)]
+    assert [(one.schedule, one.final_share) for one in found.values()] == [
+        ("linear", 0.01),
+        ("cosine", 0.01),
+        ("cosine", 0.1),
+    ]
     assert found["yolov5x-seg"].rate_at(50, 100) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
     assert replace(spec, schedule="cosine", final_share=0.3).for_network("any").final_share == 0.3
 
