@@ -1,11 +1,9 @@
 """COCO 2017 from a server of this machine that cuts connections, ignores ranges and serves broken archives."""
 
-import importlib.util
 import io
 import shutil
 import zipfile
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
 from tqdm.auto import tqdm
@@ -14,10 +12,6 @@ from oscillab.__main__ import main
 from oscillab.cli import download as transfer
 from oscillab.cli.download import ARCHIVES, BASE_URL
 from oscillab.data.dataset import CocoFolder
-
-spec = importlib.util.spec_from_file_location("mirror", Path(__file__).resolve().parents[1] / "mirror.py")
-mirror_module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mirror_module)
 
 TRAIN, VAL = "/zips/train2017.zip", "/zips/val2017.zip"
 
@@ -31,8 +25,9 @@ def no_pauses(monkeypatch):
 
 
 @pytest.fixture
-def mirror():
-    with mirror_module.served(mirror_module.coco_archives()) as mirror:
+def mirror(script):
+    module = script("tests/mirror.py")
+    with module.served(module.coco_archives()) as mirror:
         yield mirror
 
 
@@ -54,36 +49,22 @@ def expected(mirror):
     return files
 
 
-def test_the_addresses_are_cocos():
-    """Oracle: the links on cocodataset.org's download page."""
-    assert [f"{BASE_URL}/{path}" for path in ARCHIVES.values()] == [
+def test_downloads_what_a_coco_folder_reads_and_then_leaves_it_alone(mirror, tmp_path, capsys):
+    """Oracle: the archives' members byte for byte; then no request, in either layout, but for what is missing again."""
+    assert [f"{BASE_URL}/{path}" for path in ARCHIVES.values()] == [  # as cocodataset.org's download page links them
         "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
         "http://images.cocodataset.org/zips/val2017.zip",
         "http://images.cocodataset.org/zips/train2017.zip",
     ]
-
-
-def test_downloads_what_a_coco_folder_reads_and_then_leaves_it_alone(mirror, tmp_path, capsys):
-    """Oracle: the archives' members byte for byte; no request at all for a complete folder."""
-    assert download(mirror, tmp_path) == 0
-    assert tree(tmp_path) == expected(mirror)
-    assert (
-        len(CocoFolder(tmp_path, "train2017")) == 6 and CocoFolder(tmp_path, "val2017").sample(0).image.shape[0] == 48
-    )
+    assert download(mirror, tmp_path) == 0 and tree(tmp_path) == expected(mirror)
+    assert len(CocoFolder(tmp_path, "train2017")) == 6 and CocoFolder(tmp_path).sample(0).image.shape[0] == 48
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     mirror.requests.clear()
-    assert download(mirror, tmp_path) == 0 and mirror.requests == []
+    assert download(mirror, tmp_path) == 0 and "nothing, it was complete" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert "nothing, it was complete" in capsys.readouterr().out
-
-
-def test_a_folder_in_the_other_layout_is_complete_too(mirror, tmp_path):
-    """Oracle: no request is made where images/<split> holds every picture that the annotations list."""
-    assert download(mirror, tmp_path) == 0
     (tmp_path / "images").mkdir()
     for split in ("val2017", "train2017"):
         (tmp_path / split).rename(tmp_path / "images" / split)
-    mirror.requests.clear()
     assert download(mirror, tmp_path) == 0 and mirror.requests == []
     next((tmp_path / "images" / "val2017").iterdir()).unlink()
     assert download(mirror, tmp_path, "--splits", "val2017") == 0
@@ -193,22 +174,13 @@ def test_disk_space_is_looked_at_first(mirror, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("arguments, sentence", [
     (["--base-url", "ftp://here"], "base_url must begin with http:// or https://, got ftp://here"),
     (["--base-url", "http://127.0.0.1:9"], "cannot download http://127.0.0.1:9/annotations/annotations_trainval2017.zip"),
+    ([], "/zips/train2017.zip: HTTP Error 404: Not Found; another server can be given"),
+    (["--splits", "val2017"], "has 4 bytes"),
 ])  # fmt: skip
-def test_bad_options(mirror, tmp_path, capsys, arguments, sentence):
-    """Oracle: exit status 2 and the sentence a user reads; no request was made of the good server."""
-    assert download(mirror, tmp_path, *arguments) == 2
-    assert sentence in capsys.readouterr().err and mirror.requests == [] and list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_archive_is_named(mirror, tmp_path, capsys):
-    """Oracle: HTTP's own words, and the way out."""
+def test_what_cannot_be_downloaded(mirror, tmp_path, capsys, arguments, sentence):
+    """Oracle: exit status 2 and the sentence a user reads; a file of the user's own stays as it was."""
     del mirror.files[TRAIN]
-    assert download(mirror, tmp_path) == 2
-    assert "/zips/train2017.zip: HTTP Error 404: Not Found; another server can be given" in capsys.readouterr().err
-
-
-def test_a_file_of_another_size_is_not_touched(mirror, tmp_path, capsys):
-    """Oracle: the user's own file, byte for byte, and a sentence."""
     (tmp_path / "val2017.zip").write_bytes(b"mine")
-    assert download(mirror, tmp_path) == 2 and "has 4 bytes" in capsys.readouterr().err
+    assert download(mirror, tmp_path, *arguments) == 2 and sentence in capsys.readouterr().err
     assert (tmp_path / "val2017.zip").read_bytes() == b"mine"
+    assert "--base-url" not in arguments or (mirror.requests == [] and len(tree(tmp_path)) == 1)
