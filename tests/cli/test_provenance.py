@@ -10,32 +10,25 @@ from oscillab import provenance
 AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@example.org")
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout with one commit, in the place of the project's own; a function that runs git in it."""
-    if shutil.which("git") is None:
-        pytest.skip("this machine has no git")
+@pytest.mark.skipif(shutil.which("git") is None, reason="this machine has no git")
+def test_a_plus_means_changed_code(tmp_path, monkeypatch):
+    """Oracle: git's own hash; results beside the code change nothing, code that is changed or new does."""
 
     def git(*words):
         return subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
 
-    (tmp_path / "oscillab").mkdir()
-    (tmp_path / "oscillab" / "code.py").write_text("1\n")
+    code, more = tmp_path / "oscillab" / "code.py", tmp_path / "oscillab" / "more.py"
+    code.parent.mkdir()
+    code.write_text("1\n")
     git("init", "--quiet"), git("add", "."), git(*AUTHOR, "commit", "--quiet", "--message", "one")
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    return git
-
-
-def test_a_plus_means_changed_code(checkout, tmp_path):
-    """Oracle: git's own hash; results beside the code change nothing, code that is changed or new does."""
-    plain = checkout("rev-parse", "HEAD")[:12]
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "table.csv").write_text("map\n")
+    plain = git("rev-parse", "HEAD")[:12]
+    (tmp_path / "table.csv").write_text("map\n")
     assert provenance.commit() == plain
-    (tmp_path / "oscillab" / "more.py").write_text("2\n")
+    more.write_text("2\n")
     assert provenance.commit() == f"{plain}+"
-    (tmp_path / "oscillab" / "more.py").unlink()
-    (tmp_path / "oscillab" / "code.py").write_text("3\n")
+    more.unlink()
+    code.write_text("3\n")
     assert provenance.commit() == f"{plain}+"
 
 

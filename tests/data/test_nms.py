@@ -84,18 +84,17 @@ def test_boxes_by_hand(decoded, settings, expected):
 
 
 def test_limit_of_candidates(monkeypatch):
-    """Worked by hand: with room for three candidates, the three best pairs of box and class are left, of any class."""
+    """Worked by hand: with room for three candidates, the three best pairs of box and class are left, of any class.
+
+    More equal pairs than may enter NMS, from a network that says the same everywhere, give 300 boxes.
+    """
+    decoded = torch.full((1, 8000, 9), 0.5)
+    decoded[0, :, 0] = torch.arange(8000) * 2.0  # far apart: nothing is suppressed
+    assert len(detections(decoded)[0]) == 300
     apart = rows((0, 0, 9, 9, 1, 0.9, 0.2), (20, 0, 29, 9, 1, 0.3, 0.8), (40, 0, 49, 9, 1, 0.7, 0.1))
     assert len(detections(apart)[0]) == 6
     monkeypatch.setattr(nms, "CANDIDATE_LIMIT", 3)
     np.testing.assert_allclose(detections(apart)[0][:, 4:], [[0.9, 0], [0.8, 1], [0.7, 0]], rtol=1e-6)
-
-
-def test_limit_of_candidates_among_equals():
-    """Invariant: more equal pairs than may enter NMS, from a network that says the same everywhere, give 300 boxes."""
-    decoded = torch.full((1, 8000, 9), 0.5)
-    decoded[0, :, 0] = torch.arange(8000) * 2.0  # far apart: nothing is suppressed
-    assert len(detections(decoded)[0]) == 300
 
 
 def test_nothing_found():
@@ -109,10 +108,9 @@ def test_nothing_found():
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
 def test_forked_process():
     """Oracle: the parent's own answer, which a child forked after it must give too, and not hang."""
-    decoded = rows((0, 0, 10, 10, 0.5, 1, 0), (0, 0, 10, 11, 0.9, 1, 0)).numpy()
-    (expected,) = detections(decoded)
+    (expected,) = detections(HALF)
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        (found,) = pool.apply_async(_in_child, [decoded]).get(timeout=60)
+        (found,) = pool.apply_async(_in_child, [HALF.numpy()]).get(timeout=60)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -124,7 +122,7 @@ def _in_child(decoded):
 @pytest.mark.parametrize("column", [0, 4, 5])
 def test_output_that_is_not_finite(column):
     """A NaN in a box, in an objectness or in a class is an error, and no empty picture."""
-    decoded = rows((0, 0, 10, 10, 0.5, 1, 0), (0, 0, 10, 11, 0.9, 1, 0))
+    decoded = HALF.clone()
     decoded[0, 1, column] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinity"):
         detections(decoded)
@@ -161,22 +159,16 @@ def decoded(rows, prototypes):
     return np.stack([decode_mask(runs, *SHAPE) for runs in mask_runs(rows, prototypes, WHOLE)])
 
 
-def by_formula(rows, prototypes, shape):
-    """(probabilities at the image's size, inside the box?) of each row, both (k, height, width)."""
-    logits = torch.einsum("km,mhw->khw", torch.from_numpy(rows[:, 6:]), torch.from_numpy(prototypes))
-    large = interpolate(logits.sigmoid()[None], shape, mode="bilinear")[0].numpy()
-    x1, y1, x2, y2 = (rows[:, k, None, None] for k in range(4))
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    return large, (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
-
-
 def test_masks_are_the_official_formula():
     """Oracle: PyTorch's interpolation of the whole image, cut to the box by comparing every pixel's index; points nearer
     than 1e-5 to the threshold are left out: the two interpolations add in another order."""
     rows, prototypes = random_rows(0)
     masks = decoded(rows, prototypes)
-    large, inside = by_formula(rows, prototypes, SHAPE)
-    clear = np.abs(large - 0.5) > 1e-5
+    logits = torch.einsum("km,mhw->khw", torch.from_numpy(rows[:, 6:]), torch.from_numpy(prototypes))
+    large = interpolate(logits.sigmoid()[None], SHAPE, mode="bilinear")[0].numpy()
+    x1, y1, x2, y2 = (rows[:, k, None, None] for k in range(4))
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    inside, clear = (x >= x1) & (x < x2) & (y >= y1) & (y < y2), np.abs(large - 0.5) > 1e-5
     assert masks.dtype == np.uint8 and 0.05 < masks.mean() < 0.5 and clear.mean() > 0.999
     np.testing.assert_array_equal(masks[clear], (inside & (large > 0.5))[clear])
 
@@ -185,11 +177,8 @@ def test_masks_come_back_in_the_pictures_own_pixels():
     """Oracle: the whole masks, grey border cut off, resized by OpenCV: as it was (ratio 1), halved, and doubled."""
     rows, prototypes = random_rows(2)
     whole = decoded(rows, prototypes)
-    for place in (
-        Place(1, 75, 64, 1.0, (10.5, 0.0), SHAPE),
-        Place(1, 40, 32, 2.0, (8.0, 0.0), SHAPE),
-        Place(1, 192, 103, 0.5, (0.0, 6.25), SHAPE),
-    ):
+    for about in ((75, 64, 1.0, (10.5, 0.0)), (40, 32, 2.0, (8.0, 0.0)), (192, 103, 0.5, (0.0, 6.25))):
+        place = Place(1, *about, SHAPE)
         left, top = int(place.pad[0]), int(place.pad[1])
         bottom, right = int(64 - place.pad[1]), int(96 - place.pad[0])
         for runs, mask in zip(mask_runs(rows, prototypes, place), whole, strict=True):

@@ -20,9 +20,8 @@ def test_a_sample_is_a_pure_function_of_its_index(root):
     """Invariant: another process, in another order, with other pictures drawn between, draws the same bytes."""
     code = (
         "from oscillab.data.scenes import Scenes; import hashlib; scenes = Scenes(5, seed=2)\n"
-        "for index in (9, 4, 0):\n"
-        "    parts = [part.tobytes() for part in scenes.sample(index)[:4]]\n"
-        "    import sys; sys.stdout.write(hashlib.sha256(b''.join(parts)).hexdigest() + ' ')"
+        "parts = [[part.tobytes() for part in scenes.sample(index)[:4]] for index in (9, 4, 0)]\n"
+        "print(*(hashlib.sha256(b''.join(part)).hexdigest() for part in parts))"
     )
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     scenes = Scenes(500, seed=2)
