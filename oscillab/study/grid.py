@@ -18,7 +18,7 @@ from oscillab.io import shipped
 from oscillab.methods import Method, method, names
 from oscillab.provenance import plain
 from oscillab.quant import QuantSpec
-from oscillab.study.config import Study
+from oscillab.study.config import PRESETS, Study
 from oscillab.study.table import run_name
 from oscillab.train.config import RunOptions, TrainSpec
 from oscillab.train.correction import Choices
@@ -199,6 +199,12 @@ def _check(study: Study) -> None:
         allowed = ("none",) * (kind == "control") + names(kind)
         if unknown := [name for name in given if name not in allowed]:
             raise ValueError(f"unknown {kind} {unknown[0]!r}, allowed are {', '.join(allowed)}")
+    usual = PRESETS[study.preset].train
+    for one, several in (("schedule", "schedules"), ("epochs", "passes")):
+        if getattr(study, several) and (given := getattr(study.train, one)) != getattr(usual, one):
+            raise ValueError(
+                f"this study has {several} of its own, which {one} {given} would not change: give --{several} {given}"
+            )
     for width in study.bits:
         quant_spec(width, study.first_last_bits)
     if study.jobs < 1:

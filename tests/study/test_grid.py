@@ -62,6 +62,21 @@ def test_the_map_of_the_protocol(tiny):
     assert falls["official"] == ("linear", 0.01) and falls["cosine10"] == ("cosine", 0.1)
 
 
+def test_an_option_that_would_change_nothing_is_refused(tiny):
+    """Oracle: the sentence; a schedule beside several of them, a length beside several."""
+    for preset, change, words in (
+        (
+            "quick",
+            {"schedule": "cosine"},
+            "schedules of its own, which schedule cosine would not change: give --schedules",
+        ),
+        ("regime", {"epochs": 1}, "passes of its own, which epochs 1 would not change: give --passes 1"),
+    ):
+        study = PRESETS[preset]
+        with pytest.raises(ValueError, match=words):
+            jobs_of(replace(study, out=tiny().folder, train=replace(study.train, **change)))
+
+
 def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
     """Oracle: the file's own name against the one asked for, before anything runs; a missing file with its remedy."""
     path = oscillab.save(oscillab.build("yolov5n", classes=10), tmp_path / "yolov7-tiny.pt", half=True)

@@ -127,7 +127,8 @@ COLUMNS = [
 
 def test_rows_in_markdown():
     """Oracle: by hand; a row for each width and schedule and one for its masks: 0.4 and 0.6 are 0.5 ± 0.141; FP32 and a
-    width's PTQ stand in each of its rows; a method that one lacks is a dash, one that all lack no column. QC leaves states alone: it has no share that oscillates."""
+    width's PTQ stand in each of its rows; a method that one lacks is a dash, one that all lack no column. QC leaves states
+    alone: it has no share that oscillates."""
     table = pd.DataFrame(ROWS, columns=COLUMNS)
     assert markdown(table).splitlines()[2:] == [
         "| yolov5n-seg | 3 | official | 0.800 | - | 0.500 ± 0.141 | - |",
