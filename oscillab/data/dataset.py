@@ -37,7 +37,9 @@ class CocoFolder:
             raise ValueError(f"the data set {str(root)!r} has no split {split!r}; it has {', '.join(found)}")
         self._content = read_annotations(self.path)
         self._images = self._content["images"]
-        categories = sorted(self._content["categories"], key=lambda category: category["id"])
+        ids = [str(category["id"]) for category in self._content["categories"]]
+        number: Any = int if all(map(str.isdecimal, ids)) else lambda value: value  # "10" stands behind "2"
+        categories = sorted(self._content["categories"], key=lambda category: number(category["id"]))
         self.name = self.root.resolve().name
         self.names = [category["name"] for category in categories]
         self.category_ids = [category["id"] for category in categories]

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from oscillab.data.images import Dataset, check_dataset, evaluation_batches, letterbox_batch
 from oscillab.data.nms import detections, mask_runs
+from oscillab.data.options import class_order
 from oscillab.quant.calibrate import eval_mode
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Evaluation:
     image_count: int
     seconds: float  # all of it: images read, network, NMS, pycocotools
     network_seconds: float  # the share of it that the network took
-    # One array (k, 6) for each index of the data set: x1, y1, x2, y2 in the image's own pixels, score, class index.
+    # One array (k, 6) for each index of the data set: x1, y1, x2, y2 in the image's own pixels, score, the data set's class.
     detections: list[np.ndarray] = field(repr=False, compare=False)
     # None unless the network segments and the data set's ground truth has the objects' masks.
     mask_map: float | None = None
@@ -76,6 +77,7 @@ def evaluate(
 ) -> Evaluation:
     """Return the `Evaluation` of a detector, as it is given, on every image of a data set, on the model's device.
 
+    Classes are joined by name where the model has names, in whatever order; other names are refused.
     A quantized network's figure depends in its last digits on batch size, threads and program; `exact(model)` gives the one
     that an exported file has too. `size` is the side in pixels of the letterbox; without it, the data set's own `size`, else
     the model's, else 640. `rectangular`: images of like shape are batched in rectangles, as in the official validation.
@@ -137,6 +139,7 @@ def _detect(model: Any, dataset: Dataset, size: int, parts: Iterable, suppress: 
     parameter, classes = next(model.parameters()), len(dataset.names)
     # Wait for the work queued on a GPU, so that the clock tells the truth.
     wait = torch.cuda.synchronize if parameter.is_cuda else lambda: None
+    order = np.array(class_order(model, dataset))
     with eval_mode(model):
         for indices, shape in parts:
             images, places = letterbox_batch(dataset, indices, size, shape)
@@ -153,7 +156,9 @@ def _detect(model: Any, dataset: Dataset, size: int, parts: Iterable, suppress: 
             planes = [None] * len(rows) if prototypes is None or not with_masks else prototypes.float().cpu().numpy()
             for index, found, place, plane in zip(indices, rows, places, planes, strict=True):
                 runs = None if plane is None else mask_runs(found, plane, place)
-                reports[int(index)] = place.image_id, place.boxes(found), runs
+                boxes = place.boxes(found)
+                boxes[:, 5] = order[boxes[:, 5].astype(int)]
+                reports[int(index)] = place.image_id, boxes, runs
     return reports, network_seconds
 
 

@@ -100,10 +100,18 @@ def check_classes(model: Any, dataset: Any, source: Any) -> None:
     raise ValueError(f"{names}: {remedy}")
 
 
+def class_order(model: Any, dataset: Any, source: Any = "the model") -> list[int]:
+    """Return the data set's index of each of a detector's classes, by name; raise ValueError where they are not the same."""
+    if not hasattr(model, "names"):
+        return [*range(len(dataset.names))]
+    check_classes(model, dataset, source)
+    same = sorted(model.names) == sorted(dataset.names)
+    return [dataset.names.index(name) if same else number for number, name in enumerate(model.names)]
+
+
 def joined_classes(model: Any, dataset: Any, source: Any) -> Any:
     """Return the data set with its classes in the detector's order; raise ValueError where they are not the same."""
-    check_classes(model, dataset, source)
-    if list(model.names) == list(dataset.names) or sorted(model.names) != sorted(dataset.names):
+    if class_order(model, dataset, source) == [*range(len(dataset.names))]:
         return dataset
     log.info("%s has %s's classes in another order; they are joined by name", source, dataset.name)
     return dataset.with_names(list(model.names))

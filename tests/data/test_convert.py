@@ -2,13 +2,14 @@
 
 import json
 import logging
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from oscillab.__main__ import main
-from oscillab.data.convert import convert
+from oscillab.data.convert import class_names, convert
 from oscillab.data.dataset import CocoFolder, open_dataset
 
 YAML = "path: /of/another/machine\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n"
@@ -56,6 +57,7 @@ def test_yolos_boxes_and_polygons_by_hand(tmp_path):
 
 @pytest.mark.parametrize("changed", [
     {"data.yaml": YAML.replace("[cat, dog]", "{'1': dog, '0': cat}")},  # keys that are text, in another order
+    {"data.yaml": YAML.replace("path: /of/another/machine", "")},
     {"data.yaml": YAML.replace("images/train", "[images/train, images/train/deep]") + "nc: 2\n"},  # one image twice
     {"data.yaml": YAML.replace("images/train", "train.txt"), "train.txt": "./images/train/a.jpg\nimages/train/deep/b.png\n"},
     {"data.yaml": YAML.replace("images/train", "../images/train")},  # as Roboflow writes it
@@ -68,6 +70,12 @@ def test_other_ways_of_saying_the_same(tmp_path, changed):
     for path in (tmp_path / "other" / "annotations").iterdir():
         path.unlink()
     assert convert(write(tmp_path / "other", changed), tmp_path / "other") == plain
+
+
+def test_names_under_text_keys_are_ordered_by_number():
+    """Oracle: by hand: '10' comes after '2'."""
+    names = {str(number): f"class {number}" for number in (10, 2, 0, 1, *range(3, 10))}
+    assert class_names(Path("data.yaml"), {"names": names}) == [f"class {number}" for number in range(11)]
 
 
 @pytest.mark.parametrize(("changed", "message"), [
