@@ -6,6 +6,7 @@ from typing import Any
 from oscillab.extras import nearest
 from oscillab.recording.recording import Recording
 
+from .crowding import draw_crowding
 from .images import draw_detections
 from .layer import draw_autocorrelation, draw_boundary_distance, draw_layer_map, draw_states, draw_trajectories
 from .layer_view import draw_layer_view
@@ -17,6 +18,7 @@ FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "flips": draw_flips,
     "layers": draw_layers,
     "latent weights": draw_boundary_distance,
+    "crowding": draw_crowding,
     "trajectories": draw_trajectories,
     "states": draw_states,
     "step size": draw_step_sizes,
@@ -29,7 +31,7 @@ FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "frequencies": draw_frequencies,
     "detections": draw_detections,
 }
-ONE_RECORDING = ("latent weights", "inputs", "rhythm", "layer map")
+ONE_RECORDING = ("latent weights", "crowding", "inputs", "rhythm", "layer map")
 
 
 def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> InlineFigure:
@@ -43,6 +45,7 @@ def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> InlineFigur
     | flips | | the share of weights that flip in a step, over time |
     | layers | | the share of oscillating weights of each layer |
     | latent weights | [layer] | where latent weights lie between their bin edges, of the first recording |
+    | crowding | [layer] | how near to bin edges latent weights lie as training goes on, of the first recording |
     | trajectories | layer, [last=150, count=3] | the last steps of the weights that flip most |
     | states | layer | how many weights are in each state, those that never flipped apart |
     | step size | layer, [last=None] | the weight step size over time |

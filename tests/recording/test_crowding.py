@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import oscillab
+from oscillab.plot.figures import draw
 from oscillab.quant import quant_layers
 from oscillab.recording.crowding import FIRST_INTERVAL, MOST_ROWS
 from oscillab.recording.tables import crowding
@@ -65,3 +66,19 @@ def test_a_long_run_keeps_equally_spaced_rows(small_model):
                 counts[step] = list(recorder.recording()["edge_distance_step"])
     assert counts[500] == list(range(0, 501, 25)) and counts[1000] == list(range(0, 1001, 50))
     assert len(counts[975]) == MOST_ROWS
+
+
+def test_the_figure_shows_the_table(small_model):
+    """Oracle: `crowding`'s rows of the layer; a recording without latent weights' counts of large layers is refused."""
+    optimizer = torch.optim.SGD(small_model.parameters(), lr=0.0)
+    with oscillab.record(small_model, optimizer, ranges_every=0) as recorder:
+        for _ in range(50):
+            optimizer.step()
+    recording = recorder.recording()
+    left, right = draw(recording, "crowding", "0").axes
+    table = crowding(recording)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), 100 * table[table["layer"] == "0"]["near_edge_share"])
+    assert [line.get_label() for line in left.lines[:3]] == ["step 0", "step 25", "step 50"]
+    assert left.lines[0].get_ydata().mean() == pytest.approx(1)
+    with pytest.raises(ValueError, match="no latent weights of a layer of 1,000 weights and 4 bits or fewer"):
+        draw(recording, "crowding")

@@ -1,8 +1,10 @@
 """Differences between methods and shares of FP32's mAP: what dots, bars and labels say."""
 
+import pandas as pd
 import pytest
 
 from oscillab.study.figures.gains import draw_claims, draw_gains, draw_share_of_fp32
+from oscillab.study.figures.regimes import draw_regimes
 from oscillab.study.table import compare_with_paper
 
 PAIRS = (("ema", "lsq"), ("freezing", "lsq"), ("ema+qc", "ema"))
@@ -92,3 +94,23 @@ def test_marks_are_shares_of_each_ones_float(table):
     row = [text.get_text() for text in axes.get_yticklabels()].index("EMA")
     at = {line.get_marker(): line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [row]}
     assert at["s"] == pytest.approx(100 * 40.5 / 60) and at["|"] == pytest.approx(100 * 22.1 / 28.0)
+
+
+def test_gains_by_length_and_schedule(make_table):
+    """Oracle: the table's numbers: EMA +10, LSQ+QC +15 points at every length, a curve per schedule; a table of two networks
+    is refused."""
+    first = make_table(bits=(3,))
+    trained = first[first["steps"] > 0]
+    longer = trained.assign(steps=2000, map=trained["map"] + 0.1 * (trained["method"] == "ema"))
+    table = pd.concat([first, longer, trained.assign(schedule="official")])
+    ema, qc = (axes.lines for axes in draw_regimes(table).axes)
+    curves = {line.get_label(): line.get_xydata().tolist() for line in (*ema,) if "rate" in line.get_label()}
+    assert curves == {
+        "official rate": [[500, pytest.approx(10)]],
+        "constant rate": [[500, pytest.approx(10)], [2000, pytest.approx(20)]],
+    }
+    assert [line.get_ydata().tolist() for line in qc if line.get_label() == "constant rate"] == [
+        [pytest.approx(15)] * 2
+    ]
+    with pytest.raises(ValueError, match="beside lsq, of one network: select the rows first"):
+        draw_regimes(pd.concat([first, make_table(network="yolov7-tiny")]))

@@ -16,6 +16,7 @@ from oscillab.study.table import QUANTIZED, groups, run_name
 from .gains import draw_claims, draw_gains, draw_share_of_fp32
 from .layers import draw_bytes, draw_factors, draw_kinds, draw_layer_errors
 from .map_by_method import draw_before_after, draw_map_by_method, draw_map_vs_oscillation, draw_remedies
+from .regimes import draw_regimes
 
 GAINS = "Differences of mAP to LSQ or to EMA of the same seed: dots; their mean and standard deviation: a bar."
 Figures = dict[str, tuple[InlineFigure, str]]
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "mAP by method": draw_map_by_method,
     "remedies": draw_remedies,
     "gains": draw_gains,
+    "regimes": draw_regimes,
     "claims": draw_claims,
     "share of FP32": draw_share_of_fp32,
     "mAP and oscillation": draw_map_vs_oscillation,
@@ -44,6 +46,7 @@ def draw(what: Any, figure: str, *arguments: Any, **options: Any) -> InlineFigur
     | mAP by method | | mAP of every method, a panel per network and bit width |
     | remedies | [score="map"] | a score by way of training, and what QC adds to it |
     | gains | | paired differences of one network at one bit width, by family |
+    | regimes | [methods] | gain on LSQ against the length of a run, a curve per schedule, of one network |
     | claims | [pairs, most] | paired differences of pairs (method, reference), with their p |
     | share of FP32 | | what each method keeps, ours and the paper's; `what`: `oscillab.tables.compare_with_paper` |
     | mAP and oscillation | | mAP over the share of oscillating weights |

@@ -46,7 +46,9 @@ def draw_gains(table: pd.DataFrame) -> InlineFigure:
     set_labels(axes[-1, 0], x="difference in mAP (points, 0..100)", y="")
     best, values = max((pair for _, gains in found for pair in gains), key=lambda pair: pair[1].mean())
     seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}: the largest gain is {method(best).label}'s"
-    return set_headline(figure, f"{group.network} at {group.width} bit, {seeds}, {values.mean():+.1f} points")
+    return set_headline(
+        figure, f"{group.network} at {group.width} bit, {group.schedule} rate, {seeds}, {values.mean():+.1f} points"
+    )
 
 
 def add_gains(axes: Axes, heading: str, gains: Gains, *, least: float = -np.inf, most: float = np.inf) -> Axes:
