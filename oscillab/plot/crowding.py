@@ -1,6 +1,8 @@
 """Draw whether latent weights crowd at bin edges as training goes on."""
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from oscillab.recording import tables
 from oscillab.recording.recording import Recording
@@ -32,31 +34,36 @@ def draw_crowding(recording: Recording, layer: str | None = None) -> InlineFigur
             f"there are no latent weights of a layer of {LEAST_WEIGHTS:,} weights and {tables.LOW_BITS} bits or fewer"
         )
     figure, axes = new_figure(10.5, 3.8, columns=2)
-    left, right = axes[0]
     steps = recording["edge_distance_step"]
-    counts = counts[:, :, [recording.index(one) for one in chosen]].sum(2)
-    density = counts / counts.sum(1, keepdims=True) * counts.shape[1]
-    middle = (np.arange(counts.shape[1]) + 0.5) / counts.shape[1] / 2
-    for row in dict.fromkeys(round(share * (len(steps) - 1)) for share in TIMES):
-        shade = str(0.75 - 0.75 * row / max(1, len(steps) - 1))
-        left.plot(middle, density[row], color=shade, label=f"step {steps[row]:,}")
-    left.axhline(1, color=QUIET, linewidth=0.9, linestyle="dotted")
-    left.set_ylim(bottom=0)
-    left.legend(frameon=False, fontsize=9)
-    set_labels(left, x="distance to the nearest bin edge (bins)", y="weights, against an even spread")
+    _add_histograms(axes[0, 0], steps, counts[:, :, [recording.index(one) for one in chosen]].sum(2))
     wide = 100 * table[table["layer"].isin(chosen)].pivot_table(index="step", columns="layer", values="near_edge_share")
     worst = str(wide.iloc[-1].idxmax())
-    if layer is None:
-        right.fill_between(
-            wide.index, wide.quantile(0.1, axis=1), wide.quantile(0.9, axis=1), color="#0173b2", alpha=0.2, linewidth=0
-        )
-        right.plot(wide.index, wide.median(axis=1), color="#0173b2", label="median of layers, and their middle 80 %")
-    right.plot(wide.index, wide[worst], color="#d55e00", linestyle="dashed", label=worst)
-    right.axhline(10, color=QUIET, linewidth=0.9, linestyle="dotted", label="weights spread evenly")
-    right.set_ylim(bottom=0)
-    right.legend(frameon=False, fontsize=9)
-    set_labels(right, x="optimizer step", y="weights nearer than 0.05 bins to an edge (%)")
+    _add_shares(axes[0, 1], wide, worst)
     first, last = wide.median(axis=1).iloc[[0, -1]]
     ends = f"{first:.1f} % of weights before and {last:.1f} % after {steps[-1]:,} steps (even: 10 %)"
     text = f"Near a bin edge lie {ends}; most in {worst}, {wide[worst].iloc[-1]:.1f} %"
     return set_headline_of(figure, text, {"lsq": recording})
+
+
+def _add_histograms(axes: Axes, steps: np.ndarray, counts: np.ndarray) -> None:
+    density = counts / counts.sum(1, keepdims=True) * counts.shape[1]
+    middle = (np.arange(counts.shape[1]) + 0.5) / counts.shape[1] / 2
+    for row in dict.fromkeys(round(share * (len(steps) - 1)) for share in TIMES):
+        shade = str(0.75 - 0.75 * row / max(1, len(steps) - 1))
+        axes.plot(middle, density[row], color=shade, label=f"step {steps[row]:,}")
+    axes.axhline(1, color=QUIET, linewidth=0.9, linestyle="dotted")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9)
+    set_labels(axes, x="distance to the nearest bin edge (bins)", y="weights, against an even spread")
+
+
+def _add_shares(axes: Axes, wide: pd.DataFrame, worst: str) -> None:
+    if wide.shape[1] > 1:
+        low, high = wide.quantile(0.1, axis=1), wide.quantile(0.9, axis=1)
+        axes.fill_between(wide.index, low, high, color="#0173b2", alpha=0.2, linewidth=0)
+        axes.plot(wide.index, wide.median(axis=1), color="#0173b2", label="median of layers, and their middle 80 %")
+    axes.plot(wide.index, wide[worst], color="#d55e00", linestyle="dashed", label=worst)
+    axes.axhline(10, color=QUIET, linewidth=0.9, linestyle="dotted", label="weights spread evenly")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9)
+    set_labels(axes, x="optimizer step", y="nearer than 0.05 bins to an edge (%)")

@@ -1,6 +1,10 @@
 """Draw what averaging and QC gain over LSQ as runs get longer, for each schedule of the learning rate."""
 
+import itertools
+
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from oscillab.methods import method
 from oscillab.plot.style import QUIET, InlineFigure, new_figure, set_headline, set_labels
@@ -29,39 +33,27 @@ def draw_regimes(table: pd.DataFrame, *, methods: tuple[str, ...] = ("ema", "lsq
     figure, axes = new_figure(
         1 + 3.6 * len(widths), 0.8 + 2.5 * len(shown), rows=len(shown), columns=len(widths), sharex=True, sharey=True
     )
-    for (i, name), (j, width) in ((a, b) for a in enumerate(shown) for b in enumerate(widths)):
-        panel = axes[i, j]
+    for (i, name), (j, width) in itertools.product(enumerate(shown), enumerate(widths)):
         for schedule in schedules:
-            gains = {
-                one.steps: 100 * differences(table, one, name, "lsq")
-                for one in found
-                if (one.width, one.schedule) == (width, schedule)
-            }
-            gains = {steps: values for steps, values in gains.items() if len(values)}
-            panel.plot(
-                list(gains),
-                [values.mean() for values in gains.values()],
-                color=colors[schedule],
-                marker="_",
-                markersize=12,
-                label=f"{schedule} rate",
-            )
-            for steps, values in gains.items():
-                panel.plot(
-                    [steps] * len(values), values, "o", color=colors[schedule], markersize=4, markerfacecolor="none"
-                )
-        panel.axhline(0, color=QUIET, linewidth=0.9)
-        panel.set_xscale("log")
+            alike = [one for one in found if (one.width, one.schedule) == (width, schedule)]
+            gains = {one.steps: 100 * differences(table, one, name, "lsq") for one in alike}
+            _add_curve(axes[i, j], gains, colors[schedule], f"{schedule} rate")
         lengths = sorted({one.steps for one in found})
-        panel.set_xticks(lengths, [f"{steps:,}" for steps in lengths])
-        panel.minorticks_off()
-        last = i == len(shown) - 1
-        set_labels(
-            panel,
-            x="optimizer steps" * last,
-            y=f"{method(name).label}'s gain (points)" * (j == 0),
-            title=f"{method(name).label}, {width} bit",
-        )
+        axes[i, j].set_xscale("log")
+        axes[i, j].set_xticks(lengths, [f"{steps:,}" for steps in lengths])
+        axes[i, j].minorticks_off()
+        y, x = f"{method(name).label}'s gain (points)" * (j == 0), "optimizer steps" * (i == len(shown) - 1)
+        set_labels(axes[i, j], x=x, y=y, title=f"{method(name).label}, {width} bit")
     axes[0, 0].legend(frameon=False, fontsize=9)
     seeds = f"{table['seed'].nunique()} seeds at most"
     return set_headline(figure, f"{found[0].network}: gain on LSQ by length and schedule, in points of mAP; {seeds}")
+
+
+def _add_curve(axes: Axes, gains: dict[int, np.ndarray], color: str, label: str) -> None:
+    """Draw seeds as dots and their means as a line."""
+    gains = {steps: values for steps, values in gains.items() if len(values)}
+    means = [values.mean() for values in gains.values()]
+    axes.plot(list(gains), means, color=color, marker="_", markersize=12, label=label)
+    for steps, values in gains.items():
+        axes.plot([steps] * len(values), values, "o", color=color, markersize=4, markerfacecolor="none")
+    axes.axhline(0, color=QUIET, linewidth=0.9)
