@@ -35,6 +35,9 @@ def build_loss(model: Detector, **options: Any) -> "DetectionLoss":
     from .mask_loss import SegmentationLoss  # both build on this file
     from .ota_loss import OtaLoss
 
+    if not hasattr(model, "task"):
+        how = "give one, called as loss(outputs, targets, image_size)"
+        raise ValueError(f"no loss is known for a {type(model).__name__}, which is none of the detectors: {how}")
     gains = SMALL if model.name.startswith(SMALL_NAMES) else LARGE
     plain = OtaLoss if model.name.startswith("yolov7") else DetectionLoss
     return (SegmentationLoss if model.task == "segment" else plain)(model, **gains | options)
