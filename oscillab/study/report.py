@@ -16,7 +16,7 @@ import pandas as pd
 from oscillab.io import atomic_write
 from oscillab.methods import method
 from oscillab.recording.recording import Recording
-from oscillab.study.table import MAIN, claims, compare_with_paper, spread
+from oscillab.study.table import MAIN, QUANTIZED, claims, compare_with_paper, groups, spread
 from oscillab.study.text import HEADINGS, cell, width
 
 STYLE = """
@@ -46,7 +46,14 @@ COMPARED = (
     "Points of mAP (0..100). The paper trains 100 epochs on COCO 2017 at 640 pixels; where ours is another data set "
     "or a shorter training, mAP differs and the gains on LSQ are what can be compared."
 )
-FIGURE = '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption></figure>'
+WORDS = (
+    "Quantized networks trained with LSQ, before and after the remedies of arXiv 2311.05109. <em>Oscillating</em>: share of "
+    "weights whose oscillation frequency ends above 0.005 (momentum 0.01). <em>Flips/step</em>: share of weights that change "
+    "their integer state in one step. QC leaves the integer states alone, so its rows repeat them. <em>Ends</em>: the bits of the "
+    "first and the last layers. <em>Near an edge</em>: weights nearer than 0.05 bins to a bin edge, median over layers (10 % where "
+    "spread evenly). <em>Flips by the edge</em>: made by a step size that moved, of weights that stood still. mAP is COCO's "
+    "measure, 0.50 to 0.95, on the images that the study was given."
+)
 TRAINED = [name for name in MAIN if "+" not in name]  # FP32 and PTQ first
 RECORDED = ("lsq", "ema")
 PLACE = re.compile(r"(<!-- (results|oscillation): (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -88,21 +95,40 @@ def write(source: Path | str) -> Path:
     return folder / "report.html"
 
 
+def verdict(table: pd.DataFrame) -> str:
+    """Say in a sentence which method is best at each schedule and bit width, by its mean over seeds, and its gain on LSQ.
+
+    The untrained network (PTQ) is left out. Raises ValueError for a table without a study's columns.
+    """
+    parts: dict[str, list[str]] = {}
+    for group in groups(table):
+        rows = group.rows(table)
+        means = rows[rows["method"].isin(QUANTIZED[1:])].groupby("method")["map"].mean()
+        best = str(means.idxmax())
+        gain = f", {means[best] - means['lsq']:+.3f} on LSQ" if "lsq" in means and best != "lsq" else ""
+        where = f"{group.network} at the {group.schedule} rate, {group.steps:,} steps"
+        parts.setdefault(where, []).append(f"{method(best).label} at {group.width} bit ({means[best]:.3f}{gain})")
+    seeds = table.loc[table["steps"] > 0, "seed"].nunique()
+    found = "; ".join(f"{where}: {', '.join(each)}" for where, each in parts.items())
+    return f"Best mAP (mean of {seeds} seeds): {found}." if seeds > 1 else f"Best mAP (one seed): {found}."
+
+
 def _page(
     name: str, table: pd.DataFrame | None, drawn: Mapping[str, tuple[bytes, str]], notes: Mapping[str, Any]
 ) -> str:
     """Return the HTML of a report: headline table, figures (PNG bytes, caption) by name, and how each run was made."""
     parts = [
         f"<h1>oscillab: {escape(name)}</h1>",
-        "<p>Quantized networks trained with LSQ, before and after the remedies of arXiv 2311.05109. "
-        "<em>Oscillating</em>: share of weights whose oscillation frequency ends above 0.005 (momentum 0.01). "
-        "<em>Flips/step</em>: share of weights that change their integer state in one step. QC leaves the integer "
-        "states alone, so its rows repeat them. <em>Ends</em>: the bits of the first and the last layers. mAP is COCO's measure, "
-        "0.50 to 0.95, on the images that the study was given.</p>",
+        *([] if table is None else [f"<p><strong>{escape(verdict(table))}</strong></p>"]),
+        *(_figure(*each) for each in list(drawn.values())[:1]),
+        f"<p>{WORDS}</p>",
         *([] if table is None else _sections(table)),
-        *(FIGURE.format(escape(caption), b64encode(image).decode()) for image, caption in drawn.values()),
+        *(_figure(*each) for each in list(drawn.values())[1:]),
         "<h2>How it was made</h2>",
-        *(f"<h3>{escape(run)}</h3><pre>{escape(json.dumps(note, indent=1))}</pre>" for run, note in notes.items()),
+        *(
+            f"<details><summary>{escape(run)}</summary><pre>{escape(json.dumps(note, indent=1))}</pre></details>"
+            for run, note in notes.items()
+        ),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
     head += f"<title>oscillab: {escape(name)}</title>"
@@ -113,12 +139,17 @@ def _page(
 def _sections(table: pd.DataFrame) -> list[str]:
     """Return the table, with paired comparisons where it has several seeds, and our numbers next to the paper's."""
     compared, ours = claims(table), compare_with_paper(table)
-    parts = [CAVEAT, _html_table(table)]
+    parts = [CAVEAT, _html_table(table.dropna(axis=1, how="all"))]
     if not compared.empty and compared["seeds"].max() > 1:
         parts += ["<h2>Which differences hold</h2>", f"<p>{CLAIMS}</p>", _html_table(compared)]
     if not ours.empty:
         parts += ["<h2>Compared with the paper</h2>", f"<p>{COMPARED}</p>", _html_table(ours)]
     return parts
+
+
+def _figure(image: bytes, caption: str) -> str:
+    text, source = escape(caption), b64encode(image).decode()
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{source}"><figcaption>{text}</figcaption></figure>'
 
 
 def _html_table(table: pd.DataFrame) -> str:

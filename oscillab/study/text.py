@@ -8,11 +8,15 @@ import pandas as pd
 FORMATS = {  # of the columns whose numbers are not written as they are
     **dict.fromkeys(("map", "map50", "map75", "mask_map", "spread", "p"), "{:.3f}"),
     **dict.fromkeys(("ours", "ours_spread", "paper", "points_apart"), "{:.1f}"),
-    **dict.fromkeys(("oscillating_share", "clipped_share", "our_share", "paper_share"), "{:.1%}"),
+    **dict.fromkeys(
+        ("oscillating_share", "clipped_share", "our_share", "paper_share", "near_edge_share", "edge_flip_share"),
+        "{:.1%}",
+    ),
     "our_gain": "{:+.1f}",
     "paper_gain": "{:+.1f}",
     "difference": "{:+.3f}",
     "flip_rate": "{:.3%}",
+    "step_size_spread": "{:.2%}",
     "seconds": "{:.0f}",
 }
 HEADINGS = {
@@ -21,6 +25,10 @@ HEADINGS = {
     "map75": "AP75",
     "mask_map": "mask mAP",
     "ends_bits": "ends",
+    "schedule": "rate",
+    "near_edge_share": "near an edge",
+    "edge_flip_share": "flips by the edge",
+    "step_size_spread": "step sizes' spread",
     "ours_spread": "± over seeds",
     "points_apart": "ours - paper",
     "our_gain": "our gain on LSQ",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from oscillab.study import figures, report
-from oscillab.study.report import fill, markdown
+from oscillab.study.report import fill, markdown, verdict
 
 
 class Tags(HTMLParser):
@@ -69,6 +69,15 @@ def test_the_page_holds_table_provenance_and_caveat(page):
     """Oracle: EMA+QC of seed 1 has 0.510 in the table, a share of 0.25 reads 25.0 %; HTML's escapes of < and &."""
     assert "<td>0.510</td>" in page and "25.0 %" in page and ">EMA+QC</td>" in page
     assert "a &lt;processor&gt; &amp; more" in page and "The same seed on two machines" in page
+
+
+def test_the_page_begins_with_its_verdict(page, table):
+    """Oracle: the means of the table, 0.505 and 0.305 over seeds 0 and 1; then the picture, before any table."""
+    sentence = "yolov5n at the constant rate, 500 steps: EMA+QC at 4 bit (0.505, +0.200 on LSQ), EMA+QC at 3 bit (0.505, +0.200"
+    assert sentence in verdict(table) and verdict(table).startswith("Best mAP (mean of 2 seeds): ")
+    assert page.index(sentence) < page.index("<figure>") < page.index("<table>") < page.index("<details>")
+    official = table[table["method"] != "ema+qc"].assign(schedule="official")
+    assert "official rate, 500 steps: LSQ+QC at 4 bit (0.455" in verdict(official)
 
 
 def test_writing_twice_gives_the_same_page(page, folder):
