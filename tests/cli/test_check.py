@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from oscillab import __version__
 from oscillab.__main__ import COMMANDS, main
 from oscillab.cli.train import QuantOptions
@@ -39,16 +37,12 @@ def test_faults_are_listed_and_end_with_status_1(tmp_path, capsys):
     assert "error: bbox of entry 0 of 'annotations'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["--help"]])
-def test_without_a_command_all_are_listed(words, capsys):
-    """Oracle: a line for each."""
-    assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert all(f"  {word} " in shown for word in COMMANDS)
-
-
-def test_version_and_an_unknown_command(capsys):
-    """Oracle: the package's version; the nearest command."""
+def test_without_a_command(capsys):
+    """Oracle: a line for each command; the package's version; the nearest command."""
+    for words in ([], ["--help"]):
+        assert main(words) == 0
+        shown = capsys.readouterr().out
+        assert all(f"  {word} " in shown for word in COMMANDS)
     assert main(["--version"]) == 0 and capsys.readouterr().out == f"oscillab {__version__}\n"
     assert main(["evalute"]) == 2 and "no command 'evalute'; did you mean 'evaluate'?" in capsys.readouterr().err
 

@@ -51,20 +51,3 @@ def test_evaluate_takes_an_exported_file(run, tmp_path, capsys):
         assert main(["evaluate", "--weights", str(weights), "--held-out", "16", "--no-progress"]) == 0
         found.append(capsys.readouterr().out)
     assert found[0].split()[:2] == ["map", found[1].split()[1]] and float(found[0].split()[1]) > 0.5
-
-
-@pytest.mark.parametrize("arguments, sentence", [
-    (["export", "{shipped}", "{out}/a.onnx", "--form", "qdq"], "form must be exact or qdq, of a quantized network"),
-    (["export", "{run}/lsq.pt", "{out}/a.onnx", "--size", "100"], "size must be a multiple of the largest stride 32"),
-    (["export", "{run}/lsq.pt", "{out}/a.onnx", "--opset", "20"], "opset must be 21..27, got 20"),
-    (["export", "{run}/lsq.pt", "{out}/a.pt"], "the file to write must end in .onnx"),
-    (["export", "{out}", "{out}/a.onnx"], "holds none of ema+qc.pt, ema.pt, lsq+qc.pt, lsq.pt"),
-    (["inspect", "{out}/nowhere.onnx"], "nowhere.onnx: no such file"),
-    (["evaluate", "--weights", "{out}/nowhere.onnx"], "nowhere.onnx: no such file"),
-    (["correct", "--weights", "{out}/nowhere.onnx", "--out", "{out}/b.pt"], "is opened with oscillab.load_onnx(path)"),
-])  # fmt: skip
-def test_bad_input_is_one_line(arguments, sentence, run, tmp_path, capsys):
-    """Oracle: exit status 2, one line that names what was wrong, and no file."""
-    assert main([word.format(shipped=SHIPPED, run=run, out=tmp_path) for word in arguments]) == 2
-    message = capsys.readouterr().err
-    assert sentence in message and message.count("\n") == 1 and not list(tmp_path.glob("*.onnx"))
