@@ -11,9 +11,9 @@ import tyro
 class Convert:
     """Write the annotation files of a data set in YOLO's layout (data.yaml) or Roboflow's as COCO's; images stay in place."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """the data set: data.yaml with images/ and labels/, or <split>/_annotations.coco.json"""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """the folder for annotations/instances_<split>.json, which --data names afterwards; it may be the same"""
     progress: bool = True
     """show a progress bar"""

@@ -70,7 +70,7 @@ class Predict:
     out: Path = Path("predictions")
     """the folder for the drawn images, each under its own name"""
     size: int | None = None
-    """side of the square letterbox in pixels; None: the file's own where it is known, else 640 (scenes: give 160)"""
+    """side of the square letterbox in pixels; None: the one that the detector was trained with, else 640"""
     conf: float = 0.25
     """score below which a box is not reported"""
     iou: float = 0.45
