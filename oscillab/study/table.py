@@ -204,7 +204,11 @@ def compare_with_paper(table: pd.DataFrame, *, cells: pd.DataFrame | None = None
             floats = 100 * of_network.loc[of_network["method"] == "fp32", score].mean(), _percent(same, "fp32")
             same = same[(same["bits"] == group.bits) & (same["ends_bits"] == group.ends_bits)]
             about = {"network": group.network, "metric": metric, "width": group.width, "schedule": group.schedule}
-            rows += [about | _compared(method, ours, same, floats) for method in same["method"] if method in ours]
+            rows += [
+                about | _compared(method, ours, same, floats)
+                for method in QUANTIZED
+                if method in ours and method in set(same["method"])
+            ]
     return pd.DataFrame(rows)
 
 
