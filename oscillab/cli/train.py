@@ -10,7 +10,7 @@ from tyro.conf import Fixed, Suppress
 from oscillab import methods
 from oscillab.data.options import DataOptions, DataSource, chosen_size
 from oscillab.io import shipped
-from oscillab.train.config import Choices, RunOptions, TrainSpec
+from oscillab.train.config import HORIZON_SHARE, Choices, RunOptions, TrainSpec
 
 if TYPE_CHECKING:
     from oscillab.yolo.graph import Detector
@@ -26,7 +26,7 @@ NETWORKS = [f"{name}{more}" for name in ("lsq", *methods.names("average")) for m
 RUN_FILES = [f"{name}{suffix}" for name in NETWORKS for suffix in (".pt", ".npz", ".onnx")]
 RUN_FILES += ["run.json", "log.csv", "last.pt", "report.html"]
 ANY_SIZE = DataOptions(size=0)
-SAME = ("train", "ema_decay", "ema_ramp", "remedy", "averages", "checkpoint_every")  # fields of a `QatConfig`
+SAME = ("train", "ema_decay", "ema_horizon", "ema_ramp", "remedy", "averages", "checkpoint_every")  # fields of a `QatConfig`
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,13 @@ class Qat:
     out: Path = Path("runs/qat")
     """the folder for lsq.pt (the live network), ema.pt, lsq.npz, ema.npz (recordings), log.csv, run.json"""
     quant: QuantOptions = field(default_factory=QuantOptions)
-    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="constant"))
+    train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="official"))
     data: DataOptions = ANY_SIZE
     run: RunOptions = field(default_factory=RunOptions)
     ema_decay: float | None = None
-    """by default a horizon of a quarter of the run, at most the paper's 0.9999"""
+    """None: of ema_horizon, at most the paper's 0.9999"""
+    ema_horizon: float = HORIZON_SHARE
+    """1 / (1 - decay) as a share of the run; the paper's 0.9999 is 0.054 of its 184,900 steps"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
     remedy: RemedyName = "none"
