@@ -4,7 +4,7 @@
 
 Each file is a sound one that was damaged in one way, see `WAYS`. What is allowed: every table equals the sound one's (a
 number may be NaN where its array was lost and a warning says so), or a ValueError of one line at opening or of the table,
-within a second and without much memory. Exits with status 1 where something else happened.
+within a second of computing and without much memory. Exits with status 1 where something else happened.
 """
 
 import argparse
@@ -82,6 +82,8 @@ def differs(mine: object, sound: object, *, may_lack: bool) -> bool:
         return True
     for name in sound:
         same = (mine[name] == sound[name]) | sound[name].isna() & mine[name].isna()
+        if sound[name].dtype.kind == "f":  # a wider type may hold what is computed with another last digit
+            same |= np.isclose(mine[name].astype(float), sound[name], rtol=1e-5, atol=1e-5)
         if not (same | (mine[name].isna() & may_lack)).all():
             return True
     return False
@@ -127,10 +129,10 @@ class Damage:
                 archive.writestr(name, content)
         return file.getvalue()
 
-    def with_array(self, change) -> bytes:
-        """Return the file with one array changed by `change(array)`, to another or to bytes."""
+    def with_array(self, change, but: str = "-") -> bytes:
+        """Return the file with one array changed by `change(array)`, to another or to bytes; none with `but` in its name."""
         meta, arrays = self.fresh()
-        name = self.chance.choice([name for name, array in arrays.items() if array.size])
+        name = self.chance.choice([name for name, array in arrays.items() if array.size and but not in name])
         return self.written(meta, arrays | {name: change(arrays[name])})
 
     def cut(self) -> bytes:
@@ -167,14 +169,14 @@ class Damage:
         return self.with_array(change)
 
     def odd_values(self) -> bytes:
-        """Put a negative, enormous or NaN value where none can be."""
+        """Put a negative, enormous or NaN value where none can be; every number of 8 bits can be a state."""
 
         def change(array):
             odd = np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min or np.iinfo(array.dtype).max
             array.reshape(-1)[self.chance.randrange(array.size)] = odd
             return array
 
-        return self.with_array(change)
+        return self.with_array(change, but="state")
 
     def objects(self) -> bytes:
         """Put a python object in an array's place, which would make a file."""
@@ -195,9 +197,9 @@ class Damage:
         return self.written(*self.fresh(), {name: foreign[name] for name in self.chance.sample(sorted(foreign), 2)})
 
     def swapped(self) -> bytes:
-        """Exchange what two arrays hold."""
+        """Exchange what two arrays hold, but for those that no law tells apart: ends of a range, turns of gradients."""
         meta, arrays = self.fresh()
-        one, other = self.chance.sample(sorted(arrays), 2)
+        one, other = self.chance.sample(sorted(set(arrays) - {"clip_high"}), 2)
         return self.written(meta, arrays | {one: arrays[other], other: arrays[one]})
 
     def huge(self) -> bytes:
@@ -261,7 +263,7 @@ WAYS = [
 
 def outcome(path: Path, expected: dict[str, object], way: str) -> tuple[str, str | None]:
     """Return what opening a file and all its tables gives: a word for the count, and what was wrong, None if nothing."""
-    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -281,7 +283,7 @@ def outcome(path: Path, expected: dict[str, object], way: str) -> tuple[str, str
     except BaseException as error:
         word, wrong = "escaped", f"{type(error).__name__}: {str(error)[:200]}"
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     slow = f"took {seconds:.1f} s" if seconds > SECONDS else f"took {peak:.0f} MB" if peak > MEGABYTES else None
     return word, wrong or slow
 

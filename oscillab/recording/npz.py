@@ -21,7 +21,10 @@ import numpy as np
 META, MAGIC = "meta.json", b"PK\x03\x04"
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT of the zip format, section 4.3.7
 OLDEST = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same recording gives the same bytes
-LEAST_LIMIT, MOST_RATIO = 2**26, 150  # what members may unpack to: so many bytes, or times the file (a network at rest: 130)
+LEAST_LIMIT, MOST_RATIO = (
+    2**26,
+    150,
+)  # what members may unpack to: so many bytes, or times the file (a network at rest: 130)
 
 
 def write(path: Path | str, meta: Any, arrays: Mapping[str, np.ndarray]) -> None:

@@ -140,6 +140,38 @@ def check_arrays(meta: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None
     check_together(meta, arrays, known)
 
 
+def other_sums(counts: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return for which layers the counts of the weights are in sum another number than those of all rows."""
+    differs: np.ndarray = np.add.reduceat(counts, starts, dtype=np.int64) != rows.sum(0)
+    return differs
+
+
+def other_totals(counts: np.ndarray, windows: np.ndarray, _: np.ndarray) -> np.ndarray:
+    """Return for which weights the counts in windows of time are in sum another number."""
+    return np.asarray(windows.sum(0, dtype=np.int64) != counts)
+
+
+def other_nan(low: np.ndarray, high: np.ndarray, _: np.ndarray) -> np.ndarray:
+    """Return where only one of two numbers is NaN."""
+    return np.asarray(np.isnan(low) != np.isnan(high))
+
+
+LAWS: tuple[tuple[tuple[str, ...], Callable[..., Any], str], ...] = (  # arrays, where they contradict each other
+    (("flip_count", "layer_flip_count"), other_sums, "do not add up"),
+    (("oscillation_count", "layer_oscillation_count"), other_sums, "do not add up"),
+    (("flip_count", "window_flip_count"), other_totals, "do not add up"),
+    (("oscillation_count", "window_oscillation_count"), other_totals, "do not add up"),
+    (("clip_low", "clip_high"), other_nan, "are not NaN at the same places"),
+    (("observed_low", "observed_high"), other_nan, "are not NaN at the same places"),
+    (("observed_low", "observed_high"), lambda low, high, _: low > high, "are the wrong way round"),
+    (("step_size_min", "step_size"), lambda low, s, _: low > s + 1e-4 * abs(s), "are the wrong way round"),
+    (("step_size", "step_size_max"), lambda s, high, _: s > high + 1e-4 * abs(s), "are the wrong way round"),
+    (("clipped_share", "observed_low"), lambda share, low, _: np.isnan(share) & ~np.isnan(low), "do not go together"),
+    (("latent_weight",), lambda w, _: np.isnan(w).any(0) != np.isnan(w).all(0), "is NaN in a part of a trajectory"),
+    (("sample_index", "sample_state", "integer_state"), lambda at, s, q, _: s[-1] != q[at], "end with other states"),
+)
+
+
 def check_together(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], known: dict[str, int]) -> None:
     """Raise ValueError where arrays contradict each other: places beyond the weights, cells, counts that do not add up."""
     bins = sum(layer["high"] - layer["low"] + 2 for layer in meta["layers"])
@@ -150,25 +182,7 @@ def check_together(meta: dict[str, Any], arrays: Mapping[str, np.ndarray], known
             raise ValueError(f"array '{name}' reaches {arrays[name][-1]}, the most is {most}")
     if known.get("T") == 0:
         raise ValueError("it has no row of time, not even that of the model before the first step")
-    check_nan(arrays)
     starts = np.cumsum([0, *(math.prod(layer["shape"]) for layer in meta["layers"])])[:-1]
-    for kind in ("flip", "oscillation"):
-        rows, counts, windows = (arrays.get(f"{of}{kind}_count") for of in ("layer_", "", "window_"))
-        if counts is None:
-            continue
-        if rows is not None and (np.add.reduceat(counts.astype(np.int64), starts) != rows.sum(0)).any():
-            raise ValueError(f"arrays '{kind}_count' and 'layer_{kind}_count' do not add up to the same numbers")
-        if windows is not None and (windows.sum(0, dtype=np.int64) != counts).any():
-            raise ValueError(f"arrays '{kind}_count' and 'window_{kind}_count' do not add up to the same numbers")
-
-
-def check_nan(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError where a single number is NaN that has none: both ends of a range are, or all of a trajectory."""
-    nan = {name: np.isnan(array) for name, array in arrays.items() if ARRAYS.get(name, "??")[1] in ("value", "share")}
-    for name, other in (("clip_low", "clip_high"), ("observed_low", "observed_high")):
-        if name in nan and other in nan and (nan[name] != nan[other]).any():
-            raise ValueError(f"arrays '{name}' and '{other}' are not NaN at the same places")
-    if "clipped_share" in nan and "observed_low" in nan and (nan["clipped_share"] & ~nan["observed_low"]).any():
-        raise ValueError("array 'clipped_share' is NaN where inputs were observed")
-    if (trajectories := nan.get("latent_weight")) is not None and (trajectories.any(0) != trajectories.all(0)).any():
-        raise ValueError("array 'latent_weight' is NaN in a part of a trajectory")
+    for names, contradict, said in LAWS:
+        if set(names) <= arrays.keys() and np.any(contradict(*(arrays[name] for name in names), starts)):
+            raise ValueError(f"array{'s' * (len(names) > 1)} {' and '.join(map(repr, names))} {said}")

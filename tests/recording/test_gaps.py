@@ -5,8 +5,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
@@ -198,57 +196,3 @@ def test_a_weight_norm_by_parametrization_is_recorded():
     assert recording["layer_flip_count"].sum() == flips(seen) > 0
     index = recording["sample_index"][-3:] - net[0].weight.numel()
     np.testing.assert_array_equal(recording["latent_weight"][-1, -3:], net[2].weight.detach().flatten()[index])
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    acts=st.lists(st.sampled_from(["step", "skip", "other", "half", "accumulate", "swap"]), max_size=12),
-    groups=st.booleans(),
-    wrapped=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_recorded_flips_are_those_by_hand(fakes, acts, groups, wrapped, seed):
-    """Oracle: states that the test reads. Flips recorded are those from one update of the recorded optimizer to the next;
-    unseen ones those that were there when it began a step, or at the end. Without any, both are all flips there were.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    net = fakes.Net([[0.0] * 6], [[0.0] * 4])
-    weights = [net.stem.weight, net.block[1].weight]
-    own = torch.optim.SGD([{"params": [w], "lr": 1.0} for w in weights] if groups else weights, lr=1.0, fused=True)
-    other, wrapper = torch.optim.SGD(weights[1:], lr=1.0), Accelerated(own) if wrapped else own
-    last, recorded, unseen, every = states_of(net), 0, 0, 0
-
-    def gradients():
-        for weight in weights:
-            weight.grad = torch.randn(weight.shape, generator=generator)
-
-    with record(net, wrapper) as recorder:
-        for act in acts:
-            before = states_of(net)
-            gradients()
-            if act in ("step", "skip"):
-                if act == "skip":  # as torch.amp.GradScaler does
-                    own.grad_scale, own.found_inf = torch.tensor(1.0), torch.tensor(1.0)
-                wrapper.step()
-                if act == "skip":
-                    del own.grad_scale, own.found_inf
-                else:
-                    unseen += int((before != last).sum())
-                    recorded += int((states_of(net) != last).sum())
-                    last = states_of(net)
-            elif act == "other":
-                other.step()
-            elif act == "half":
-                with torch.no_grad():
-                    weights[0].add_(weights[0].grad)
-            elif act == "swap":  # an average's weights are put in for an evaluation, and taken out again
-                kept = [w.detach().clone() for w in weights]
-                with torch.no_grad():
-                    [w.add_(1.0) for w in weights]
-                    [w.copy_(k) for w, k in zip(weights, kept, strict=True)]
-            every += int((states_of(net) != before).sum())
-    unseen += int((states_of(net) != last).sum())
-    meta = recorder.recording().meta
-    assert recorder.recording()["layer_flip_count"].sum() == recorded
-    assert meta["unseen_flip_count"] == unseen and meta["step_count"] == acts.count("step")
-    assert unseen > 0 or recorded == every
