@@ -72,14 +72,16 @@ def run(word: str, arguments: list[str]) -> int:
 
     (room, kind, function), text = COMMANDS[word]
     module = import_module(f"oscillab.cli.{room}")
-    default = module.default_of(word, arguments) if room == "study" else None
-    how: dict[str, Any] = {} if default is None else {"default": default}
+    how: dict[str, Any] = {"config": (tyro.conf.OmitArgPrefixes,)}
+    if word == "study":  # the other options change the preset that the arguments name
+        from oscillab.study.config import preset_in
+
+        how["default"] = preset_in(arguments)
     options: Any = tyro.cli(
         getattr(module, kind),
         args=arguments,
         prog=f"oscillab {word}",
         description=(getattr(module, kind).__doc__ or text).splitlines()[0],
-        config=(tyro.conf.OmitArgPrefixes,),
         **how,
     )
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:

@@ -4,12 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oscillab.study.config import Study, preset_in
-
-
-def default_of(word: str, arguments: list[str]) -> Study | None:
-    """Return the preset that the arguments of `study` name; their other options change it."""
-    return preset_in(arguments) if word == "study" else None
+from oscillab.study.config import Study
 
 
 def study(options: Study) -> dict[str, Any]:

@@ -61,7 +61,12 @@ def faults(content: Any) -> list[str]:
         return ["is empty: it must list one image or more"]
     if wrong := [fault for part in FIELDS for fault in _field_faults(part, content[part])]:
         return wrong
-    return [*_identity_faults(content), *_segmentation_faults(content)]
+    wrong, images = [*_identity_faults(content)], {image["id"]: image for image in content["images"]}
+    for number, entry in enumerate(content["annotations"]):
+        given, image = entry.get("segmentation"), images.get(entry["image_id"])
+        if given not in (None, []) and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
+            wrong.append(f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}")
+    return wrong
 
 
 def mended(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -109,10 +114,6 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and -LARGEST < value < LARGEST
 
 
-def _is_side(value: Any) -> bool:
-    return type(value) is int and 1 <= value < LARGEST_SIDE
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip() != "" and "\0" not in value
 
@@ -128,7 +129,7 @@ def _is_polygon(value: Any) -> bool:
 
 Check = tuple[Callable[[Any], bool], str]
 ID: Check = (lambda v: isinstance(v, str) or (type(v) is int and is_number(v)), "a whole number or text")
-SIDE: Check = (_is_side, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
+SIDE: Check = (lambda v: type(v) is int and 1 <= v < LARGEST_SIDE, f"a whole number of pixels, 1..{LARGEST_SIDE - 1}")
 PATH: Check = (_is_path, "text, a path of names of 255 bytes at most")
 BOX: Check = (lambda v: isinstance(v, list) and len(v) == 4 and all(map(is_number, v)), "4 finite numbers")
 CROWD: Check = (lambda v: type(v) in (int, bool) and v in (0, 1), "0 or 1")
@@ -170,14 +171,6 @@ def _identity_faults(content: dict[str, Any]) -> Iterator[str]:
             yield f"{len(lost)} annotations point at {part} that it does not list, {first}"
 
 
-def _segmentation_faults(content: dict[str, Any]) -> Iterator[str]:
-    images = {image["id"]: image for image in content["images"]}
-    for number, entry in enumerate(content["annotations"]):
-        given, image = entry.get("segmentation"), images.get(entry["image_id"])
-        if given not in (None, []) and image and (fault := _segmentation_fault(given, image["height"], image["width"])):
-            yield f"segmentation of entry {number} of 'annotations'{_where(entry)} {fault}"
-
-
 def _segmentation_fault(given: Any, height: int, width: int) -> str | None:
     """Return why a segmentation is none of an image of that size, or None; polygons and run lengths are allowed.
 
@@ -187,7 +180,7 @@ def _segmentation_fault(given: Any, height: int, width: int) -> str | None:
         allowed = f"lists of 6 or more numbers x, y, x, y, … within ±{LARGEST_SIDE - 1}"
         return None if all(map(_is_polygon, given)) else f"must be polygons, {allowed}, got {_short(given)}"
     size = given.get("size") if isinstance(given, dict) else None
-    if not (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))):
+    if not (isinstance(size, list) and len(size) == 2 and all(map(SIDE[0], size))):
         return f"must be a list of polygons or run lengths with size [height, width] and counts, got {_short(given)}"
     high, wide = size
     if high * wide > LARGEST_IMAGE:

@@ -115,7 +115,15 @@ class Batches:
         if self.masks and any(sample.masks is None for sample in samples):
             raise ValueError("masks=True needs a data set with masks: open it with masks=True")
         images = torch.from_numpy(np.stack([sample.image for sample in samples]))  # (N, size, size, 3), a copy
-        targets = np.concatenate([_targets(number, sample, self.size) for number, sample in enumerate(samples)])
+        low, high = np.split(np.concatenate([sample.boxes for sample in samples]).clip(0, self.size), 2, axis=1)
+        places = np.repeat(np.arange(len(samples)), [len(sample.labels) for sample in samples])
+        columns = (
+            places,
+            np.concatenate([s.labels for s in samples]),
+            (low + high) / 2 / self.size,
+            (high - low) / self.size,
+        )
+        targets = np.column_stack(columns).astype(np.float32)  # (n, 6)
         masks = [torch.from_numpy(np.ascontiguousarray(s.masks)) for s in samples] if self.masks else None
         images = images.permute(0, 3, 1, 2).contiguous()  # (N, 3, size, size)
         return Batch(images, torch.from_numpy(targets), masks, [sample.image_id for sample in samples])
@@ -134,12 +142,6 @@ class Batches:
 def to_pixels(images: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
     """Return uint8 images (N, 3, H, W) as floats in 0..1 on `device`, channels last, which is faster on CPUs."""
     return images.to(device, non_blocking=True).to(memory_format=torch.channels_last).float().div_(255)
-
-
-def _targets(number: int, sample: Sample, size: int) -> np.ndarray:
-    low, high = np.split(sample.boxes.clip(0, size), 2, axis=1)
-    columns = np.full(len(low), number), sample.labels, (low + high) / 2 / size, (high - low) / size
-    return np.column_stack(columns).astype(np.float32)
 
 
 def _one_thread(_worker: int) -> None:

@@ -84,9 +84,15 @@ class Bank(NamedTuple):
 @lru_cache(maxsize=4)
 def bank(seed: int, size: int) -> Bank:
     """Return the Bank of a seed and an image size, the same in every process."""
-    generator = np.random.default_rng((seed, 20231105))
-    smooth = [_clouds(generator, 2 * size, roughness) for roughness in (0.35, 0.45, 0.55, 0.65, 0.75, 0.85)]
-    grain = generator.normal(128, 32, size=(2 * size, 2 * size, 3))
+    generator, side, smooth = np.random.default_rng((seed, 20231105)), 2 * size, []
+    for roughness in (0.35, 0.45, 0.55, 0.65, 0.75, 0.85):
+        total, strength = np.zeros((side, side), dtype=np.float32), 1.0
+        for octave in range(6):  # from 4 cells a side on, each `roughness` times as strong as the one before
+            noise = generator.standard_normal((4 * 2**octave,) * 2).astype(np.float32)
+            total += strength * cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+            strength *= roughness
+        smooth.append(np.clip(128 + 52 * total / total.std(), 0, 255).astype(np.uint8))
+    grain = generator.normal(128, 32, size=(side, side, 3))
     return Bank(smooth, np.clip(np.round(grain), 0, 255).astype(np.uint8))
 
 
@@ -178,17 +184,6 @@ def _wrap(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:  # (h, w): sums 
 def _crop(random: Random, field: np.ndarray, size: int) -> np.ndarray:
     x, y = random.randrange(field.shape[1] - size + 1), random.randrange(field.shape[0] - size + 1)
     return field[y : y + size, x : x + size]
-
-
-def _clouds(generator: np.random.Generator, side: int, roughness: float) -> np.ndarray:
-    """Return noise (side, side) uint8: octaves from 4 cells a side on, each `roughness` times as strong as the one before."""
-    total, strength = np.zeros((side, side), dtype=np.float32), 1.0
-    for octave in range(6):
-        cells = 4 * 2**octave
-        noise = generator.standard_normal((cells, cells)).astype(np.float32)
-        total += strength * cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
-        strength *= roughness
-    return np.clip(128 + 52 * total / total.std(), 0, 255).astype(np.uint8)
 
 
 def polar(radii: np.ndarray | float, angles: np.ndarray) -> np.ndarray:
