@@ -7,7 +7,7 @@ from typing import Any, Literal
 from oscillab.cli.train import FloatSpec, check_free, measure, next_command
 from oscillab.data.options import DataOptions, DataSource, chosen_size
 from oscillab.io import write_json
-from oscillab.train.config import RunOptions
+from oscillab.train.config import RunOptions, has_bfloat16
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Pretrain:
     out: Path = Path("runs/yolov5n.pt")
     """the checkpoint to write; <out>.json beside it says how it was made"""
     train: FloatSpec = field(
-        default_factory=lambda: FloatSpec(epochs=48, learning_rate=3e-3, autocast=True, warmup_steps=200)
+        default_factory=lambda: FloatSpec(epochs=48, learning_rate=3e-3, autocast=has_bfloat16(), warmup_steps=200)
     )
     data: DataOptions = field(default_factory=lambda: DataOptions(size=0, count=2048, batch_size=32))
     run: RunOptions = field(default_factory=RunOptions)

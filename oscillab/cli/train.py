@@ -26,7 +26,15 @@ NETWORKS = [f"{name}{more}" for name in ("lsq", *methods.names("average")) for m
 RUN_FILES = [f"{name}{suffix}" for name in NETWORKS for suffix in (".pt", ".npz", ".onnx")]
 RUN_FILES += ["run.json", "log.csv", "last.pt", "report.html"]
 ANY_SIZE = DataOptions(size=0)
-SAME = ("train", "ema_decay", "ema_horizon", "ema_ramp", "remedy", "averages", "checkpoint_every")  # fields of a `QatConfig`
+SAME = (
+    "train",
+    "ema_decay",
+    "ema_horizon",
+    "ema_ramp",
+    "remedy",
+    "averages",
+    "checkpoint_every",
+)  # fields of a `QatConfig`
 
 
 @dataclass(frozen=True)

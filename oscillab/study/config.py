@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from oscillab.data.options import DataOptions
 from oscillab.methods import names
-from oscillab.train.config import HORIZON_SHARE, Choices, RunOptions, TrainSpec
+from oscillab.train.config import HORIZON_SHARE, Choices, RunOptions, TrainSpec, has_bfloat16
 
 if TYPE_CHECKING:
     ArmName = str
@@ -111,7 +111,7 @@ SCENES = replace(THREE_SEEDS, preset="scenes", model=NETWORKS, arms=("lsq", "dam
 COCO_SUBSET = replace(
     THREE_SEEDS,
     preset="coco-subset",
-    train=TrainSpec(epochs=24, learning_rate=2e-4, autocast=True),
+    train=TrainSpec(epochs=24, learning_rate=2e-4, autocast=has_bfloat16()),
     qc_epochs=5,
     data=DataOptions(size=416, augment="flip"),
 )

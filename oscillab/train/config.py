@@ -1,7 +1,9 @@
 """Say how long, how fast and in what precision a detector is trained, and how a command runs."""
 
 import math
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 # The schedule of each network's own trainer after warm-up, and its last rate as a share of the peak: YOLOv5's train.py and
@@ -12,6 +14,16 @@ OFFICIAL: dict[str, tuple[Literal["linear", "cosine"], float]] = {
     "yolov7": ("cosine", 0.1),
 }
 HORIZON_SHARE = 1 / 4  # of a run, the horizon 1 / (1 - decay) of an average; see `ema.decay_for`
+
+
+def has_bfloat16() -> bool:
+    """Return whether this machine has instructions for bfloat16, without which a step takes several times as long.
+
+    Looks for an NVIDIA GPU or the processor's flags, as Linux shows them, and loads no torch.
+    """
+    flags = Path("/proc/cpuinfo")
+    has_flag = flags.is_file() and re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.read_text()) is not None
+    return has_flag or Path("/dev/nvidia0").exists()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import csv
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from oscillab.quant import step_sizes
 from oscillab.quant.hooks import is_hooked
 from oscillab.recording.recorder import record
 from oscillab.train.callbacks import LossLog, MoveEma, SaveCheckpoint, resume_from, save_checkpoint
-from oscillab.train.config import TrainSpec
+from oscillab.train.config import TrainSpec, has_bfloat16
 from oscillab.train.ema import Ema
 from oscillab.train.trainer import Trainer, parameter_groups
 from oscillab.yolo.loss import DetectionLoss
@@ -138,6 +139,15 @@ def test_official_schedules():
     ]
     assert found["yolov5x-seg"].rate_at(50, 100) == pytest.approx(0.1 * (0.01 + 0.99 / 2))
     assert replace(spec, schedule="cosine", final_share=0.3).for_network("any").final_share == 0.3
+
+
+def test_bfloat16_is_the_machines_choice(monkeypatch):
+    """Oracle: the flags of two processors, as Linux lists them."""
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    for flags, expected in (("avx2 avx512_bf16 fma", True), ("avx2 avx512f avx512_bf16x", False), ("fma", False)):
+        monkeypatch.setattr(Path, "read_text", lambda path, flags=flags: f"flags : {flags}\n")
+        assert has_bfloat16() is expected
 
 
 def test_rates_of_the_schedules():
