@@ -77,14 +77,13 @@ def evaluate(
 ) -> Evaluation:
     """Return the `Evaluation` of a detector, as it is given, on every image of a data set, on the model's device.
 
-    Classes are joined by name where the model has names, in whatever order; other names are refused.
-    A quantized network's figure depends in its last digits on batch size, threads and program; `exact(model)` gives the one
-    that an exported file has too. `size` is the side in pixels of the letterbox; without it, the data set's own `size`, else
-    the model's, else 640. `rectangular`: images of like shape are batched in rectangles, as in the official validation.
-    `progress`: whether to show a bar, or its name. `world`: the processes that share the work and all call this; each takes
-    every n-th batch, and all get the same result. The model is left in the modes that it came in. Raises ValueError for what
-    is no network or no data set, an empty one, another class count than the model's, a size that is no multiple of its
-    coarsest stride, and outputs that are not finite.
+    Classes are joined by name where the model has names, in whatever order. A quantized network's figure depends in its
+    last digits on batch size, threads and program; `exact(model)` gives the one that an exported file has too. `size`: side
+    in pixels of the letterbox, by default the data set's own `size`, else the model's, else 640. `rectangular`: images of
+    like shape are batched in rectangles, as in the official validation. `progress`: whether to show a bar, or its name.
+    `world`: the processes that share the work and all call this; each takes every n-th batch, all get the same result. The
+    model is left in the modes that it came in. Raises ValueError for what is no network or no data set, an empty one, other
+    classes than the model's, a size that is no multiple of its coarsest stride, and outputs that are not finite.
     """
     begin = time.perf_counter()
     check_dataset(dataset)
