@@ -137,7 +137,7 @@ def following_bns(model: nn.Module) -> dict[nn.Module, nn.BatchNorm2d]:
         if isinstance(parent, QuantConv2d) or not parent._modules:  # calls none that matters
             continue
         try:
-            graph = _Calls(autowrap_modules=()).trace(parent)
+            graph = _Calls(autowrap_modules=()).trace(parent)  # type: ignore[arg-type]  # torch declares a tuple of one
         except Exception:  # whatever a forward method does with a stand-in for its input
             continue
         module_of = {node: parent.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}

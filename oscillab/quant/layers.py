@@ -95,7 +95,17 @@ class QuantConv2d(nn.Conv2d):
         return y
 
     def integer_state(self) -> Tensor:
-        """Return the integer state of every weight, int8, of the weight's shape."""
+        """Return the integer state of every weight, int8, of the weight's shape.
+
+        Raises ValueError where a weight or the step size is NaN or infinite: int8 would hide it.
+        """
+        for what, values in (("weight", self.weight), ("step size", self.weight_quantizer.step_size)):
+            if not torch.isfinite(values).all():
+                raise ValueError(f"the layer's {what} holds nan or inf, which has no integer state")
+        return self.unchecked_integer_state()
+
+    def unchecked_integer_state(self) -> Tensor:
+        """Return the same without a look at the values, for a recorder, which has looked at those of all layers at once."""
         grid = self.weight_quantizer
         return integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high).to(torch.int8)
 
@@ -114,7 +124,7 @@ class QuantConv2d(nn.Conv2d):
         The step size becomes per-channel and every integer state stays what it was (as in 2311.05109).
         """
         grid = self.weight_quantizer
-        states = integer_state(self.weight, grid.effective_step_size(), grid.low, grid.high)
+        states = self.integer_state()
         grid.scale_steps(scale)
         self.weight.mul_(along_channels(scale, self.weight))
         moved = self.integer_state() != states  # by rounding, at a bin edge

@@ -31,6 +31,7 @@ class Layer:
     module: Any  # an nn.Module with the protocol's methods
     kind: type[nn.Module]  # a module can be turned into another where it stands
     weight: nn.Parameter | None  # None where another library keeps the latent weight elsewhere
+    state_method: Callable[[], Tensor]
     latent_method: Callable[[], Tensor] | None
     shape: tuple[int, ...]
     stride: tuple[int, ...]  # of a dense tensor whose axes lie in memory as the integer states' do
@@ -153,7 +154,7 @@ class WatchedLayers:
     def integer_states(self, out: Tensor) -> Tensor:
         """Fill `out` (weights of all layers,) int8 with their integer states, as they lie in memory, and return it."""
         for layer in self.layers:
-            layer.view(out).copy_(layer.module.integer_state())
+            layer.view(out).copy_(layer.state_method())
         return out
 
     def step_size_rows(self, step_sizes: Tensor) -> dict[str, Tensor]:
@@ -203,13 +204,16 @@ def describe(name: str, module: Any, start: int) -> Layer:
             f"layer '{name}' makes its weight anew in each forward pass (pruning or weight norm by a hook), so it cannot "
             "be read after a step; use torch.nn.utils.parametrizations, or make it permanent (prune.remove)"
         )
-    states, weight, step_size = module.integer_state(), module._parameters.get("weight"), module.weight_step_size()
+    # our own layers look for NaN in `integer_state`; the recorder does that itself, for all layers in one go
+    state_method = getattr(module, "unchecked_integer_state", module.integer_state)
+    states, weight, step_size = state_method(), module._parameters.get("weight"), module.weight_step_size()
     shape, parametrized = tuple(states.shape), parametrize.is_parametrized(module, "weight")
     return Layer(
         name=name,
         module=module,
         kind=type(module),
         weight=weight if weight is not None and tuple(weight.shape) == shape else None,
+        state_method=state_method,
         latent_method=getattr(module, "latent_weight", (lambda: module.weight) if parametrized else None),
         shape=shape,
         stride=dense_stride(states),

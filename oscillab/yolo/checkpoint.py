@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from oscillab.io import atomic_write, shipped
 from oscillab.quant import QuantSpec, integer_state, is_quantized, quant_layers, quantize
 from oscillab.quant.fold import corrections, insert_corrections
+from oscillab.quant.layers import check_finite
 
 from . import pt_file, zoo
 from .graph import Detector, fuse
@@ -116,6 +117,7 @@ def load(path: Path | str) -> Detector:
 @torch.no_grad()
 def halved(model: nn.Module) -> dict[str, Tensor]:
     """Return a state_dict in half precision; a weight that would cross a bin edge takes the next number on its own side."""
+    check_finite(model)
     state = model.state_dict()
     made = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     for name, layer in quant_layers(model).items():

@@ -82,6 +82,22 @@ def test_the_same_objects_are_kept(network, batches):
     assert not torch.equal(before, model[3].weight)
 
 
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+@pytest.mark.parametrize(
+    ("of", "bad"), [("weight", "nan"), ("weight", "inf"), ("step size", "nan"), ("step size", "-inf")]
+)
+def test_values_without_an_integer_state_are_refused(network, batches, granularity, of, bad):
+    """Oracle: the message, and a scale that leaves the layer as it was; the int8 of a NaN would be a number."""
+    layer = quantize(network, QuantSpec(weight_granularity=granularity), batches)[3]
+    (layer.weight if of == "weight" else layer.weight_quantizer.step_size).data.view(-1)[0] = float(bad)
+    before = copy.deepcopy(layer.state_dict())
+    for call in (layer.integer_state, lambda: layer.scale_output(torch.full((8,), 2.0))):
+        with pytest.raises(ValueError, match=f"the layer's {of} holds nan or inf, which has no integer state"):
+            call()
+    for name, value in before.items():
+        torch.testing.assert_close(layer.state_dict()[name], value, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("spec", "ends", "bits"),
     [
