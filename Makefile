@@ -6,7 +6,7 @@ LOWEST := tests/quant tests/recording tests/plot tests/test_face.py tests/test_t
 NOTEBOOKS ?= notebooks
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
 
-.PHONY: study test unit nbval browser-test wheel-test test-lowest lab notebooks student html lint bench pretrain clean
+.PHONY: study test first-half second-half unit nbval browser-test wheel-test test-lowest lab notebooks student html lint bench pretrain clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oscillab needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -17,12 +17,19 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 study: $(STAMP)
 	$(BIN)/python -m oscillab study --preset quick
 
-# the notebooks beside the tests, one core each
+# two halves of about equal length, one core each
 test: $(STAMP)
-	$(MAKE) --jobs 2 --output-sync=target unit nbval
+	$(MAKE) --jobs 2 --output-sync=target first-half second-half
+
+first-half: $(STAMP)
+	$(BIN)/python -m pytest --ignore tests/study
+
+second-half: $(STAMP)
+	$(BIN)/python -m pytest tests/study
+	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest --mpl
+	$(BIN)/python -m pytest
 
 nbval: $(STAMP)
 	$(BIN)/python -m pytest $(NBVAL) $(NOTEBOOKS)
