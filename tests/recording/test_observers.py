@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from oscillab.quant import QuantSpec, quantize
+from oscillab.recording.crowding import CELLS_PER_BIN, position_histogram
 from oscillab.recording.layers import WatchedLayers
 from oscillab.recording.observers import (
     GradientSigns,
@@ -21,7 +22,7 @@ from oscillab.recording.observers import (
 )
 from oscillab.recording.recorder import record
 from oscillab.recording.recording import Recording
-from oscillab.recording.snapshot import CELLS_PER_BIN, limits_of, position_histogram
+from oscillab.recording.snapshot import limits_of
 from oscillab.recording.tables import layers
 from oscillab.recording.tracker import in_storage_order
 
