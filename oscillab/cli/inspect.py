@@ -178,9 +178,12 @@ def check_split(root: Path, split: str, *, read: bool) -> dict[str, Any]:
 
 def check_images(dataset: Any) -> dict[str, Any]:
     """Return which images are the same as another, and which cannot be read or have another size than annotated."""
+    from tqdm.auto import tqdm
+
     seen: dict[str, Path] = {}
     twice, wrong = [], []
-    for index, path in enumerate(dataset.image_paths()):
+    paths = tqdm(dataset.image_paths(), desc=f"check {dataset.split}", disable=None)  # a bar on a terminal alone
+    for index, path in enumerate(paths):
         try:
             dataset.sample(index)
         except (ValueError, OSError) as error:
