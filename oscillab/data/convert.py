@@ -91,7 +91,8 @@ def read_yolo(root: Path, *, progress: bool = False) -> dict[str, dict[str, Any]
     names, wrong = class_names(path, about), list[str]()
     found = {}
     for split in splits:
-        images = sorted(set(_images(path, about, split)))
+        if not (images := sorted(set(_images(path, about, split)))):
+            continue
         found[split] = _content(tqdm(images, desc=f"read {split}", disable=not progress), names, wrong)
         if not any(label_path(image).is_file() for image in images):
             wrong.append(f"no image of {split} has a label file: the first would be {label_path(images[0])}")
@@ -119,9 +120,12 @@ def _images(path: Path, about: dict[str, Any], split: str) -> Iterator[Path]:
     if any(not isinstance(text, str) for text in (base, *places)):
         raise ValueError(f"{path}: path and {split} must be text, or a list of it")
     for place in places:
-        names = place, place.removeprefix("../")  # Roboflow writes ../train/images beside train/
+        names = place.removeprefix("../"), place  # Roboflow writes ../train/images beside train/
         tried = [path.parent / above / name for name in names for above in (base, "")]
         found = next((here for here in tried if here.exists()), None)
+        if found is None and split == "test":  # as Roboflow names it where there is none
+            log.info("left out %s, which is not there", place)
+            return
         if found is None:
             raise ValueError(f"{path}: {split} is {place}, which is no folder and no file")
         if found.is_dir():

@@ -60,7 +60,7 @@ def test_yolos_boxes_and_polygons_by_hand(tmp_path):
     {"data.yaml": YAML.replace("path: /of/another/machine", "")},
     {"data.yaml": YAML.replace("images/train", "[images/train, images/train/deep]") + "nc: 2\n"},  # one image twice
     {"data.yaml": YAML.replace("images/train", "train.txt"), "train.txt": "./images/train/a.jpg\nimages/train/deep/b.png\n"},
-    {"data.yaml": YAML.replace("images/train", "../images/train")},  # as Roboflow writes it
+    {"data.yaml": YAML.replace("images/train", "../images/train") + "test: ../images/test"},  # as Roboflow writes it
     {"labels/train/a.txt": f"\ufeff{BOX}\r\n{POLYGON}".replace("0 0.5", "0.0\t0.5")},
 ])  # fmt: skip
 def test_other_ways_of_saying_the_same(tmp_path, changed):
