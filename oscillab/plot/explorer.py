@@ -30,7 +30,7 @@ class RecordingExplorer(ImageBox):
 
     `runs`: a Recording, name -> Recording, labelled by that name, or name -> {"lsq": Recording of the live network,
     "ema": of its average}.
-    `detections`: `RecordedDetections` of the runs' network, and `image_of(number)` -> uint8 (H, W, 3).
+    `detections`: `RecordedDetections` of the first run, shown under no other, and `image_of(number)` -> uint8 (H, W, 3).
     `layer`: the one that is picked first; None: the low-bit one that flips most at the end.
     """
 
@@ -44,7 +44,9 @@ class RecordingExplorer(ImageBox):
         self.files: dict[str, Path] = {}
         self.detections, self.image_of, self._quiet = detections, image_of, True
         self._make_controls()
-        for name, run in ({"recording": {"lsq": runs}} if isinstance(runs, Recording) else runs).items():
+        given = {"recording": {"lsq": runs}} if isinstance(runs, Recording) else runs
+        self.detected = next(iter(given), None)  # the run that the detections are of
+        for name, run in given.items():
             self._add(name, run)
         self.children = [
             ipywidgets.HBox([self.run, self.beside, self.path]),
@@ -160,6 +162,10 @@ class RecordingExplorer(ImageBox):
     def _detections_figure(self) -> InlineFigure:
         if self.detections is None or self.image_of is None:
             return text_figure("no detections were recorded for these runs")
+        if self.run.value != self.detected:
+            return text_figure(
+                f"no detections were recorded for {self.run.value}; those of {self.detected} are not its own"
+            )
         missing = [name for name in self.recording().layer_names if name not in self.detections.layers]
         if missing:
             other = f"another network than the one whose detections these are ({self.detections.content['network']})"

@@ -101,11 +101,28 @@ def test_a_file_of_ones_own(explorer, drawn, live, tmp_path):
     explorer.path.value = str(tmp_path / "none.npz")
     assert "none.npz: cannot be read" in last(drawn["sentence"])[0][0]
     explorer.ema.value = True
-    assert last(drawn["sentence"])[0][0].startswith("mine holds no recording of EMA")
+    assert drawn["sentence"][-2][0][0].startswith("mine holds no recording of EMA")
     explorer.ema.value = False
     count = len(drawn["sentence"])
     explorer.beside.value = "run"
     assert set(last(drawn["layer"])[0][0]) == {"mine", "run"} and len(drawn["sentence"]) == count
+
+
+def test_detections_are_those_of_their_run_alone(explorer, drawn, live, average, tmp_path):
+    """Oracle: by hand: the same network recorded again, opened or given beside, has none; the first run has them again."""
+    explorer.open_file(live.save(tmp_path / "mine.npz"))
+    assert "no detections were recorded for mine; those of run" in last(drawn["sentence"])[0][0]
+    count = len(drawn["detections"])
+    explorer.qc.value = True
+    assert len(drawn["detections"]) == count
+    explorer.run.value = "run"
+    assert len(drawn["detections"]) == count + 1
+    both = RecordingExplorer({"a": live, "b": live}, detections=detections_of(live.layer_names), image_of=picture)
+    both.run.value = "b"
+    assert "no detections were recorded for b; those of a" in last(drawn["sentence"])[0][0]
+    late = RecordingExplorer({}, detections=detections_of(live.layer_names), image_of=picture)
+    late.open_file(tmp_path / "mine.npz")
+    assert "no detections were recorded for mine" in last(drawn["sentence"])[0][0]
 
 
 def test_a_file_is_labelled_by_its_name(explorer, drawn, live, average, tmp_path):
