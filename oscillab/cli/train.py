@@ -1,7 +1,7 @@
 """The commands `qat` and `correct`: open a data set and a checkpoint, train, and say what came of it."""
 
 import shlex
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -26,15 +26,6 @@ NETWORKS = [f"{name}{more}" for name in ("lsq", *methods.names("average")) for m
 RUN_FILES = [f"{name}{suffix}" for name in NETWORKS for suffix in (".pt", ".npz", ".onnx")]
 RUN_FILES += ["run.json", "log.csv", "last.pt", "report.html"]
 ANY_SIZE = DataOptions(size=0)
-SAME = (
-    "train",
-    "ema_decay",
-    "ema_horizon",
-    "ema_ramp",
-    "remedy",
-    "averages",
-    "checkpoint_every",
-)  # fields of a `QatConfig`
 
 
 @dataclass(frozen=True)
@@ -119,7 +110,7 @@ def qat(options: Qat) -> dict[str, Any]:
     from oscillab.train.run import QatConfig, placed, prepare, prepare_qat, run_qat
     from oscillab.yolo import checkpoint
 
-    same = {name: getattr(options, name) for name in SAME}
+    same = {name: getattr(options, name) for name in (field.name for field in fields(QatConfig)) if name != "quant"}
     config = QatConfig(quant=QuantSpec(**asdict(options.quant)), **same)
     run, out = options.run, options.out
     check_free([out / name for name in RUN_FILES], options)

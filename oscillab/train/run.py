@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
 import cv2
 import torch
@@ -31,13 +31,6 @@ from oscillab.yolo import checkpoint
 from oscillab.yolo.graph import Detector
 from oscillab.yolo.loss import build_loss
 
-if TYPE_CHECKING:
-    RemedyName: TypeAlias = str
-    AverageName: TypeAlias = str
-else:  # so that the command line lists what is registered
-    RemedyName = Literal["none", *methods.remedies()]
-    AverageName = Literal[methods.names("average")]
-
 
 @dataclass(frozen=True)
 class QatConfig:
@@ -51,9 +44,9 @@ class QatConfig:
     """1 / (1 - decay) as a share of the run; the paper's 0.9999 is 0.054 of its 184,900 steps"""
     ema_ramp: float | None = None
     """updates over which EMA's decay grows from 0; None: a fifth of the horizon, as YOLOv5's 2,000 are of 10,000"""
-    remedy: RemedyName = "none"
+    remedy: str = "none"
     """what acts against oscillations during training, beside the passive EMA"""
-    averages: tuple[AverageName, ...] = ("ema",)
+    averages: tuple[str, ...] = ("ema",)
     """the passive averages, each to a file of its name; the last three average one part and copy the rest"""
     checkpoint_every: int = 200
     """optimizer steps between checkpoints"""
