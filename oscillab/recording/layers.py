@@ -204,6 +204,10 @@ def describe(name: str, module: Any, start: int) -> Layer:
             f"layer '{name}' makes its weight anew in each forward pass (pruning or weight norm by a hook), so it cannot "
             "be read after a step; use torch.nn.utils.parametrizations, or make it permanent (prune.remove)"
         )
+    if not ((bits := getattr(module, "bits", None)) is None or isinstance(bits, int) and 1 <= bits <= 8):
+        raise ValueError(
+            f"layer '{name}' says that it has {bits!r} bits; the recorder takes whole numbers, 1 to 8, or None"
+        )
     # our own layers look for NaN in `integer_state`; the recorder does that itself, for all layers in one go
     state_method = getattr(module, "unchecked_integer_state", module.integer_state)
     states, weight, step_size = state_method(), module._parameters.get("weight"), module.weight_step_size()
@@ -219,7 +223,7 @@ def describe(name: str, module: Any, start: int) -> Layer:
         stride=dense_stride(states),
         start=start,
         step_shape=step_shape(name, tuple(step_size.shape), shape),
-        bits=getattr(module, "bits", None),
+        bits=bits,
     )
 
 

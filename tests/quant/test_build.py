@@ -81,12 +81,12 @@ def test_it_can_be_left_out(fresh, monkeypatch):
 
 @have_compiler
 def test_processes_that_start_at_once(fresh):
-    """Oracle: an invariant: all six get the one file, which stays the only thing in the folder."""
+    """Oracle: an invariant: all three get the one file, which stays the only thing in the folder."""
     code = f"import runpy; p = runpy.run_path({build.__file__!r})['shared_object'](); print(p)"
     code += "; import ctypes; ctypes.CDLL(str(p)).float32_forward"
-    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {run.communicate(timeout=120)[0].strip() for run in runs}
-    assert [run.returncode for run in runs] == [0] * 6
+    assert [run.returncode for run in runs] == [0] * 3
     assert {Path(line) for line in said} == set(fresh.iterdir())
 
 

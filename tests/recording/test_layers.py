@@ -97,3 +97,14 @@ def test_a_model_that_is_itself_a_layer(fakes):
     """Oracle: there is no place above it that could change."""
     layer = fakes.Layer([[0.0]])
     WatchedLayers(layer).check_identity()
+
+
+@pytest.mark.parametrize("bits", [4.0, "4", 0, 32, torch.tensor(4)])
+def test_bits_that_are_no_number_of_bits_are_refused_at_the_start(fakes, bits):
+    """Oracle: one line that names the layer, before the first step and not when the recording is written."""
+    net = fakes.Net([[0.0]])
+    net.stem.bits = bits
+    with pytest.raises(
+        ValueError, match="^layer 'stem' says that it has .* bits; the recorder takes whole numbers, 1 to 8"
+    ):
+        record(net, fakes.Average())
