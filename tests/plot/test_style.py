@@ -44,7 +44,7 @@ def test_png_keeps_the_colour_of_a_small_mark():
     axes[0, 0].plot(np.random.default_rng(0).normal(size=(300, 6)).cumsum(0))
     main = [one for one in METHODS.values() if one.main]
     for place, one in enumerate(main):
-        axes[0, 0].plot([place], [0], "s", markersize=5, color=one.color, zorder=9)
+        axes[0, 0].plot([20 * place], [0], "s", markersize=5, color=one.color, zorder=9)
     pixels = rendered(figure)
     for one in main:
         color = [int(one.color[i : i + 2], 16) for i in (1, 3, 5)]
