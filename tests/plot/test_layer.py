@@ -37,13 +37,6 @@ def test_trajectories_draw_position_and_edges(live):
     assert heights and all(height % 1 == 0.5 for height in heights)
 
 
-def test_an_unknown_layer_is_named(live):
-    """Oracle: the recording's error lists layers that exist."""
-    for draw in (draw_autocorrelation, draw_layer_map, draw_ranges, draw_boundary_distance):
-        with pytest.raises(ValueError, match="unknown layer 'middel'.*middle"):
-            draw(live, "middel")
-
-
 def test_near_edge_counts_what_lies_in_the_outer_cells(live, make_recording):
     """Oracle: distances computed from the latent weights themselves (all weights of a layer are drawn in the conftest).
 
@@ -135,6 +128,7 @@ def test_what_was_not_recorded_is_refused(live, make_recording):
         (draw_trajectories, {"lsq": bare}, "middle", "no weight of layer 'middle' has a recorded trajectory"),
         (draw_ranges, live, "last", "no input range of layer 'last'"),
         (draw_boundary_distance, make_recording(positions=False), None, "no latent weights"),
+        *((draw, live, "middel", "unknown layer 'middel'.*middle") for draw in (draw_autocorrelation, draw_layer_map)),
     ):
         with pytest.raises(ValueError, match=words):
             draw(what, layer)

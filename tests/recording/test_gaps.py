@@ -80,7 +80,7 @@ def test_a_step_that_a_gradient_scaler_skips_is_none(optimizer):
     assert flip_rate(recording, last=1, max_bits=None) == pytest.approx(flips(seen) / recording.weight_count / 10)
 
 
-@pytest.mark.parametrize("wrap", [Accelerated, Plain, lambda one: Plain(Accelerated(one))])
+@pytest.mark.parametrize("wrap", [Accelerated, lambda one: Plain(Accelerated(one))])
 def test_the_optimizer_in_a_wrapper_is_found(wrap):
     """Oracle: the states that the test reads; hooks are off afterwards."""
     net = small_net()

@@ -300,15 +300,6 @@ def test_a_swapped_layer(fakes, swap, message):
     assert not optimizer._optimizer_step_post_hooks
 
 
-def test_a_model_without_quantizers():
-    """Oracle: one line that says what a layer must have."""
-    net = nn.Conv2d(1, 1, 1)
-    with pytest.raises(
-        ValueError, match=r"nothing to record: no layer of this Conv2d has integer_state\(\), .*quantize"
-    ):
-        record(net, torch.optim.SGD(net.parameters(), lr=1.0))
-
-
 def test_an_optimizer_that_does_not_own_the_weights(fakes):
     """Oracle: one line that says which optimizer it should be; one that owns some of the weights is taken."""
     net = fakes.Net([[0.0]])
@@ -319,6 +310,8 @@ def test_an_optimizer_that_does_not_own_the_weights(fakes):
     with pytest.raises(ValueError, match="must have register_step_post_hook.*object has not"):
         record(net, object())
     record(net, torch.optim.SGD([net.stem.weight], lr=1.0))
+    with pytest.raises(ValueError, match=r"no layer of this Conv2d has integer_state\(\), .*quantize"):
+        record(nn.Conv2d(1, 1, 1), fakes.Average())
 
 
 def test_a_state_of_another_recorder(fakes):

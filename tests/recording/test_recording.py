@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -59,13 +58,6 @@ def test_a_file_cut_short_gives_its_readable_part(recording, tmp_path):
     assert flip_rate(opened) == flip_rate(recording)
     with pytest.raises(ValueError, match="the recording holds no 'frequency'; it holds step, "):
         oscillating_share(opened)
-
-
-def test_a_whole_file_gives_no_warning(recording, tmp_path):
-    """Oracle: warnings are errors here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Recording.open(recording.save(tmp_path / "run.npz"))
 
 
 def test_files_that_are_no_recording(recording, tmp_path):
