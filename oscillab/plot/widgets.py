@@ -39,10 +39,8 @@ class ImageBox(ipywidgets.VBox):
         if len(self.images) == 1:
             return bytes(self.image.value)
         parts = [Image.open(BytesIO(one.value)) for one in self.images]
-        whole, top = (
-            Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white"),
-            0,
-        )
+        size, top = (max(part.width for part in parts), sum(part.height for part in parts)), 0
+        whole = Image.new("RGB", size, "white")
         for part in parts:
             whole.paste(part, (0, top))
             top += part.height

@@ -63,18 +63,12 @@ def meta(recorder: "Recorder") -> dict[str, Any]:
     settings = {name: value for name, value in recorder.settings.items() if name != "windows"}
     counts: dict[str, Any] = {name: getattr(recorder, name) for name in ("step_count", "tick_count", "stopped")}
     counts |= {"unseen_flip_count": recorder.unseen_flip_count(), "unowned_layers": recorder.unowned_layers}
-    about: list[dict[str, Any]] = []
+    about: list[dict[str, Any]]
+    about = [{"name": one.name, "shape": list(one.shape), "bits": one.bits} for one in layers.layers]
     for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True)):
-        found: dict[str, Any] = {
-            "name": layer.name,
-            "shape": list(layer.shape),
-            "bits": layer.bits,
-            "low": low,
-            "high": high,
-        }
         gradients = [(side, i) in recorder.gradients.trained for side in (0, 1)]
-        found |= {"step_count": layer.step_count, "has_range": i in layers.ranged, "has_gradient": gradients}
-        about.append(found)
+        about[i] |= {"low": low, "high": high, "step_count": layer.step_count}
+        about[i] |= {"has_range": i in layers.ranged, "has_gradient": gradients}
     return {"format": FORMAT, "version": VERSION, **settings, **counts, "versions": versions, "layers": about}
 
 
