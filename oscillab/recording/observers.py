@@ -187,20 +187,29 @@ def hooked(optimizer: Any) -> Any:
     raise ValueError(f"optimizer must have register_step_post_hook(hook), {type(optimizer).__name__} has not")
 
 
-def unowned(optimizer: Any, layers: WatchedLayers) -> list[str]:
-    """Return the names of layers whose weights are trained, but not by `optimizer`; none where it has no groups.
+def unowned(optimizer: Any, layers: WatchedLayers) -> tuple[list[str], list[str]]:
+    """Return the names of layers whose weights, and whose step sizes, are to be trained, but not by `optimizer`.
 
+    None where it has no parameter groups.
     Raises ValueError when it has parameter groups and none of them holds a recorded weight.
     """
     if not hasattr(optimizer, "param_groups"):
-        return []
+        return [], []
     owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not any(id(p) in owned for layer in layers.layers for p in layer.parameters()):
         raise ValueError(
             f"the optimizer ({type(optimizer).__name__}) owns the weights of none of the {len(layers.layers)} layers; "
             "give record() the optimizer that trains this model, built after quantizing"
         )
-    return [one.name for one in layers.layers if any(p.requires_grad and id(p) not in owned for p in one.parameters())]
+    weights = [(one.name, one.parameters()) for one in layers.layers]
+    sizes = [
+        (one.name, [p for side in (0, 1) if (p := trained(one.module, side)) is not None]) for one in layers.layers
+    ]
+
+    def missed(trained: list[tuple[str, list[nn.Parameter]]]) -> list[str]:
+        return [name for name, of in trained if any(p.requires_grad and id(p) not in owned for p in of)]
+
+    return missed(weights), missed(sizes)
 
 
 def skipped(optimizer: Any) -> bool:

@@ -7,7 +7,7 @@ Nothing is attached to the model: it can be copied, pickled and saved while it i
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -84,11 +84,10 @@ class Recorder:
     def __init__(
         self, model: nn.Module, optimizer: Any, settings: dict[str, Any], *, trajectories: Trajectories, ranks: Ranks
     ):
-        self.settings, self.ranks = settings, ranks
-        self.writer: Writer | None = None
+        self.settings, self.ranks, self.writer = settings, ranks, cast("Writer | None", None)
         self.layers = WatchedLayers(without_wrapper(model))
         self._optimizer = hooked(optimizer)
-        self.unowned_layers = unowned(self._optimizer, self.layers)
+        self.unowned_layers, self.unowned_step_sizes = unowned(self._optimizer, self.layers)
         self.sample = Sample(self.layers, trajectories, seed=settings["seed"])
         self.step_count = self.tick_count = self._last_flip_count = 0
         self.stopped: str | None = None  # why recording ended before its block did

@@ -184,11 +184,12 @@ class Recording:
 
 def gaps(meta: dict[str, Any]) -> list[str]:
     """Return in sentences what a recording of that `meta` did not see."""
-    unseen, unowned, found = meta.get("unseen_flip_count", 0), meta.get("unowned_layers", []), []
+    unseen, found = meta.get("unseen_flip_count", 0), []
     if meta["step_count"] == 0:
         found.append("no optimizer step was seen: record() needs the optimizer whose step() is called")
     if unseen:
         found.append(f"{unseen} flips were made outside of the optimizer's steps and are not counted, or counted late")
-    if unowned:
-        found.append(f"the optimizer does not own the weights of {len(unowned)} layers, among them '{unowned[0]}'")
+    for what in ("weights", "step sizes"):
+        if unowned := meta.get("unowned_layers" if what == "weights" else "unowned_step_sizes"):
+            found.append(f"the optimizer does not own the {what} of {len(unowned)} layers, among them '{unowned[0]}'")
     return [*found, meta["stopped"]] if meta.get("stopped") else found

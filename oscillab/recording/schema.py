@@ -72,7 +72,13 @@ META = {
     "threshold": SHARE,
     "layers": list_of(("layers", bool), 1),
 }
-META_LATER = {"unseen_flip_count": whole(0), "unowned_layers": list_of(TEXT), "stopped": maybe(TEXT), "every": whole(1)}
+META_LATER = {
+    "unseen_flip_count": whole(0),
+    "unowned_layers": list_of(TEXT),
+    "unowned_step_sizes": list_of(TEXT),
+    "stopped": maybe(TEXT),
+    "every": whole(1),
+}
 META_LATER |= {"arrays": list_of(TEXT), "unfinished": SWITCH}
 LAYER = {
     "name": TEXT,
@@ -115,7 +121,7 @@ def check_arrays(meta: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None
     layers = meta["layers"]
     known = {"L": len(layers), "W": sum(math.prod(layer["shape"]) for layer in layers)}
     known |= {axis: sum(layer[name] for layer in layers) for axis, name in (("Q", "has_range"), ("A", "step_count"))}
-    for name in arrays.keys() & ARRAYS.keys():
+    for name in filter(arrays.__contains__, ARRAYS):
         array, (axes, kind) = arrays[name], ARRAYS[name]
         letters, low, high, may_be_nan = KINDS[kind]
         expected = [known.setdefault(axis, length) for axis, length in zip(axes, array.shape, strict=False)]

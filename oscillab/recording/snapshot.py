@@ -63,6 +63,7 @@ def meta(recorder: "Recorder") -> dict[str, Any]:
     settings = {name: value for name, value in recorder.settings.items() if name != "windows"}
     counts: dict[str, Any] = {name: getattr(recorder, name) for name in ("step_count", "tick_count", "stopped")}
     counts |= {"unseen_flip_count": recorder.unseen_flip_count(), "unowned_layers": recorder.unowned_layers}
+    counts |= {"unowned_step_sizes": recorder.unowned_step_sizes}
     about: list[dict[str, Any]]
     about = [{"name": one.name, "shape": list(one.shape), "bits": one.bits} for one in layers.layers]
     for i, (layer, (low, high)) in enumerate(zip(layers.layers, recorder.limits, strict=True)):

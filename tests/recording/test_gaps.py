@@ -135,6 +135,25 @@ def test_layers_of_another_optimizer_are_named(caplog):
     assert record(net, torch.optim.SGD([net[0].weight], lr=0.5)).unowned_layers == []
 
 
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_an_optimizer_built_before_quantizing_is_said(per_layer, caplog):
+    """Oracle: by hand: the step sizes of both layers never train; built afterwards, or with one of them left out, one or none."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1))
+    before = torch.optim.SGD(net.parameters(), lr=0.5)
+    spec = QuantSpec(bits=3, weight_granularity="per_channel" if per_layer else "per_tensor")
+    quantize(net, spec, [torch.rand(2, 3, 12, 12)])
+    with caplog.at_level(logging.WARNING), record(net, before) as recorder:
+        backward(net)
+        before.step()
+    said = "the optimizer does not own the step sizes of 2 layers, among them '0'"
+    assert recorder.recording().gaps == [said] and said in caplog.text
+    assert record(net, torch.optim.SGD(net.parameters(), lr=0.5)).unowned_step_sizes == []
+    some = [p for name, p in net.named_parameters() if name != "1.input_quantizer.step_size"]
+    assert record(net, torch.optim.SGD(some, lr=0.5)).unowned_step_sizes == ["1"]
+    net[1].input_quantizer.step_size.requires_grad_(False)
+    assert record(net, torch.optim.SGD(some, lr=0.5)).unowned_step_sizes == []
+
+
 def test_a_state_of_another_model_is_said(fakes):
     """Oracle: by hand: a recorder that goes on with weights that its state does not come from."""
     net = fakes.Net([[0.0, 0.0]])

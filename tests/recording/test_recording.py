@@ -77,6 +77,34 @@ def test_files_that_are_no_recording(recording, tmp_path):
         Recording.open(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda meta, arrays: meta["layers"][1].update(name="stem"), "two layers are called 'stem'"),
+        (lambda meta, arrays: meta["layers"][1].pop("low"), "layer 1 lacks 'low'"),
+        (lambda meta, arrays: meta.update(step_count="9"), "'step_count' must be a whole number from 0, got '9'"),
+        (lambda meta, arrays: meta["layers"][0].update(shape=[1, 13]), "must hold whole numbers of 1 axes"),
+        (lambda meta, arrays: arrays["frequency"].__setitem__(3, np.nan), "'frequency' holds impossible values, nan"),
+        (lambda meta, arrays: arrays["step"].__setitem__(3, 2), "'step' must ascend"),
+        (lambda meta, arrays: arrays["flip_count"].__iadd__(1), "'flip_count' and 'layer_flip_count' do not add up"),
+        (lambda meta, arrays: arrays.update(direction=arrays["direction"] * 1.0), "whole numbers .* it holds float64"),
+        (
+            lambda meta, arrays: arrays.update(position_count=arrays["position_count"][1:]),
+            "must hold whole numbers of 1 axes",
+        ),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(recording, tmp_path, change, said):
+    """Oracle: one line with the file, the place and what is wrong; `benchmarks.fuzz_recordings` tries many more."""
+    path = recording.save(tmp_path / "run.npz")
+    meta, arrays, _ = npz.read(path)
+    change(meta, arrays)
+    npz.write(path, meta, arrays)
+    with pytest.raises(ValueError, match=f"run.npz: damaged, or no recording: .*({said})") as caught:
+        Recording.open(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_failed_save_leaves_the_former_file(recording, tmp_path, monkeypatch):
     """Oracle: the former file's bytes, one line of error, and no half-written file beside it."""
     path = recording.save(tmp_path / "run.npz")
