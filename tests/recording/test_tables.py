@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
+from oscillab.plot.network import draw_layers
+from oscillab.recording.recorder import record
 from oscillab.recording.tables import (
     compare,
     edge_distances,
@@ -100,6 +103,24 @@ def test_compare_by_hand(fakes, recording):
     other.meta["layers"] = [about | {"name": about["name"] + "x"} for about in other.layers]
     with pytest.raises(ValueError, match="no layer in common"):
         compare(recording, other)
+
+
+def test_tables_join_layers_by_name(fakes):
+    """Oracle: by hand: two recordings of the same layers in another order: each layer's own numbers, and no change."""
+    made = {"a": fakes.Layer([[0.0, 0.0]]), "b": fakes.Layer([[0.0] * 5], bits=2)}
+    runs = []
+    for names in ("ab", "ba"):
+        with record(nn.ModuleDict({name: made[name] for name in names}), fakes.Average()) as recorder:
+            pass
+        runs.append(recorder.recording())
+    table = compare(*runs).set_index(["layer", "quantity"])
+    assert table.loc[("a", "weight_count")].tolist() == [2, 2, 0] and table.loc[("b", "weight_count")].tolist() == [
+        5,
+        5,
+        0,
+    ]
+    with pytest.raises(ValueError, match="one and other cannot be compared"):
+        draw_layers(dict(zip(("one", "other"), runs, strict=True)))
 
 
 def test_shares_and_rates_of_the_whole(recording):
