@@ -30,26 +30,27 @@ def tiny(tmp_path):
     return build
 
 
-def study_table(bits=(4, 3), seeds=(0, 1), network="yolov5n"):
-    """A study's table of known mAP: FP32 0.6, PTQ 0.1, LSQ 0.3, EMA 0.4, LSQ+QC 0.45, EMA+QC 0.5, plus seed / 100."""
-    scores = {"ptq": 0.1, "lsq": 0.3, "ema": 0.4, "lsq+qc": 0.45, "ema+qc": 0.5}
-    none = (np.nan,) * 3
-    rows = [(network, "detect", 32, 32, "none", 0, "fp32", 0, 0.6, 0.8, np.nan, np.nan, np.nan, *none, 1.0)]
-    for b in bits:
-        for seed in seeds:
-            for m, v in scores.items():
-                how = ("none", 0) if m == "ptq" else ("constant", 500)
-                rows += [(network, "detect", b, 8, *how, m, seed, v + seed / 100, 0.7, np.nan, 0.25, 0.001, *none, 9.0)]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
 @pytest.fixture(scope="session")
 def make_table():
-    """`make_table(bits=(4, 3), seeds=(0, 1), network="yolov5n")`, see `study_table`."""
-    return study_table
+    """`make_table()`: known mAP: FP32 0.6, PTQ 0.1, LSQ 0.3, EMA 0.4, LSQ+QC 0.45, EMA+QC 0.5, plus seed / 100."""
+
+    def build(bits=(4, 3), seeds=(0, 1), network="yolov5n"):
+        scores = {"ptq": 0.1, "lsq": 0.3, "ema": 0.4, "lsq+qc": 0.45, "ema+qc": 0.5}
+        none = (np.nan,) * 3
+        rows = [(network, "detect", 32, 32, "none", 0, "fp32", 0, 0.6, 0.8, np.nan, np.nan, np.nan, *none, 1.0)]
+        for b in bits:
+            for seed in seeds:
+                for m, v in scores.items():
+                    how = ("none", 0) if m == "ptq" else ("constant", 500)
+                    rows += [
+                        (network, "detect", b, 8, *how, m, seed, v + seed / 100, 0.7, np.nan, 0.25, 0.001, *none, 9.0)
+                    ]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    return build
 
 
 @pytest.fixture
-def table():
+def table(make_table):
     """A study of two bit widths and two seeds."""
-    return study_table()
+    return make_table()

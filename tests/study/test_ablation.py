@@ -24,16 +24,14 @@ def layer_of(positions, averages, *, step_size=0.5):
 
 
 def test_the_neighbour_nearer_to_the_average():
-    """Oracle: by hand; the neighbours of 1.4 are 1 and 2, of -0.2 are -1 and 0, and an average beyond both takes the
-    nearer end; a weight on the grid has no choice; beyond the grid it is its end."""
+    """Oracle: by hand: the neighbour nearer to the average; a weight on the grid has no choice; beyond it, its end."""
     positions = [1.4, 1.4, 1.4, 1.4, -0.2, 2.0, 9.0]
     averages = [1.6, 1.2, 3.0, -2.0, -0.7, 0.1, 0.1]
     assert layer_of(positions, averages).integer_state().flatten().tolist() == [2, 1, 2, 1, -1, 2, 3]
 
 
 def test_gradients_by_hand():
-    """Oracle: by hand; to w it is straight through within -4..3 and 0 beyond; to s it is the state minus w / s within,
-    the limit beyond, times 1 / sqrt(4 * 3)."""
+    """Oracle: by hand: to w 1 within -4..3; to s state - w / s within, else the limit, times 1 / sqrt(12)."""
     layer = layer_of([1.4, 1.4, -0.2, 9.0], [1.6, 1.2, -0.7, 0.1])
     layer._quantized_weight().sum().backward()
     assert layer.weight.grad.flatten().tolist() == [1, 1, 1, 0]
@@ -68,7 +66,7 @@ def test_flips_are_fewer(tiny_network, train_tiny):
 
 
 def test_finalized_model_is_plain_and_gives_the_same(tiny_network, train_tiny):
-    """Oracle: the model before it was plain: output and states bit for bit; and a plain model's modules and keys."""
+    """Oracle: the model before, output and states bit for bit; a plain model's keys; an Ema from before is an error."""
     model, keys = tiny_network(), list(tiny_network().state_dict())
     run(model, train_tiny, 20, decay=0.9)
     remedy = QEma(model, torch.optim.SGD(model.parameters(), lr=0.05), 20)
@@ -81,6 +79,14 @@ def test_finalized_model_is_plain_and_gives_the_same(tiny_network, train_tiny):
     pairs = [(a, b) for a, b in zip(model, plain, strict=True) if isinstance(a, QEmaConv2d)]
     assert len(pairs) == 3 and all(torch.equal(a.integer_state(), b.integer_state()) for a, b in pairs)
     assert all(type(b) is QuantConv2d for _, b in pairs) and list(plain.state_dict()) == keys
+    model = tiny_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    early = Ema(model)
+    QEma(model, optimizer, 20).attach()
+    late = Ema(model, decay=0.5)
+    assert {"0.weight_average", "3.weight_average", "6.weight_average"} <= late.names()
+    with pytest.raises(ValueError, match="0.weight_average was added, removed or replaced"):
+        early.update()
 
 
 def test_the_recorder_sees_the_states_of_the_forward_pass(tiny_network, train_tiny):
@@ -95,18 +101,6 @@ def test_the_recorder_sees_the_states_of_the_forward_pass(tiny_network, train_ti
     assert recording["integer_state"].tolist() == expected.tolist()
 
 
-def test_the_average_of_the_run_has_the_averages_of_the_weights(tiny_network, train_tiny):
-    """Oracle: set inclusion of names; an Ema from before Q-EMA lacks them, which is an error."""
-    model = tiny_network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    early = Ema(model)
-    QEma(model, optimizer, 20).attach()
-    late = Ema(model, decay=0.5)
-    assert {"0.weight_average", "3.weight_average", "6.weight_average"} <= late.names()
-    with pytest.raises(ValueError, match="0.weight_average was added, removed or replaced"):
-        early.update()
-
-
 def frozen_run(model, steps=8, **options):
     """AdamW with decay on everything, momentum included, and step sizes that stop half-way."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.3)
@@ -118,34 +112,15 @@ def copies(model):
 
 
 def test_held_to_the_bit_from_half_time_on(tiny_network, train_tiny):
-    """Oracle: the step sizes after step 4 of 8; Adam's momentum and weight decay move none of them any more."""
+    """Oracle: the step sizes after step 4 of 8, in a resumed run too; after `remove` they learn again."""
     model, seen, weights = tiny_network(activation="affine"), [], []
     optimizer, _ = frozen_run(model)
-
-    def look(step):
-        seen.append(copies(model))
-        weights.append(model[0].weight.detach().clone())
-
+    look = lambda step: (seen.append(copies(model)), weights.append(model[0].weight.detach().clone()))  # noqa: E731
     train_tiny(model, optimizer, 8, each=look)
     for name in seen[0]:
         assert not torch.equal(seen[0][name], seen[3][name]), name
         assert all(torch.equal(seen[3][name], later[name]) for later in seen[4:]), name
     assert not torch.equal(weights[6], weights[7])
-
-
-@pytest.mark.parametrize("part, kind", [("weights", "weight_quantizer"), ("activations", "input_quantizer")])
-def test_one_part_alone(tiny_network, train_tiny, part, kind):
-    """Oracle: an invariant; the part that is named stands still, the other moves."""
-    model = tiny_network()
-    optimizer, _ = frozen_run(model, begin=0.0, parts=(part,))
-    before = copies(model)
-    train_tiny(model, optimizer, 3)
-    after = copies(model)
-    assert {name for name in before if torch.equal(before[name], after[name])} == {n for n in before if kind in n}
-
-
-def test_resumes_and_releases(tiny_network, train_tiny):
-    """Oracle: a resumed run holds what the first held; after `remove` the step sizes learn again."""
     model = tiny_network()
     optimizer, remedy = frozen_run(model)
     train_tiny(model, optimizer, 5)
@@ -162,13 +137,21 @@ def test_resumes_and_releases(tiny_network, train_tiny):
     assert not any(torch.equal(before[name], after) for name, after in copies(other).items())
 
 
-@pytest.mark.parametrize(
-    "build, words",
-    [
-        (lambda model: QEma(model, None, 4, decay=1), "decay must be in 0 <= decay < 1, got 1"),
-        (lambda model: frozen_run(model, parts=("scales",)), "parts must be among weights, activations, got scales"),
-    ],
-)
+@pytest.mark.parametrize("part, kind", [("weights", "weight_quantizer"), ("activations", "input_quantizer")])
+def test_one_part_alone(tiny_network, train_tiny, part, kind):
+    """Oracle: an invariant; the part that is named stands still, the other moves."""
+    model = tiny_network()
+    optimizer, _ = frozen_run(model, begin=0.0, parts=(part,))
+    before = copies(model)
+    train_tiny(model, optimizer, 3)
+    after = copies(model)
+    assert {name for name in before if torch.equal(before[name], after[name])} == {n for n in before if kind in n}
+
+
+@pytest.mark.parametrize("build, words", [
+    (lambda model: QEma(model, None, 4, decay=1), "decay must be in 0 <= decay < 1, got 1"),
+    (lambda model: frozen_run(model, parts=("scales",)), "parts must be among weights, activations, got scales"),
+])  # fmt: skip
 def test_bad_options(tiny_network, build, words):
     """Oracle: the sentence a user reads, and a model left as it was."""
     model = tiny_network()

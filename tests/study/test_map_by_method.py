@@ -21,49 +21,37 @@ def title_of(figure):
     return " ".join(figure.get_suptitle().split())
 
 
-def test_bars_points_and_float(table):
-    """Oracle: LSQ is 0.30 and 0.31 in the table, EMA+QC 0.2 above it, FP32 0.6, a line and no bar; 4 bit before 3."""
+def test_bars_points_and_float(table, make_table):
+    """Oracle: LSQ 0.30, 0.31, EMA+QC 0.2 above, FP32 a line at 0.6; no gap without EMA; a row for each network."""
     figure = draw_map_by_method(table)
     assert groups(table) == [("yolov5n", "detect", bits, 8, "constant", 500) for bits in (4, 3)]
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        f"yolov5n, {bits} bit\nconstant rate, 500 steps" for bits in (4, 3)
-    ]
+    titles = [f"yolov5n, {bits} bit\nconstant rate, 500 steps" for bits in (4, 3)]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == titles
     for axes in figure.axes:
         assert len(axes.patches) == 5 and axes.patches[1].get_height() == pytest.approx(0.305)
         np.testing.assert_allclose(sorted(axes.lines[1].get_ydata()), [0.30, 0.31])
         assert any(list(line.get_ydata()) == [0.6, 0.6] for line in axes.lines)
         assert any(text.get_text() == "FP32 0.600" for text in axes.texts)
     assert "EMA+QC +0.200 mAP on LSQ at 4 bit, constant rate" in title_of(figure) and "2 seeds" in title_of(figure)
-
-
-def test_what_the_table_lacks_leaves_no_gap(table):
-    """Oracle: the table's order without EMA; no line at a value of FP32 that is not there."""
     axes = draw_map_by_method(table[~table["method"].isin(["ema", "fp32"])]).axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["PTQ", "LSQ", "LSQ+QC", "EMA+QC"]
     assert not any("FP32" in text.get_text() for text in axes.texts)
+    figure = draw_map_by_method(pd.concat([make_table(network=name) for name in ("a", "b", "c")]))
+    assert [axes.get_subplotspec().rowspan.start for axes in figure.axes] == [0, 0, 1, 1, 2, 2]
+    assert "gains +0.200 to +0.200 mAP on LSQ in 6 panels; 2 seeds" in title_of(figure)
 
 
-@pytest.mark.parametrize(
-    "draw, words",
-    [
-        (lambda table: draw_map_by_method(table.drop(columns="map50")), "lacks the columns map50"),
-        (lambda table: draw_map_by_method(table[table.method == "fp32"]), "no row of a quantized method"),
-        (lambda table: draw_remedies(table.assign(mask_map=np.nan), score="mask_map"), "no row of a quantized method"),
-        (lambda table: draw_map_vs_oscillation(table.assign(oscillating_share=np.nan)), "no oscillating share"),
-        (lambda table: draw_before_after(table, None, None), "one network at one bit width, got 2"),
-    ],
-)
+@pytest.mark.parametrize("draw, words", [
+    (lambda table: draw_map_by_method(table.drop(columns="map50")), "lacks the columns map50"),
+    (lambda table: draw_map_by_method(table[table.method == "fp32"]), "no row of a quantized method"),
+    (lambda table: draw_remedies(table.assign(mask_map=np.nan), score="mask_map"), "no row of a quantized method"),
+    (lambda table: draw_map_vs_oscillation(table.assign(oscillating_share=np.nan)), "no oscillating share"),
+    (lambda table: draw_before_after(table, None, None), "one network at one bit width, got 2"),
+])  # fmt: skip
 def test_tables_that_cannot_be_drawn_are_refused(table, draw, words):
     """Oracle: the documented errors."""
     with pytest.raises(ValueError, match=words):
         draw(table)
-
-
-def test_networks_stand_below_each_other_and_the_title_stays_short(make_table):
-    """Oracle: three networks of two widths, a row each; EMA+QC is 0.2 above LSQ in all six panels."""
-    figure = draw_map_by_method(pd.concat([make_table(network=name) for name in ("a", "b", "c")]))
-    assert [axes.get_subplotspec().rowspan.start for axes in figure.axes] == [0, 0, 1, 1, 2, 2]
-    assert "gains +0.200 to +0.200 mAP on LSQ in 6 panels; 2 seeds" in title_of(figure)
 
 
 def marks(axes, size):
@@ -72,11 +60,8 @@ def marks(axes, size):
     return {(round(float(x), 3), float(y)) for line in lines for x, y in zip(*line.get_data(), strict=True)}
 
 
-def test_marks_are_means_and_seeds(table):
-    """Oracle: rows PTQ, LSQ, EMA from the top; LSQ is 0.305 and with QC 0.455, EMA 0.405 and 0.505, in the mean.
-
-    EMA taken out at 4 bit leaves its row there, without marks. Mask mAP of half the boxes' lies at half their place.
-    """
+def test_marks_are_means_and_seeds(table, make_table):
+    """Oracle: means 0.305, with QC 0.455, EMA 0.405, 0.505; without 4 bit EMA's row stays; half for half masks."""
     axes = draw_remedies(table).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["PTQ", "LSQ", "EMA"]
     assert marks(axes, 7) == {(0.105, 0.0), (0.305, 1.0), (0.455, 1.0), (0.405, 2.0), (0.505, 2.0)}
@@ -85,17 +70,13 @@ def test_marks_are_means_and_seeds(table):
     assert (0.405, 2.0) not in marks(axes, 7) and (0.505, 2.0) in marks(axes, 7)
     masks = draw_remedies(table.assign(mask_map=table["map"] / 2), score="mask_map").axes[0]
     assert {(0.152, 1.0), (0.153, 1.0)} & marks(masks, 7)
-
-
-def test_a_panel_for_each_network_and_width(make_table):
-    """Oracle: two networks, of two widths and of one; the title counts three panels."""
     figure = draw_remedies(pd.concat([make_table(), make_table(network="yolov7-tiny", bits=(4,))]))
     assert sum(axes.axison for axes in figure.axes) == 3
     assert "EMA above LSQ in 3 of 3 panels" in title_of(figure)
 
 
 def test_a_mark_for_each_seed_and_the_count(table):
-    """Oracle: EMA set by hand to the smallest share at 4 bit, where it is the best of the two, and to the largest at 3."""
+    """Oracle: EMA set by hand to the smallest share at 4 bit, where it is best, and the largest at 3."""
     for bits, share in ((4, 0.02), (3, 0.5)):
         table.loc[(table.method == "ema") & (table.bits == bits), "oscillating_share"] = share
     figure = draw_map_vs_oscillation(table)
@@ -116,7 +97,7 @@ def test_before_after(make_table, live, average):
 
 
 def test_the_grid_of_panels():
-    """Oracle: three places of a 2 x 2 grid; no axes in its corner, above which a panel is the last and keeps its numbers."""
+    """Oracle: three places of a 2 x 2 grid, numbers below the last of each column; 4, 4*, 3: most bits first."""
     places = [("n", "4"), ("n", "3"), ("tiny", "4")]
     figure, found = panel_grid(places, panel=(2, 2), sharex=True)
     assert [one.axison for one in figure.axes] == [True, True, True, False]
@@ -125,11 +106,6 @@ def test_the_grid_of_panels():
     assert [outer_sides(found[place], found) for place in places] == [(True, False), (False, True), (True, True)]
     shown = [found[place].xaxis.get_tick_params()["labelbottom"] for place in places]
     assert shown == [False, True, True]
-
-
-def test_widths_stand_from_most_bits_to_fewest():
-    """Oracle: 4, 4*, 3, although the first network has no 4*."""
-    found = [
-        Group(*one, "constant", 500) for one in (("a", "detect", 4, 8), ("a", "detect", 3, 8), ("b", "detect", 4, 4))
-    ]
+    groups_of = (("a", "detect", 4, 8), ("a", "detect", 3, 8), ("b", "detect", 4, 4))
+    found = [Group(*one, "constant", 500) for one in groups_of]
     assert [width for _, width in places_of(found)] == ["4", "4*", "3"]

@@ -63,18 +63,13 @@ def test_every_method_moves_the_map(measured):
 def test_a_new_remedy_is_an_object_and_an_entry(measured):
     """Oracle: its row in the table, and what it promises: weights 0.98^8 = 0.85 of what plain LSQ leaves, about."""
     scores, folder, _ = measured
-    size = {
-        arm: checkpoint.load(folder / f"yolov5n-4bit-constant{arm}-seed0" / "lsq.pt")
-        .model[2]
-        .cv1.conv.weight.abs()
-        .mean()
-        for arm in ("", "-shrink")
-    }
-    assert "shrink" in scores and (size["-shrink"] / size[""]).item() == pytest.approx(0.85, abs=0.01)
+    paths = (folder / f"yolov5n-4bit-constant{arm}-seed0" / "lsq.pt" for arm in ("", "-shrink"))
+    plain, shrunk = (checkpoint.load(path).model[2].cv1.conv.weight.abs().mean().item() for path in paths)
+    assert "shrink" in scores and shrunk / plain == pytest.approx(0.85, abs=0.01)
 
 
-def test_an_unknown_method_is_no_run_of_lsq(tiny):
-    """Oracle: one line that lists what is registered, before anything runs."""
+def test_unknown_names_and_entries(tiny):
+    """Oracle: one line that lists what is registered, before anything runs; a taken name or unknown kind is refused."""
     for change, words in (
         ({"arms": ("lsqq",)}, "unknown training 'lsqq', allowed are lsq, dampening"),
         ({"averages": ("mean",)}, "unknown average 'mean', allowed are ema, "),
@@ -82,10 +77,6 @@ def test_an_unknown_method_is_no_run_of_lsq(tiny):
     ):
         with pytest.raises(ValueError, match=words):
             jobs_of(tiny(**change))
-
-
-def test_entries():
-    """Oracle: by hand; a taken name and an unknown kind are refused, and an unknown name gets colours of its own."""
     for wrong in (Method("lsq", "LSQ", "training"), Method("mine", "Mine", "magic")):
         with pytest.raises(ValueError, match="a new name and a kind of untrained, training"):
             register(wrong)

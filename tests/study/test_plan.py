@@ -20,20 +20,14 @@ from oscillab.study.run import run_study
 from oscillab.train.config import RunOptions
 
 
-def test_a_dry_run_runs_nothing(tiny):
-    """Oracle: counts by hand: 2 widths, 2 seeds; 8 pictures in batches of 4, twice over; no job's folder appears."""
+def test_counts_of_a_plan(tiny):
+    """Oracle: by hand: 2 widths, 2 seeds, 2 passes of 8 pictures, QC of 1 pass, 4 measurements of 4; no folder."""
     options = tiny(bits=("4", "4*"), seeds=(0, 1), dry_run=True)
     shown = run_study(options)
-    assert (
-        shown["jobs"] == 4
-        and "yolov5n 4 bit: 2 runs (2 planned) of 4 steps, arms lsq, constant rate, seeds 0 1" in shown["text"]
-    )
+    runs = "2 runs (2 planned) of 4 steps, arms lsq, constant rate, seeds 0 1"
+    assert shown["jobs"] == 4 and f"yolov5n 4 bit: {runs}" in shown["text"]
     assert "yolov5n 4* bit" in shown["text"] and "in all with 1 at once" in shown["text"]
     assert not any(path.is_dir() for path in options.folder.iterdir())
-
-
-def test_images_left(tiny):
-    """Oracle: by hand: 2 passes of 8 pictures, 2 methods with QC of 1 pass each, 4 measurements of 4 pictures."""
     options = tiny()
     job = jobs_of(options)[0]
     assert plan.images_left(job, DataSource(options.data)) == pytest.approx(2 * 8 + 2 * 8 + 4 * 4 * plan.FORWARD_SHARE)
@@ -63,8 +57,7 @@ def coco_like(tmp_path):
 
 
 def test_a_dry_run_of_the_paper_opens_each_file_once(tmp_path, coco_like, monkeypatch):
-    """Oracle: counted calls of `open`: 108 jobs of 9 networks, two annotation files, 9 checkpoints that are stand-ins, no
-    picture; 2,000 / 64 is 32 steps a pass, 100 passes."""
+    """Oracle: counted calls of `open`: two annotation files, 9 stand-in checkpoints, no picture; 32 steps a pass."""
     weights, opened, read = tmp_path / "weights", Counter(), Counter()
     weights.mkdir()
     for name in PAPER.model:

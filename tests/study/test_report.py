@@ -41,47 +41,27 @@ def folder(tmp_path_factory, make_recording, make_table):
     return folder
 
 
-@pytest.fixture(scope="module")
-def page(folder):
-    """The text of the report."""
-    return report.write(folder).read_text(encoding="utf-8")
-
-
-def test_the_page_holds_its_figures(page, folder):
-    """Oracle: the PNG files beside it, byte for byte."""
+def test_the_page(folder, table):
+    """Oracle: the PNG files, byte for byte, and no other address; the table's means and escapes; the verdict first."""
+    page = report.write(folder).read_text(encoding="utf-8")
     images = [a["src"] for tag, a in Tags(page).starts if tag == "img"]
     inside = {b64decode(source.removeprefix("data:image/png;base64,")) for source in images}
     beside = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
     assert inside == beside and len(images) == len(beside) == 9
     assert (folder / "figures" / "yolov5n-3bit-constant-seed0-before-after.png").is_file()
-
-
-def test_the_page_needs_nothing_else(page):
-    """Oracle: no script, no link, no address but the pictures' own data; tags are closed; both colour schemes declared."""
     tags = Tags(page)
     assert not tags.open
     assert not {"script", "link", "iframe"} & {tag for tag, _ in tags.starts}
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(""", page)
     assert "prefers-color-scheme: dark" in page and "color-scheme: light dark" in page
-
-
-def test_the_page_holds_table_provenance_and_caveat(page):
-    """Oracle: EMA+QC of seed 1 has 0.510 in the table, a share of 0.25 reads 25.0 %; HTML's escapes of < and &."""
+    # EMA+QC of seed 1 has 0.510, a share of 0.25 reads 25.0 %
     assert "<td>0.510</td>" in page and "25.0 %" in page and ">EMA+QC</td>" in page
     assert "a &lt;processor&gt; &amp; more" in page and "The same seed on two machines" in page
-
-
-def test_the_page_begins_with_its_verdict(page, table):
-    """Oracle: the means of the table, 0.505 and 0.305 over seeds 0 and 1; then the picture, before any table."""
     sentence = "yolov5n at the constant rate, 500 steps: EMA+QC at 4 bit (0.505, +0.200 on LSQ), EMA+QC at 3 bit (0.505, +0.200"
     assert sentence in verdict(table) and verdict(table).startswith("Best mAP (mean of 2 seeds): ")
     assert page.index(sentence) < page.index("<figure>") < page.index("<table>") < page.index("<details>")
     official = table[table["method"] != "ema+qc"].assign(schedule="official")
     assert "official rate, 500 steps: LSQ+QC at 4 bit (0.455" in verdict(official)
-
-
-def test_writing_twice_gives_the_same_page(page, folder):
-    """Oracle: the text before."""
     assert report.write(folder).read_text(encoding="utf-8") == page
 
 
@@ -92,26 +72,19 @@ def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording):
     assert page.count("<img") == len(list((run / "figures").glob("*.png"))) == 7 and "a &lt;processor&gt;" in page
     alone = report.write(make_recording().save(tmp_path / "mine.npz"))
     assert alone == tmp_path / "mine" / "report.html" and alone.read_text(encoding="utf-8").count("<img") == 7
-
-
-def test_a_folder_without_a_table_is_refused(tmp_path):
-    """Oracle: the documented error."""
     with pytest.raises(ValueError, match="holds no table.csv"):
         report.write(tmp_path)
 
 
-def test_the_busiest_layer_is_a_low_bit_one(live, make_recording):
+def test_the_busiest_layer_is_a_low_bit_one(live, make_recording, table):
     """Oracle: the 8-bit layer is made to oscillate in every weight, and is not chosen."""
     recording = make_recording()
     recording["frequency"][recording.weights_of("first")] = 1
     assert figures.busiest_layer(recording) == figures.busiest_layer(live) != "first"
-
-
-def test_a_table_without_recordings_still_has_its_figure(table):
-    """Oracle: one figure."""
     assert list(figures.report_figures(table, {})) == ["map-by-method"]
 
 
+COMMON = ["network", "bits", "ends_bits", "schedule", "steps", "method", "seed"]
 ROWS = [
     ("yolov5n-seg", 32, 32, "none", 0, "fp32", 0, 0.8, 0.6, None),
     ("yolov5n-seg", 3, 8, "official", 500, "lsq", 0, 0.4, 0.3, 0.25),
@@ -120,24 +93,11 @@ ROWS = [
     ("yolov5n-seg", 4, 4, "official", 500, "lsq", 0, 0.5, 0.4, 0.3),
     ("yolov5n-seg", 4, 4, "constant", 500, "freezing+qc", 0, 0.7, 0.5, 0.1),
 ]
-COLUMNS = [
-    "network",
-    "bits",
-    "ends_bits",
-    "schedule",
-    "steps",
-    "method",
-    "seed",
-    "map",
-    "mask_map",
-    "oscillating_share",
-]
+COLUMNS = [*COMMON, "map", "mask_map", "oscillating_share"]
 
 
 def test_rows_in_markdown():
-    """Oracle: by hand; a row for each width and schedule and one for its masks: 0.4 and 0.6 are 0.5 ± 0.141; FP32 and a
-    width's PTQ stand in each of its rows; a method that one lacks is a dash, one that all lack no column. QC leaves states
-    alone: it has no share that oscillates."""
+    """Oracle: by hand: 0.4 and 0.6 are 0.5 ± 0.141; FP32 and PTQ in each row of a width; a dash for what one lacks."""
     table = pd.DataFrame(ROWS, columns=COLUMNS)
     assert markdown(table).splitlines()[2:] == [
         "| yolov5n-seg | 3 | official | 0.800 | - | 0.500 ± 0.141 | - |",

@@ -13,8 +13,7 @@ ROW = {"network": "yolov5n", "task": "detect", "bits": 3, "ends_bits": 8, "seed"
 
 
 def test_a_folder_of_another_configuration_is_refused(tiny):
-    """Oracle: the option that was changed, named; the folder's own configuration is taken again. A run of the command `qat`,
-    or of a study before there were jobs, is refused, and nothing is written beside it."""
+    """Oracle: the changed option, named; a run of `qat` or of a study before there were jobs is left as it was."""
     job = jobs_of(tiny())[0]
     job.folder.mkdir(parents=True)
     (job.folder / "run.json").write_text("{}")
@@ -30,16 +29,15 @@ def test_a_folder_of_another_configuration_is_refused(tiny):
 
 @pytest.mark.parametrize("preset", ["quick", "ablation"])
 def test_folders_of_the_first_edition_still_read(root, tmp_path, preset):
-    """Oracle: a shipped study whose job.json has the old word for the first and last layers' bits: it is what the preset
-    asks for today, and all of it is measured."""
+    """Oracle: a shipped study whose job.json has an old word is what the preset asks for, all of it measured."""
     out = shutil.copytree(root / "data" / "results" / preset, tmp_path / preset)
     for job in jobs_of(replace(PRESETS[preset], out=out, schedules=("constant",))):
         state.claim(job)
         assert state.status(job) == "done" and len(state.rows_of(job)) >= len(job.methods)
 
 
-def test_status_follows_what_is_measured(tiny):
-    """Oracle: the life of a job by hand: planned, running, failed with its error, done; more asked for, running again."""
+def test_status_and_rows(tiny, monkeypatch):
+    """Oracle: a job's life by hand: planned, running, failed, done, more asked for; a full disk keeps the rows."""
     job = jobs_of(tiny())[0]
     assert state.status(job) == "planned" and len(state.missing(job)) == 4
     state.set_status(job, "running")
@@ -52,6 +50,15 @@ def test_status_follows_what_is_measured(tiny):
     more = jobs_of(tiny(controls=("none", "qc", "qc_scale")))[0]
     assert [method for method, _, _ in state.missing(more)] == ["ema+qc_scale"] and state.status(more) == "running"
 
+    def full(self, path, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
+    with pytest.raises(OSError, match="rows.csv"):
+        state.add_row(job, ROW | {"method": "ema+qc_scale"})
+    monkeypatch.undo()
+    assert [row["method"] for row in state.rows_of(job)] == [method for method, _, _ in job.methods]
+
 
 def test_one_process_works_in_a_folder(tmp_path):
     """Oracle: the second one waits its patience and is told; the lock is free when the block is left."""
@@ -63,18 +70,3 @@ def test_one_process_works_in_a_folder(tmp_path):
         raise AssertionError("two hold the lock")
     with state.locked(tmp_path, "study", patience=0.0):
         pass
-
-
-def test_rows_survive_a_write_that_fails(tiny, monkeypatch):
-    """Oracle: the rows from before, when the disk is full while a row is added."""
-    job = jobs_of(tiny())[0]
-    state.add_row(job, ROW | {"method": "lsq"})
-
-    def full(self, path, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
-    with pytest.raises(OSError, match="rows.csv"):
-        state.add_row(job, ROW | {"method": "ema"})
-    monkeypatch.undo()
-    assert [row["method"] for row in state.rows_of(job)] == ["lsq"]
