@@ -18,7 +18,6 @@ from oscillab.provenance import SHIPPED
 
 
 def head(levels):
-    """A head with the anchors of so many levels; of none, one that predicts classes alone."""
     head = nn.Module()
     if levels:
         head.register_buffer("anchors", torch.ones(levels, 3, 2))
@@ -49,11 +48,8 @@ def test_networks_outside_the_zoo_are_refused_by_name(dotted, monkeypatch, tmp_p
     network.model = nn.Sequential(nn.Conv2d(3, 16, 3), last)
     network.nc, network.stride, network.names = 80, torch.tensor(stride), [str(index) for index in range(80)]
     torch.save({"epoch": -1, "model": network.half(), "ema": None}, path)
-    for command in (
-        ["evaluate", "--weights"],
-        ["qat", *out, "--weights"],
-        ["pretrain", "--count", "8", *out, "--start"],
-    ):
+    pretrain = ["pretrain", "--count", "8", *out, "--start"]
+    for command in (["evaluate", "--weights"], ["qat", *out, "--weights"], pretrain):
         assert main([*command, str(path)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {path}: ") and words in line and "Give a checkpoint of one of yolov5n, " in line
@@ -62,7 +58,6 @@ def test_networks_outside_the_zoo_are_refused_by_name(dotted, monkeypatch, tmp_p
 
 
 def folder(root, masks=False):
-    """A COCO folder of two scenes of ten classes, with or without segmentations."""
     for split in ("train", "val"):
         CocoFolder.write(Scenes(2, split=split, size=64, masks=masks), root / "folder", split)
     return str(root / "folder")
@@ -89,10 +84,8 @@ def test_classes_and_sizes_that_do_not_fit(command, tmp_path, capsys):
     weights = oscillab.save(oscillab.build("yolov5n", classes=3), tmp_path / "three.pt", half=True)
     out = [] if command == "evaluate" else ["--out", str(tmp_path / "out")]
     assert main([command, "--weights", str(weights), "--data", folder(tmp_path), "--size", "64", *out]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {weights} detects 3 classes, folder has 10: take a checkpoint that was trained for this data, "
-        "or `oscillab pretrain` one\n"
-    )
+    words = f"error: {weights} detects 3 classes, folder has 10: take a checkpoint that was trained for this data, or"
+    assert capsys.readouterr().err == f"{words} `oscillab pretrain` one\n"
     assert main([command, "--weights", str(SHIPPED), "--size", "100", *out]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "size must be a multiple of" in line and "32" in line and "got 100" in line

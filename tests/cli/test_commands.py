@@ -15,18 +15,16 @@ import oscillab
 from oscillab.__main__ import main
 from oscillab.data.images import write_image
 from oscillab.provenance import SHIPPED
+from oscillab.train.trainer import Trainer
 
 SMALL = ["--size", "64", "--count", "32", "--held-out", "8", "--batch-size", "8", "--no-progress", "--epochs", "1"]
 
 
 def printed(*words):
-    """What a command prints, as a mapping from the first word of each line to the others."""
+    """First word of each line that a command prints -> the others."""
     with redirect_stdout(io.StringIO()) as text:
         assert main([*words]) == 0
-    return {
-        name: value
-        for name, _, value in (" ".join(line.split()).partition(" ") for line in text.getvalue().splitlines())
-    }
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in text.getvalue().splitlines() if line.strip()}
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +35,32 @@ def end(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(end):
-    """The folder of that run."""
     return Path(end["out"])
 
 
-def test_qat_writes_models_recordings_and_provenance(trained):
-    """Oracle: the folder's contents as the help promises them."""
+def test_qat_writes_what_inspect_reads(trained, capsys):
+    """Oracle: the help's promise of a folder; the published parameter counts; the run's own options and steps."""
     names = {path.name for path in trained.iterdir()}
     assert names == {"lsq.pt", "ema.pt", "lsq.npz", "ema.npz", "log.csv", "run.json"}
     run = json.loads((trained / "run.json").read_text())
     assert run["config"]["quant"]["bits"] == 3 and run["config"]["run"]["seed"] == 0 and run["steps"] == 4
     assert {"versions", "hardware", "seconds"} <= set(run)
     assert oscillab.Recording.open(trained / "lsq.npz")
+    assert main(["models"]) == 0
+    assert "yolov7-tiny         detect      6228762    13.9" in capsys.readouterr().out
+    found = printed("inspect", str(SHIPPED))
+    assert (found["model"], found["classes"], found["parameters"]) == ("yolov5n", "10", "1777447")
+    found = printed("inspect", str(trained / "lsq.pt"))
+    assert (found["quantized"], found["bits"], found["weight"]) == ("True", "3", "granularity per_tensor")
+    assert printed("inspect", str(trained / "lsq.npz"))["steps"] == "4"
+    found = printed("inspect", str(trained))
+    assert found["ema.pt"] == "yolov5n, 10 classes, 3 bit" and found["ema.npz"].startswith("4 steps, ")
 
 
 def test_a_command_ends_with_what_it_measured_and_the_next_command(trained, end):
-    """Oracle: mAP by `evaluate` of the files, before and after, at their own size; flips from the recording; the
-    commands that are named run, up to an exported file, and the folded one is an ordinary quantized detector."""
+    """Oracle: mAP by `evaluate` of the files; flips from the recording; the named commands run; a folded one's keys."""
     data = ["--held-out", "8", "--no-progress"]
-    measured = {
-        name: printed("evaluate", "--weights", str(trained / f"{name}.pt"), *data)["map"] for name in ("lsq", "ema")
-    }
+    measured = {n: printed("evaluate", "--weights", str(trained / f"{n}.pt"), *data)["map"] for n in ("lsq", "ema")}
     assert end["map_float"] == printed("evaluate", "--size", "64", *data)["map"] > end["map_lsq"] == measured["lsq"]
     for name in ("lsq", "ema"):
         rate = oscillab.tables.flip_rate(oscillab.Recording.open(trained / f"{name}.npz"))
@@ -76,8 +79,6 @@ def test_a_command_ends_with_what_it_measured_and_the_next_command(trained, end)
 
 def test_interrupted_run_resumes_to_the_same_files(trained, tmp_path, monkeypatch):
     """Oracle: the uninterrupted run's weights and recordings, bit for bit."""
-    from oscillab.train.trainer import Trainer
-
     step = Trainer.train_step
 
     def stop_at_two(self, batch):
@@ -102,13 +103,8 @@ def test_study_writes_its_table_and_report(tmp_path, capsys):
     assert main(arguments) == 0
     table = pd.read_csv(tmp_path / "table.csv")
     columns = "network task bits ends_bits schedule steps method seed map map50 mask_map oscillating_share flip_rate"
-    assert list(table.columns) == [
-        *columns.split(),
-        "near_edge_share",
-        "edge_flip_share",
-        "step_size_spread",
-        "seconds",
-    ]
+    columns += " near_edge_share edge_flip_share step_size_spread seconds"
+    assert list(table.columns) == columns.split()
     ladder = ["ptq", "lsq", "ema", "lsq+qc", "ema+qc"]
     assert list(table[table.bits == 4].method) == list(table[table.bits == 3].method) == [*ladder, *ladder[1:]]
     assert set(table[table.method == "ema"].schedule) == {"official", "constant"}
@@ -135,19 +131,6 @@ def test_other_detectors_take_the_whole_path(name, measured, tmp_path):
     assert 0 <= float(printed("evaluate", "--weights", end["out"], "--held-out", "4", "--no-progress")[measured]) <= 1
 
 
-def test_models_and_inspect(trained, capsys):
-    """Oracle: the published table's parameter counts; what the shipped file says of itself; the run's options and steps."""
-    assert main(["models"]) == 0
-    assert "yolov7-tiny         detect      6228762    13.9" in capsys.readouterr().out
-    found = printed("inspect", str(SHIPPED))
-    assert (found["model"], found["classes"], found["parameters"]) == ("yolov5n", "10", "1777447")
-    found = printed("inspect", str(trained / "lsq.pt"))
-    assert (found["quantized"], found["bits"], found["weight"]) == ("True", "3", "granularity per_tensor")
-    assert printed("inspect", str(trained / "lsq.npz"))["steps"] == "4"
-    found = printed("inspect", str(trained))
-    assert found["ema.pt"] == "yolov5n, 10 classes, 3 bit" and found["ema.npz"].startswith("4 steps, ")
-
-
 def test_a_finished_run_is_not_written_into_unasked(trained, tmp_path, capsys):
     """Oracle: the folder's bytes; with --overwrite what was derived from the older run goes, too, and nothing else."""
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
@@ -163,8 +146,6 @@ def test_a_finished_run_is_not_written_into_unasked(trained, tmp_path, capsys):
 
 
 class Evil:
-    """What an archive may hold beside a network."""
-
     def __reduce__(self):
         return print, ("this must never be printed",)
 

@@ -16,16 +16,12 @@ from oscillab.data.dataset import CocoFolder
 TRAIN, VAL = "/zips/train2017.zip", "/zips/val2017.zip"
 
 
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    """Tries follow each other at once, and no proxy stands between the test and its server."""
+@pytest.fixture
+def mirror(script, monkeypatch):
+    """A server without a proxy before it, where tries follow each other at once."""
     monkeypatch.setattr(transfer, "PAUSE", 0.0)
     monkeypatch.setattr(transfer, "CHUNK", 1000)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-@pytest.fixture
-def mirror(script):
     module = script("tests/mirror.py")
     with module.served(module.coco_archives()) as mirror:
         yield mirror
@@ -73,11 +69,7 @@ def test_downloads_what_a_coco_folder_reads_and_then_leaves_it_alone(mirror, tmp
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_cut_connection_goes_on(mirror, tmp_path, ranges):
-    """Oracle: the same files as over a whole connection; with ranges no byte before the cut is asked for again.
-
-    Without ranges every try begins at 0 and the connection, cut at 3/4, can never bring it all: an error says so, and the
-    part stays; over a connection that is whole again the next run ends well.
-    """
+    """Oracle: a whole connection's files; with ranges no byte twice; without, an error, until it is whole again."""
     mirror.ranges = ranges
     size = len(mirror.files[TRAIN])
     mirror.cut_after = size * 3 // 4
@@ -94,6 +86,7 @@ def test_a_cut_connection_goes_on(mirror, tmp_path, ranges):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(mirror, tmp_path, monkeypatch):
     """Oracle: Ctrl-C in the middle of an archive leaves its bytes, and the next run asks for those that follow."""
+    update = tqdm.update
 
     def interrupted(bar, count):
         if bar.total == len(mirror.files[TRAIN]):
@@ -101,25 +94,22 @@ def test_an_interrupted_run_goes_on_where_it_stopped(mirror, tmp_path, monkeypat
 
     monkeypatch.setattr(tqdm, "update", interrupted)
     assert download(mirror, tmp_path) == 130
-    monkeypatch.undo()
+    monkeypatch.setattr(tqdm, "update", update)
     mirror.requests.clear()
     assert download(mirror, tmp_path) == 0
     assert [request[1:] for request in mirror.requests if request[0] == "GET"] == [(TRAIN, "bytes=1000-", 206)]
     assert tree(tmp_path) == expected(mirror)
 
 
-def test_another_file_of_the_same_name_begins_again(mirror, tmp_path):
-    """Oracle: the new file's bytes, although the first half of the old one had arrived (another tag, the same size)."""
+def test_a_changed_and_a_broken_archive_begin_again(mirror, tmp_path, capsys):
+    """Oracle: the new file's bytes after half of an old one; one changed byte, found by CRC-32, leaves no folder."""
     remote = transfer.ask(mirror.url + VAL)
     (tmp_path / "val2017.zip.part").write_bytes(b"?" * (remote.size // 2))
     (tmp_path / "val2017.zip.part.tag").write_text(f"{remote.size} {remote.tag}")
     mirror.tag = '"2"'
     transfer.fetch(transfer.ask(mirror.url + VAL), tmp_path / "val2017.zip", progress=False)
     assert (tmp_path / "val2017.zip").read_bytes() == mirror.files[VAL]
-
-
-def test_a_broken_archive_leaves_no_folder(mirror, tmp_path, capsys):
-    """Oracle: one changed byte of a stored picture; the zip's CRC-32 finds it, the next run fetches the archive anew."""
+    (tmp_path / "val2017.zip").unlink()
     good = mirror.files[VAL]
     middle = len(good) // 2
     mirror.files[VAL] = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
@@ -159,7 +149,7 @@ def test_an_archive_cannot_write_elsewhere(mirror, tmp_path, capsys, member, sen
 
 
 def test_disk_space_is_looked_at_first(mirror, tmp_path, monkeypatch, capsys):
-    """Oracle: by hand: all archives' bytes for what comes out, and the largest once more; one byte less is too little."""
+    """Oracle: by hand: all archives' bytes for what comes out and the largest once more; a byte less is too little."""
     sizes = [len(content) for content in mirror.files.values()]
     needed = sum(sizes) + max(sizes)
     usage = namedtuple("usage", "total used free")

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 
 import oscillab
@@ -10,30 +9,19 @@ from oscillab.__main__ import main
 from oscillab.provenance import SHIPPED
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run's folder with two quantized networks, lsq.pt and ema.pt, calibrated alone."""
-    folder = tmp_path_factory.mktemp("run")
+def test_a_folder_gives_its_best_network_and_inspect_says_what_is_saved(tmp_path, capsys):
+    """Oracle: ema.pt, of 3 bits, comes before lsq.pt; the JSON file; 60 convolutions, the first of 8 bits."""
+    run, out, values = tmp_path / "run", tmp_path / "model.onnx", tmp_path / "values.json"
+    run.mkdir()
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for name, bits in (("lsq", 4), ("ema", 3)):
         model = oscillab.quantize(oscillab.load(SHIPPED), oscillab.QuantSpec(bits=bits), [pictures])
-        oscillab.save(model, folder / f"{name}.pt")
-    return folder
-
-
-def test_a_folder_gives_its_best_network(run, tmp_path, capsys):
-    """Oracle: ema.pt comes before lsq.pt, and is the one of 3 bits; what was measured is in the JSON file."""
-    out, values = tmp_path / "model.onnx", tmp_path / "values.json"
+        oscillab.save(model, run / f"{name}.pt")
     assert main(["export", str(run), str(out), "--json", str(values)]) == 0
     measured = json.loads(values.read_text())
     assert measured["network"].endswith("ema.pt") and measured["bytes"] == out.stat().st_size
     assert "batch norms kept" in capsys.readouterr().out
     assert set(oscillab.load_onnx(out).facts.bits.values()) == {3, 8}
-
-
-def test_inspect_says_what_the_file_saves(run, tmp_path, capsys):
-    """Oracle: the network's table: 60 convolutions, a first one of 8 bits, and a plain sentence on speed."""
-    out = tmp_path / "model.onnx"
     assert main(["export", str(run / "lsq.pt"), str(out), "--size", "160"]) == 0
     capsys.readouterr()
     assert main(["inspect", str(out)]) == 0
@@ -42,7 +30,7 @@ def test_inspect_says_what_the_file_saves(run, tmp_path, capsys):
     assert "model.0.conv              1728     8          8" in shown and "smaller and not faster" in shown
 
 
-def test_evaluate_takes_an_exported_file(run, tmp_path, capsys):
+def test_evaluate_takes_an_exported_file(tmp_path, capsys):
     """Oracle: mAP of the float file is that of the float checkpoint, to three places."""
     out, found = tmp_path / "float.onnx", []
     assert main(["export", str(SHIPPED), str(out)]) == 0

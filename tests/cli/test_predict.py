@@ -24,15 +24,8 @@ def places(tmp_path_factory):
     return folder
 
 
-def test_a_folder_stands_for_its_images(places, tmp_path, caplog):
-    """Oracle: its two images, and not the detector that lies beside them; another size than its own is warned of."""
-    assert main(["predict", str(SHIPPED), str(places), "--size", "64", "--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["square.png", "strip.png"]
-    assert "was trained with images of 160 pixels and is given images of 64" in caplog.text
-
-
-def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys):
-    """Oracle: the torch model for the file; pictures of the same size with something drawn into each."""
+def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys, caplog):
+    """Oracle: the torch model for the file; pictures of one size, drawn into; a folder's two images, a warned size."""
     tables = []
     for model in (SHIPPED, places / "float.onnx"):
         pictures = [str(places / name) for name in ("square.png", "strip.png")]
@@ -43,10 +36,13 @@ def test_a_checkpoint_and_its_file_find_the_same(places, tmp_path, capsys):
             before, after = read_image(places / name), read_image(out / name)
             assert after.shape == before.shape and (after != before).any()
     assert tables[0] == tables[1] and len(tables[0]) > 4
+    assert main(["predict", str(SHIPPED), str(places), "--size", "64", "--out", str(tmp_path / "all")]) == 0
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {"square.png", "strip.png"}
+    assert "was trained with images of 160 pixels and is given images of 64" in caplog.text
 
 
-def test_boxes_are_those_of_the_ground_truth(places):
-    """Oracle: the scene's own boxes: a detector of mAP 0.8 finds most of them to an IoU of a half."""
+def test_boxes_of_the_ground_truth_and_masks_within_them(places):
+    """Oracle: the scene's boxes, half of them found to an IoU of a half; masks of the picture's size, in boxes."""
     sample, model = Scenes(2, split="val").sample(0), oscillab.load(SHIPPED)
     found = detect(model, sample.image, size=160)
     low = np.maximum(sample.boxes[:, None, :2], found.boxes[None, :, :2])
@@ -55,10 +51,6 @@ def test_boxes_are_those_of_the_ground_truth(places):
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (sample.boxes, found.boxes)]
     iou = shared / (areas[0][:, None] + areas[1][None] - shared)
     assert (iou.max(1) > 0.5).mean() >= 0.5 and found.masks is None
-
-
-def test_masks_have_the_pictures_size():
-    """Oracle: shapes, and that no mask leaves its box, for an untrained network at a size that is not the picture's."""
     model = oscillab.build("yolov5n-seg", classes=3).eval()
     found = detect(model, np.full((50, 70, 3), 90, np.uint8), size=64, conf=0.0001)
     assert found.masks.shape == (len(found.boxes), 50, 70) and len(found.boxes) > 0

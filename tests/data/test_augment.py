@@ -44,15 +44,19 @@ def found(plane):
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-def test_all_switched_off_is_the_identity():
-    """Invariant: no mosaic, move, colour or flip leaves picture, boxes and masks as they were."""
+def test_all_switched_off_and_nothing_on_the_picture():
+    """Invariant: without mosaic, move, colour and flip all is as it was; no box on an empty picture."""
     sample = Scenes().sample(4)
     still = Augment(**STILL)(One(sample), 0, 160, generator())
     assert all(np.array_equal(a, b) for a, b in zip(still, sample, strict=True))
+    empty = Sample(np.zeros((50, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 0)
+    for probability in (0, 1):
+        varied = Augment(mosaic=probability)(One(empty), 0, 64, generator())
+        assert varied.boxes.shape == (0, 4) and varied.image.shape == (64, 64, 3)
 
 
-def test_the_matrix_is_opencvs():
-    """Oracle: cv2.getRotationMatrix2D around the canvas' centre, which lands in the middle of the square."""
+def test_draws_of_matrix_and_colours():
+    """Oracle: cv2.getRotationMatrix2D around the canvas' centre; HSV: a grey's value moves by the gain at most."""
     augment = Augment(degrees=30, translate=0, scale=0.5)
     matrix, gain = augment.draw_matrix((200, 300), 100, generator(1))
     draws = generator(1)
@@ -61,15 +65,29 @@ def test_the_matrix_is_opencvs():
     expected[:, 2] += (50 - 150, 50 - 100)
     assert gain == scale
     assert np.allclose(matrix, expected)
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    levels = [shift_colours(grey, (0.015, 0.7, 0.4), generator(seed)) for seed in range(200)]
+    assert all(np.ptp(level) == 0 for level in levels)
+    values = np.array([level[0, 0, 0] for level in levels])
+    assert 59 <= values.min() < 65 and 135 < values.max() <= 140
+    assert shift_colours(grey, (0, 0, 0), generator()) is grey
 
 
-def test_a_whole_pixel_shift_by_hand():
-    """Oracle: by hand; everything moves by (12, -7), grey 114 comes in, and the box is cut by nothing."""
+def test_shifts_mirrors_and_limits_by_hand():
+    """Oracle: by hand: (12, -7) with grey 114; x to 96 - x; sides above 2, a tenth of the area, aspect below 100."""
     sample = white_on_black()._replace(masks=None)
     moved = transform(sample, np.array([[1, 0, 12.0], [0, 1, -7.0]]), 96, gain=1.0)
     assert moved.boxes.tolist() == [[32, 23, 72, 43]]
     assert found(moved.image[:, :, 0] == 255) == [32, 23, 72, 43]
     assert np.all(moved.image[:, :12] == 114)
+    sample = white_on_black()
+    once = mirror(sample)
+    assert once.boxes.tolist() == [[36, 30, 76, 50]]
+    assert found(once.image[..., 0]) == found(once.masks[0]) == [36, 30, 76, 50]
+    assert all(np.array_equal(a, b) for a, b in zip(mirror(once), sample, strict=True))
+    before = np.float32([[0, 0, 20, 20]] * 4 + [[0, 0, 500, 3]])
+    after = np.float32([[0, 0, 20, 20], [0, 0, 2, 20], [0, 0, 6, 6], [0, 0, 7, 7], [0, 0, 500, 3]])
+    assert box_candidates(before, after).tolist() == [True, False, False, True, False]
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -95,11 +113,9 @@ def test_boxes_stay_on_their_objects(masks):
 
 
 def test_a_mosaic_lays_four_pictures_around_a_point():
-    """Oracle: by hand; four colours meet in one point of the middle half, each box lies on its own colour."""
-    samples = []
-    for level in (10, 60, 180, 250):
-        image = np.full((64, 48, 3), level, np.uint8)
-        samples.append(Sample(image, np.float32([[4, 6, 44, 60]]), np.array([level]), None, level))
+    """Oracle: by hand: four colours meet in the middle half, each box on its own; a pool of one gives that one."""
+    box, levels = np.float32([[4, 6, 44, 60]]), (10, 60, 180, 250)
+    samples = [Sample(np.full((64, 48, 3), n, np.uint8), box, np.array([n]), None, n) for n in levels]
     for seed in range(10):
         canvas, boxes, labels, _, _ = mosaic(samples, 64, generator(seed))
         assert canvas.shape == (128, 128, 3) and labels.tolist() == [10, 60, 180, 250]
@@ -108,48 +124,10 @@ def test_a_mosaic_lays_four_pictures_around_a_point():
         right, below = found(canvas[..., 0] == 10)[2:]
         assert 32 <= right <= 96 and 32 <= below <= 96
         assert found(canvas[..., 0] == 250)[:2] == [right, below]
-
-
-def test_a_mosaics_pictures_come_from_the_pool():
-    """Invariant: with a pool of one picture, all four are that picture; the sample keeps its own id."""
     data = One(white_on_black())
     data.sample = lambda index: data.only._replace(labels=np.array([index]))
     varied = Augment(**(STILL | {"mosaic": 1}))(data, 7, 96, generator(), pool=range(40, 41))
     assert set(varied.labels.tolist()) <= {7, 40} and varied.image_id == 11
-
-
-def test_which_boxes_survive():
-    """Oracle: by hand, the official limits: sides above 2, above a tenth of the area, aspect below 100."""
-    before = np.float32([[0, 0, 20, 20]] * 4 + [[0, 0, 500, 3]])
-    after = np.float32([[0, 0, 20, 20], [0, 0, 2, 20], [0, 0, 6, 6], [0, 0, 7, 7], [0, 0, 500, 3]])
-    assert box_candidates(before, after).tolist() == [True, False, False, True, False]
-
-
-def test_mirror_by_hand():
-    """Oracle: by hand, x to 96 - x; twice is the identity."""
-    sample = white_on_black()
-    once = mirror(sample)
-    assert once.boxes.tolist() == [[36, 30, 76, 50]]
-    assert found(once.image[..., 0]) == found(once.masks[0]) == [36, 30, 76, 50]
-    assert all(np.array_equal(a, b) for a, b in zip(mirror(once), sample, strict=True))
-
-
-def test_colours_shift_within_their_gains():
-    """Oracle: the HSV definition; grey has no hue, its value moves by at most the gain; gain 0 is the identity."""
-    grey = np.full((4, 4, 3), 100, np.uint8)
-    levels = [shift_colours(grey, (0.015, 0.7, 0.4), generator(seed)) for seed in range(200)]
-    assert all(np.ptp(level) == 0 for level in levels)
-    values = np.array([level[0, 0, 0] for level in levels])
-    assert 59 <= values.min() < 65 and 135 < values.max() <= 140
-    assert shift_colours(grey, (0, 0, 0), generator()) is grey
-
-
-@pytest.mark.parametrize("probability", [0, 1])
-def test_nothing_on_the_picture_is_no_trouble(probability):
-    """Oracle: no box, an image of the size that was asked for."""
-    empty = Sample(np.zeros((50, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 0)
-    varied = Augment(mosaic=probability)(One(empty), 0, 64, generator())
-    assert varied.boxes.shape == (0, 4) and varied.image.shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("settings, message", [

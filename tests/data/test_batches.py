@@ -45,29 +45,24 @@ def test_targets_by_hand():
 
 
 def test_an_epoch_holds_every_picture_once():
-    """Invariant: shuffled epochs are permutations, and differ from one another."""
+    """Invariant: shuffled epochs are permutations and differ; each epoch of a fresh data set has its own pictures."""
     batches = Batches(Pictures(10), size=64, batch_size=4)
     orders = [[number for batch in batches.epoch(epoch) for number in batch.image_ids] for epoch in (0, 1)]
     assert len(batches) == 3 and sorted(orders[0]) == sorted(orders[1]) == list(range(100, 110))
     assert orders[0] != orders[1]
     assert len(list(Batches(Pictures(10), size=64, batch_size=4, drop_last=True).epoch(0))) == 2
+    scenes = Scenes(4, split="train", masks=False)
+    ids = [next(Batches(scenes, size=160, batch_size=4).epoch(epoch)).image_ids for epoch in (0, 1, 5)]
+    assert [sorted(chosen) for chosen in ids] == [[0, 1, 2, 3], [4, 5, 6, 7], [20, 21, 22, 23]]
 
 
 @pytest.mark.parametrize("given", [Batches(Pictures(3), size=64, batch_size=1), DataLoader([1]), [1], "coco"])
 def test_what_is_no_data_set(given):
     """Oracle: the sentence; batches themselves say that they come by epoch."""
-    with pytest.raises(
-        ValueError, match="a data set, such as Scenes or CocoFolder, is needed, got a (Batches|Data|list|str)"
-    ):
+    with pytest.raises(ValueError, match="such as Scenes or CocoFolder, is needed, got a (Batches|Data|list|str)"):
         Batches(given, size=64, batch_size=1)
     with pytest.raises(ValueError, match=r"batches are served by epoch: `batches.epoch\(0\)`"):
         next(iter(Batches(Pictures(3), size=64, batch_size=1)))
-
-
-def test_a_fresh_data_set_gives_new_pictures_in_every_epoch():
-    scenes = Scenes(4, split="train", masks=False)
-    ids = [next(Batches(scenes, size=160, batch_size=4).epoch(epoch)).image_ids for epoch in (0, 1, 5)]
-    assert [sorted(chosen) for chosen in ids] == [[0, 1, 2, 3], [4, 5, 6, 7], [20, 21, 22, 23]]
 
 
 @pytest.mark.parametrize("augment", [None, Augment()])
@@ -82,20 +77,15 @@ def test_resuming_within_an_epoch_gives_the_same_batches(augment):
     assert not all(same(first, second) for first, second in zip(whole, other, strict=True))
 
 
-def test_workers_give_the_same_batches_in_the_same_order():
-    """Invariant: the number of processes does not show in what they make."""
+def test_workers_and_masks():
+    """Invariant: the number of processes does not show. Oracle: each target is its tight mask's bounding box."""
     settings = {"size": 160, "batch_size": 2, "augment": Augment(), "masks": True}
     alone = list(Batches(Scenes(6), **settings).epoch(1))
     shared = list(Batches(Scenes(6), workers=2, **settings).epoch(1))
     for first, second in zip(alone, shared, strict=True):
         assert same(first, second) and first.image_ids == second.image_ids
         assert all(torch.equal(a, b) for a, b in zip(first.masks, second.masks, strict=True))
-
-
-def test_masks_stand_in_the_order_of_targets():
-    """Oracle: the scenes' boxes are tight around their masks, hence each target is its mask's bounding box."""
-    batch = next(Batches(Scenes(3), size=160, batch_size=3, masks=True).epoch(0))
-    planes = torch.cat(batch.masks)
+    batch, planes = alone[0], torch.cat(alone[0].masks)
     assert len(planes) == len(batch.targets)
     for plane, (_, _, x, y, width, height) in zip(planes, (batch.targets * 160).tolist(), strict=True):
         rows, columns = plane.any(1).nonzero().flatten().tolist(), plane.any(0).nonzero().flatten().tolist()

@@ -27,16 +27,16 @@ def content():
     small = np.zeros((40, 50), np.uint8)
     small[30:34, 40:46] = 1
     common = {"image_id": 5, "category_id": 9}
+    first = {"id": 5, "file_name": "a.png", "height": 40, "width": 50}
+    annotations = [
+        {**common, "id": 1, "bbox": [10, 5, 20, 20], "area": 200, "iscrowd": 0, "segmentation": TRIANGLE},
+        {**common, "id": 2, "bbox": [0, 30, 20, 10], "area": 200, "iscrowd": 1, "segmentation": encode_runs(crowd)},
+        {**common, "id": 3, "category_id": 4, "bbox": [40, 30, 6, 4], "segmentation": encode_runs(small)},
+    ]
+    images = [first, {"id": 8, "file_name": "b.png", "height": 16, "width": 16}]
     return {
-        "images": [
-            {"id": 5, "file_name": "a.png", "height": 40, "width": 50},
-            {"id": 8, "file_name": "b.png", "height": 16, "width": 16},
-        ],
-        "annotations": [
-            {**common, "id": 1, "bbox": [10, 5, 20, 20], "area": 200, "iscrowd": 0, "segmentation": TRIANGLE},
-            {**common, "id": 2, "bbox": [0, 30, 20, 10], "area": 200, "iscrowd": 1, "segmentation": encode_runs(crowd)},
-            {**common, "id": 3, "category_id": 4, "bbox": [40, 30, 6, 4], "segmentation": encode_runs(small)},
-        ],
+        "images": images,
+        "annotations": annotations,
         "categories": [{"id": 9, "name": "kite"}, {"id": 4, "name": "cup"}],
     }
 
@@ -114,14 +114,10 @@ def segmentation(given):
     (content() | {"annotations": [a | {"id": 3} for a in content()["annotations"]]}, "1 ids of 'annotations' occur twice"),
     (segmentation([10, 5, 30, 5, 10, 25]), r"segmentation of entry 0 .*image 5.* must be polygons, lists of 6 or more numbers"),
     (segmentation([[10, 5, 30, 5]]), "must be polygons, lists of 6 or more numbers"),
-    (segmentation([[10, 5, 30, 5, 10]]), "must be polygons, lists of 6 or more numbers"),
-    (segmentation([[10, 5, 30, 5, 10, "25"]]), "must be polygons, lists of 6 or more numbers"),
     (segmentation([[10, 5, 10**6, 5, 10, 25]]), "x, y, x, y, … within ±65535"),
     (segmentation({"size": [40, 50], "counts": "o"}), "compressed run lengths that are no numbers of 1 to 7"),
     (segmentation({"size": [40, 50], "counts": "`n0"}), "run lengths that must add up to 2000 pixels, got"),
     (content() | {"categories": [{"id": 9, "name": "kite", "supercategory": [1]}]}, r"supercategory of entry 0 .* text, got \[1\]"),
-    (content() | {"categories": [{"id": 9, "name": "kite", "supercategory": {}}]}, "supercategory of .* must be text, got {}"),
-    (changed("images", 0, file_name=["a.png"]), "file_name of .* must be text"),
     (changed("images", 0, file_name={}), "file_name of .* must be text"),
     (changed("images", 0, height=True), "height of .* must be a whole number of pixels"),
     (changed("annotations", 0, id=1.5), "id of .* must be a whole number or text, got 1.5"),
@@ -130,7 +126,6 @@ def segmentation(given):
     (segmentation("mask"), r"must be a list of polygons or run lengths with size \[height, width\] and counts, got 'mask'"),
     (segmentation({"counts": [2000]}), "must be a list of polygons or run lengths"),
     (segmentation({"size": [50, 40], "counts": [2000]}), r"has size \[50, 40\], its image has .* \[40, 50\]"),
-    (segmentation({"size": [40, 50], "counts": [1999]}), "run lengths that must add up to 2000 pixels, got 1999"),
     (segmentation({"size": [40, 50], "counts": [-1, 2001]}), "has counts that must be a string, or a list of whole"),
     (segmentation({"size": [40, 50]}), "has counts that must be a string, or a list of whole numbers"),
     (segmentation({"size": [40, 50], "counts": "~~"}), "has compressed run lengths that are no numbers of 1 to 7"),
@@ -144,32 +139,22 @@ def test_a_bad_annotation_file_is_refused(folder, broken, message):
     assert "\n" not in str(caught.value) and "instances_val2017.json" in str(caught.value)
 
 
-def test_up_to_ten_faults_are_told_at_once(folder):
-    """Oracle: counted; twelve boxes of text give ten of them and the number of the others."""
+def test_ten_faults_at_once_and_what_is_legal(folder, caplog):
+    """Oracle: twelve boxes of text give ten faults and a count; runs of twice the size are legal; a root is named."""
     entries = [content()["annotations"][0] | {"bbox": "box"} for _ in range(12)]
     with pytest.raises(ValueError, match=r"entry 9 of .* … and 2 more$") as caught:
         read(folder, content() | {"annotations": entries})
     assert str(caught.value).count("must be 4 finite numbers") == 10
-
-
-def test_masks_of_a_shrunk_image_and_a_root_category(folder, caplog):
-    """Oracle: run lengths of twice the image's size are legal; Roboflow's root, a category without objects, is named."""
     whole = segmentation({"size": [80, 100], "counts": [8000]})
-    whole["categories"] = [
-        {"id": 0, "name": "toys", "supercategory": "none"},
-        {"id": 9, "name": "kite", "supercategory": "toys"},
-        {"id": 4, "name": "cup"},
-    ]
+    root = {"id": 0, "name": "toys", "supercategory": "none"}
+    whole["categories"] = [root, {"id": 9, "name": "kite", "supercategory": "toys"}, {"id": 4, "name": "cup"}]
     assert read(folder, whole)["annotations"][0]["segmentation"]["size"] == [80, 100]
     (text,) = (record.getMessage() for record in caplog.records)
     assert "the category 'toys' has no object and is above others" in text
 
 
 def test_boxes_outside_are_clipped_or_left_out_with_a_warning(folder, caplog):
-    """Oracle: by hand; x from 45 to 65 in 50 columns keeps 5, from -3 to 7 keeps 7, a box beyond or of no width is left out.
-
-    Four tenths of a pixel beyond the edge are rounding, and stay as they are, but for training, where nothing lies beyond.
-    """
+    """Oracle: by hand: 45 to 65 of 50 columns keeps 5, -3 to 7 keeps 7; 0.4 beyond is rounding; no area, no box."""
     boxes = [[45, 10, 20, 10], [60, 5, 10, 10], [3, 3, 0, 5], [-0.4, 2, 10, 10], [-3, 30, 10, 20]]
     annotations = [{"image_id": 5, "category_id": 9, "bbox": box} for box in boxes]
     with caplog.at_level(logging.WARNING):
@@ -183,8 +168,7 @@ def test_boxes_outside_are_clipped_or_left_out_with_a_warning(folder, caplog):
 
 
 def test_a_folder_is_read_back(folder):
-    """Oracle: what was written; classes in the order of category ids, the crowd is no object to learn, but one to count:
-    its rectangle of 20 x 40 at twice the size is 10 x 20 here, decoded by pycocotools."""
+    """Oracle: what was written; a crowd's 20 x 40 at twice the size is pycocotools' 10 x 20; id '2' before '10'."""
     data = CocoFolder(folder(), masks=True)
     assert (len(data), data.names, data.category_ids, data.fresh) == (2, ["cup", "kite"], [4, 9], False)
     sample = data.sample(0)
@@ -198,6 +182,11 @@ def test_a_folder_is_read_back(folder):
     mask = reference.decode(reference.frPyObjects(crowd["segmentation"], 40, 50))
     assert crowd["iscrowd"] and mask.shape == (40, 50) and mask.sum() == mask[30:40, 0:20].sum() == 200
     assert last["area"] == 24  # from its box: the file gave none
+    whole = content() | {"categories": [{"id": "10", "name": "kite"}, {"id": "2", "name": "cup"}]}
+    for entry in whole["annotations"]:
+        entry["category_id"] = {9: "10", 4: "2"}[entry["category_id"]]
+    data = CocoFolder(folder(whole))
+    assert (data.category_ids, data.names, data.sample(0).labels.tolist()) == (["2", "10"], ["cup", "kite"], [1, 0])
 
 
 def test_the_real_folder(shared, caplog):
@@ -215,7 +204,8 @@ def test_the_real_folder(shared, caplog):
             assert np.array_equal(mask, expected)
 
 
-def test_missing_unreadable_and_other_pictures_are_refused(folder):
+def test_missing_and_other_pictures_and_masks_are_refused(folder):
+    """Oracle: the sentence with file, key and remedy; boxes alone open."""
     with pytest.raises(ValueError, match="lists 2 images, 1 of them are missing in .*, the first is c.png"):
         CocoFolder(folder(changed("images", 1, file_name="c.png")))
     root = folder()
@@ -227,14 +217,8 @@ def test_missing_unreadable_and_other_pictures_are_refused(folder):
     with pytest.raises(ValueError, match=r"b.png has \(20, 16\) rows and columns, its annotations say \(16, 16\)$"):
         data.sample(1)
     cv2.imwrite(str(root / "images" / "val2017" / "a.png"), np.zeros((50, 40, 3), np.uint8))
-    with pytest.raises(
-        ValueError, match=r"a.png has \(50, 40\) .* say \(40, 50\): its EXIF tag turns it; annotate it as it is"
-    ):
+    with pytest.raises(ValueError, match=r"a.png has \(50, 40\) .* \(40, 50\): its EXIF tag turns it; annotate it as"):
         data.sample(0)
-
-
-def test_objects_without_segmentation_are_refused_where_masks_are_asked_for(folder):
-    """Oracle: the message names the file, the key and the remedy; boxes alone open."""
     root = folder(changed("annotations", 0, segmentation=[]))
     message = r"instances_val2017.json: 1 objects have no 'segmentation', the first in image 5: give .* \(masks=False\)"
     with pytest.raises(ValueError, match=message):
@@ -242,8 +226,8 @@ def test_objects_without_segmentation_are_refused_where_masks_are_asked_for(fold
     assert len(CocoFolder(root).sample(0).boxes)
 
 
-def test_open_dataset_knows_scenes_and_folders(folder, tmp_path):
-    """Oracle: type, split and size; the sentence that says what there is, or what the layout is."""
+def test_open_dataset_knows_scenes_and_folders(folder, tmp_path, caplog):
+    """Oracle: type, split, the sentence; the size asked for, the detector's own, else 160 for scenes, 640 else."""
     scenes = open_dataset("scenes", "val2017", size=96, count=7)
     assert isinstance(scenes, Scenes) and (len(scenes), scenes.split, scenes.size) == (7, "val", 96)
     for opened, words in (
@@ -255,13 +239,16 @@ def test_open_dataset_knows_scenes_and_folders(folder, tmp_path):
         with pytest.raises(ValueError, match=words):
             opened()
     assert open_dataset(str(folder()), "val").split == "val2017"
+    model = oscillab.build("yolov5n", classes=3)
+    assert [chosen_size(0, data, model) for data in ("scenes", "folder")] == [160, 640]
+    model.size = 320
+    assert chosen_size(0, "folder", model) == 320 and not caplog.records
+    assert chosen_size(96, "folder", model) == 96
+    assert "was trained with images of 320 pixels and is given images of 96" in caplog.text
 
 
 def test_pictures_are_kept_decoded_where_all_of_them_fit(folder, monkeypatch):
-    """Oracle: counted readings: one a picture where 3 * (40 * 50 + 16 * 16) bytes are allowed, one a call with a byte less.
-
-    A worker process is sent none: the pickle is shorter than one decoded picture's 6,000 bytes.
-    """
+    """Oracle: counted readings, one a picture, with a byte less one a call; a pickle without the 6,000 bytes."""
     root = folder()
     size, readings = 3 * (40 * 50 + 16 * 16), []
     read = CocoFolder._read
@@ -292,7 +279,7 @@ def test_what_is_written_comes_back(tmp_path):
 
 
 def test_classes_are_joined_by_name(tmp_path, caplog):
-    """Oracle: the same scenes with the same names under ids in alphabetical order: every label and the mAP are the same."""
+    """Oracle: the same scenes and names under ids in alphabetical order: every label and the mAP are the same."""
     scenes = Scenes(6, split="val", size=96)
     path = CocoFolder.write(scenes, tmp_path / "data", "val2017")
     content = json.loads(path.read_text())
@@ -317,22 +304,3 @@ def test_classes_are_joined_by_name(tmp_path, caplog):
     for refused in (lambda: joined_classes(model, data, SHIPPED), lambda: oscillab.evaluate(model, data)):
         with pytest.raises(ValueError, match="class 0 is 'disc' in .* and 'arrow' in data: take a checkpoint"):
             refused()
-
-
-def test_ids_that_are_text_are_ordered_by_number(folder):
-    """Oracle: by hand: "2" comes before "10", in a list of text the other way round."""
-    whole = content() | {"categories": [{"id": "10", "name": "kite"}, {"id": "2", "name": "cup"}]}
-    for entry in whole["annotations"]:
-        entry["category_id"] = {9: "10", 4: "2"}[entry["category_id"]]
-    data = CocoFolder(folder(whole))
-    assert (data.category_ids, data.names, data.sample(0).labels.tolist()) == (["2", "10"], ["cup", "kite"], [1, 0])
-
-
-def test_sizes_are_the_checkpoints_own(caplog):
-    """Oracle: by hand: what is asked for, else the detector's own, else 160 for scenes and 640 for a folder."""
-    model = oscillab.build("yolov5n", classes=3)
-    assert [chosen_size(0, data, model) for data in ("scenes", "folder")] == [160, 640]
-    model.size = 320
-    assert chosen_size(0, "folder", model) == 320 and not caplog.records
-    assert chosen_size(96, "folder", model) == 96
-    assert "was trained with images of 320 pixels and is given images of 96" in caplog.text

@@ -46,9 +46,8 @@ class Pictures:
         for image, (_, objects) in zip(images, self.pictures, strict=True):
             for label, x1, y1, x2, y2 in objects:
                 entry = {"id": len(annotations), "image_id": image["id"], "category_id": self.category_ids[label]}
-                annotations.append(
-                    entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0, "area": (x2 - x1) * (y2 - y1)}
-                )
+                area = {"iscrowd": 0, "area": (x2 - x1) * (y2 - y1)}
+                annotations.append(entry | area | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -73,9 +72,11 @@ class Says(nn.Module):
 
 
 # In a letterbox of 64 pixels the first picture is halved, with 16 grey rows above it; the second is doubled.
-TOY = Pictures(
-    ((128, 64), [(0, 20, 10, 60, 50), (1, 100, 0, 128, 40), (2, 0, 0, 50, 40)]), ((32, 32), [(0, 4, 4, 20, 20)])
+WIDE, SQUARE = (
+    ((128, 64), [(0, 20, 10, 60, 50), (1, 100, 0, 128, 40), (2, 0, 0, 50, 40)]),
+    ((32, 32), [(0, 4, 4, 20, 20)]),
 )
+TOY = Pictures(WIDE, SQUARE)
 FOUND = (
     [(0, 0.9, 10, 21, 30, 41), (1, 0.6, 50, 12, 70, 36), (2, 0.5, 0, 16, 18, 36)],
     [(0, 0.8, 40, 40, 60, 60), (0, 0.7, 8, 8, 40, 40)],
@@ -84,9 +85,8 @@ FOUND = (
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_two_pictures_by_hand(batch_size):
-    """Oracle: by hand. Cat: a hit at 0.9, a miss at 0.8, a hit at 0.7, so precision 1 up to recall 1/2 (51 of COCO's 101
-    recalls) and 2/3 beyond. Dog: exact once it is cut at the edge. Bird: IoU 0.72, a hit at 5 of 10 thresholds. Fish: none.
-    Boxes: (letterbox - grey border) / ratio, cut off at the picture's edges."""
+    """Oracle: by hand. Cat: hit, miss, hit: precision 1 up to recall 1/2 (51 of 101 recalls), 2/3 beyond. Dog:
+    exact once cut. Bird: IoU 0.72, a hit at 5 of 10 thresholds. Boxes: (letterbox - grey border) / ratio, cut."""
     found = evaluate(Says(*FOUND), TOY, size=64, batch_size=batch_size)
     cat, dog, bird = (51 + 50 * 2 / 3) / 101, 1.0, 0.5
     assert found.per_class == pytest.approx({"cat": cat, "dog": dog, "bird": bird}, abs=1e-9)
@@ -110,12 +110,9 @@ def random_results(random, *, images=6, categories=3):
         for spread in (1, 6):
             moved = (np.array(box) + random.normal(0, spread, 4)).clip(1).tolist()
             results.append(place | {"bbox": moved, "score": float(random.uniform())})
-    truth = {
-        "images": [{"id": number} for number in range(images)],
-        "categories": [{"id": number} for number in range(1, categories + 1)],
-        "annotations": annotations,
-    }
-    return truth, results
+    named = {"images": range(images), "categories": range(1, categories + 1)}
+    truth = {part: [{"id": number} for number in numbers] for part, numbers in named.items()}
+    return truth | {"annotations": annotations}, results
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -133,38 +130,27 @@ def test_summary_of_pycocotools(seed):
     np.testing.assert_allclose([ours.mean(), ours[0].mean(), ours[5].mean()], judge.stats[:3], atol=1e-12)
 
 
-def test_annotations_are_left_as_they_were():
-    """Invariant: pycocotools writes into what it is given and takes a match with number 0 for none; neither shows."""
-    truth, before = TOY.ground_truth(), TOY.ground_truth()
-    hit = [{"image_id": 40, "category_id": 7, "bbox": [20, 10, 40, 40], "score": 0.5}]
-    assert average_precision(truth, hit, [40])[:, 2] == pytest.approx(1)  # 7 is the third category id of four
-    assert truth == before and before["annotations"][0]["id"] == 0
-
-
-def test_what_else_counts():
-    """Oracle: the same evaluation without an extra picture in the ground truth, and with the data set's own size."""
+def test_what_counts_and_what_does_not():
+    """Oracle: the evaluation without an extra picture, at its own size; recall 0 is 0; an untouched ground truth."""
     expected = evaluate(Says(*FOUND), TOY, size=64).per_class
     more = Pictures(*TOY.pictures)
     more.ground_truth = Pictures(*TOY.pictures, ((32, 32), [(0, 0, 0, 9, 9)])).ground_truth
     more.size = 64
     assert evaluate(Says(*FOUND), more).per_class == expected
     assert evaluate(Says(*FOUND), more, size=128).map < 0.1  # the boxes told are those of 64 pixels
-
-
-def test_nothing_found_and_nothing_to_find():
-    """Oracle: closed form: recall 0 is average precision 0; of a data set without an object it is 0 too, over no class."""
     bare = Pictures(((32, 32), []), ((32, 16), []))
-    for told, data, classes in (
-        (([], []), TOY, {"cat": 0, "dog": 0, "bird": 0}),
-        (FOUND, bare, {}),
-        (([], []), bare, {}),
-    ):
+    none = {"cat": 0, "dog": 0, "bird": 0}
+    for told, data, classes in ((([], []), TOY, none), (FOUND, bare, {}), (([], []), bare, {})):
         found = evaluate(Says(*told), data, size=64)
         assert (found.map, found.map50, found.map75, found.per_class) == (0, 0, 0, classes)
+    truth, before = TOY.ground_truth(), TOY.ground_truth()
+    hit = [{"image_id": 40, "category_id": 7, "bbox": [20, 10, 40, 40], "score": 0.5}]
+    assert average_precision(truth, hit, [40])[:, 2] == pytest.approx(1)  # 7 is the third category id of four
+    assert truth == before and before["annotations"][0]["id"] == 0
 
 
-def test_the_model_is_left_in_its_modes():
-    """Invariant: every module is in the mode it had, some in train and some in eval, even when evaluation fails."""
+def test_modes_stay_and_it_is_silent_unless_asked(capsys):
+    """Invariant: every module keeps its mode, also on an error. Oracle: captured: nothing, or a bar in stderr."""
     fails = pytest.raises(ValueError, match="NaN or infinity")
     for pictures, context in ((FOUND, nullcontext()), ([[], [(0, np.nan, 0, 0, 1, 1)]], fails)):
         model = Says(*pictures).train()
@@ -173,10 +159,6 @@ def test_the_model_is_left_in_its_modes():
         with context:
             evaluate(model, TOY, size=64)
         assert {name: module.training for name, module in model.named_modules()} == before
-
-
-def test_it_is_silent_unless_asked(capsys):
-    """Oracle: what was captured: pycocotools prints at every step; a bar stands in stderr where it is asked for."""
     evaluate(Says(*FOUND), TOY, size=64)
     assert capsys.readouterr() == ("", "")
     for progress, name in ((True, "evaluate:"), ("evaluate ema", "evaluate ema:")):
@@ -214,7 +196,7 @@ def calibrated():
 
 
 def test_the_exact_form_does_not_depend_on_batches_and_kernels():
-    """Oracle: one evaluation for the other, every box and score as published; the model keeps its modules and modes."""
+    """Oracle: another batch size and memory format, as published; a hook that takes all objectness away: mAP 0."""
     model, scenes = calibrated().train(), Scenes(12, split="val", size=96)
     found = evaluate(exact(model), scenes, batch_size=5)
     again = evaluate(exact(model.to(memory_format=torch.channels_last)), scenes, batch_size=1)
@@ -222,10 +204,6 @@ def test_the_exact_form_does_not_depend_on_batches_and_kernels():
     for a, b in zip(found.detections, again.detections, strict=True):
         assert a.shape == b.shape and abs(a - b).max(initial=0) < 1e-3
     assert model.training and not any(isinstance(module, ExactConv2d) for module in model.modules())
-
-
-def test_a_model_is_measured_as_it_is_given():
-    """Oracle: a hook that takes every objectness away, on a float and on a quantized model: nothing is found, mAP 0."""
     scenes = Scenes(4, split="val", size=96)
     for model in (checkpoint.load(SHIPPED), calibrated()):
         with model.register_forward_hook(lambda module, inputs, output: output * 0):
@@ -277,8 +255,7 @@ class Paints(nn.Module):
 @pytest.mark.parametrize("batch_size", [1, 2])
 @pytest.mark.parametrize("rectangular", [False, True])
 def test_mask_precision_by_hand(batch_size, rectangular):
-    """Worked by hand: both boxes are exact. Of the cat an eighth is left out: IoU 7/8 is a hit at 0.50, 0.55 …
-    0.85, eight of the ten thresholds. The dog's mask is right but for the rounding of its inner corner."""
+    """Oracle: by hand: exact boxes; an eighth of the cat is left out: IoU 7/8 is a hit at 0.50 … 0.85, 8 of 10."""
     dataset = Squares()
     painted = dataset.masks.copy()
     painted[0, :, 44:48] = 0

@@ -1,4 +1,4 @@
-"""Letterboxes and masks, against hand-worked geometry, OpenCV's own resize, a square of the official code, pycocotools."""
+"""Letterboxes and masks: geometry by hand, OpenCV's resize, an official square, pycocotools; laws of segmentations."""
 
 import struct
 import zlib
@@ -7,7 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pycocotools import mask as reference
 
+from oscillab.data.annotations import faults
 from oscillab.data.images import (
     Sample,
     decode_mask,
@@ -42,8 +47,8 @@ def test_geometry_by_hand(shape, size, resized, pads, above_and_left):
     assert np.all(square[~inside] == 114)
 
 
-def test_pixels_are_opencvs():
-    """Oracle: cv2.resize with the interpolation that the official code chooses; equal to the bit."""
+def test_pixels_boxes_and_masks():
+    """Oracle: cv2.resize as the official code chooses, to the bit; the box still tight around its object."""
     image = picture(300, 400)
     area, linear = (cv2.resize(image, (160, 120), interpolation=way) for way in (cv2.INTER_AREA, cv2.INTER_LINEAR))
     sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 0)
@@ -51,6 +56,15 @@ def test_pixels_are_opencvs():
     assert np.array_equal(letterbox_sample(sample, 160, smooth=False).image[20:140], linear)
     larger = cv2.resize(image, (480, 360), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(letterbox(image, 480)[0][60:420], larger)
+    image, mask = np.zeros((60, 90, 3), np.uint8), np.zeros((1, 60, 90), np.uint8)
+    image[20:40, 30:75], mask[0, 20:40, 30:75] = 255, 1
+    sample = Sample(image, np.float32([[30, 20, 75, 40]]), np.array([0]), mask, 5)
+    moved = letterbox_sample(sample, 128)
+    assert moved.image_id == 5
+    for plane in (moved.image[..., 0] > 127, moved.masks[0] > 0):
+        rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+        tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert moved.boxes[0] == pytest.approx(tight, abs=1)
 
 
 def test_the_official_square_of_a_real_picture(shared):
@@ -63,27 +77,12 @@ def test_the_official_square_of_a_real_picture(shared):
     assert np.abs(square.astype(int) - pixels).mean() < 3
 
 
-def test_boxes_and_masks_go_along():
-    """Invariant: the letterboxed box still lies tight around the letterboxed object, within a pixel of rounding."""
-    image, mask = np.zeros((60, 90, 3), np.uint8), np.zeros((1, 60, 90), np.uint8)
-    image[20:40, 30:75], mask[0, 20:40, 30:75] = 255, 1
-    sample = Sample(image, np.float32([[30, 20, 75, 40]]), np.array([0]), mask, 5)
-    moved = letterbox_sample(sample, 128)
-    assert moved.image_id == 5
-    for plane in (moved.image[..., 0] > 127, moved.masks[0] > 0):
-        rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-        tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-        assert moved.boxes[0] == pytest.approx(tight, abs=1)
-
-
 @pytest.mark.parametrize("image", [
     "a.png", np.zeros((9, 9)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3)), torch.rand(3, 9, 9),
 ])  # fmt: skip
 def test_what_is_no_image(image):
     """Oracle: the sentence: floats would be divided by 255 once more, and four channels would shift the colours."""
-    with pytest.raises(
-        ValueError, match=r"an image must be an array of uint8 \(H, W, 3\), RGB, got a (str|ndarray|Tensor)"
-    ):
+    with pytest.raises(ValueError, match=r"must be an array of uint8 \(H, W, 3\), RGB, got a (str|ndarray|Tensor)"):
         letterbox(image, 32)
 
 
@@ -168,17 +167,69 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, data, words):
     assert "\n" not in str(caught.value)
 
 
-def test_boxes_and_run_lengths_by_hand():
-    """Oracle: by hand; boxes are measured on pixel edges, COCO's runs go by columns and begin with zeros."""
+def test_boxes_runs_and_polygons_by_hand():
+    """Oracle: by hand: boxes on pixel edges, COCO's runs by columns from zeros; rectangles, one partly beyond."""
     mask = np.zeros((6, 8), np.uint8)
     assert tight_box(mask) == (0, 0, 0, 0)
     mask[3, 5] = 1
     assert tight_box(mask) == (5, 3, 6, 4)
     assert encode_runs(np.array([[1, 0, 0], [1, 1, 0]], np.uint8)) == {"size": [2, 3], "counts": [0, 2, 1, 1, 2]}
-
-
-def test_polygons_by_hand():
-    """Oracle: by hand: rectangles on pixel edges, one of them partly beyond the image; parts are joined."""
     expected = np.zeros((6, 8), np.uint8)
     expected[1:3, 2:6], expected[4:, 6:] = 1, 1
     assert np.array_equal(decode_mask([[2, 1, 6, 1, 6, 3, 2, 3], [6, 4, 11, 4, 11, 9, 6, 9]], 6, 8), expected)
+
+
+SHAPES = st.tuples(st.integers(1, 24), st.integers(1, 24))
+MASKS = SHAPES.flatmap(lambda shape: arrays(np.uint8, shape, elements=st.integers(0, 1)))
+SIDE = st.floats(-30, 60, width=32)
+POLYGON = st.integers(3, 6).flatmap(lambda corners: st.lists(SIDE, min_size=2 * corners, max_size=2 * corners))
+
+
+def told(segmentation, shape):
+    """What is wrong with a file whose only object has that segmentation."""
+    image = {"id": 1, "file_name": "a.png", "height": shape[0], "width": shape[1]}
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": segmentation}
+    return faults({"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "cat"}]})
+
+
+def compressed(mask):
+    return {"size": [*mask.shape], "counts": reference.encode(np.asfortranarray(mask))["counts"].decode()}
+
+
+@given(MASKS)
+@settings(deadline=None, max_examples=200)
+def test_runs_are_the_mask_that_was_encoded(mask):
+    """Oracle: the mask itself, by its own runs, and by those that pycocotools compresses."""
+    for runs in (encode_runs(mask), compressed(mask)):
+        assert told(runs, mask.shape) == [] and np.array_equal(decode_mask(runs, *mask.shape), mask)
+
+
+@given(SHAPES, st.lists(POLYGON, min_size=1, max_size=3))
+@settings(deadline=None, max_examples=200)
+def test_polygons_are_pycocotools(shape, polygons):
+    """Oracle: pycocotools' mask of the same polygons, whatever lies outside."""
+    assert told(polygons, shape) == []
+    expected = reference.decode(reference.merge(reference.frPyObjects(polygons, *shape)))
+    assert np.array_equal(decode_mask(polygons, *shape), expected)
+
+
+@given(MASKS, st.data())
+@settings(deadline=None, max_examples=200)
+def test_runs_of_another_sum_are_refused(mask, data):
+    """Oracle: the pixels that runs must add up to; any run is made longer or shorter, plain and compressed."""
+    counts = encode_runs(mask)["counts"]
+    place = data.draw(st.integers(0, len(counts) - 1))
+    counts[place] += data.draw(st.integers(-3, 3).filter(bool))
+    assert len(told({"size": [*mask.shape], "counts": counts}, mask.shape)) == 1
+    assume(counts[place] >= 0)
+    text = reference.frPyObjects({"size": [99, 99], "counts": counts}, 99, 99)["counts"].decode()
+    assert len(told({"size": [*mask.shape], "counts": text}, mask.shape)) == 1
+
+
+@given(POLYGON, st.sampled_from([None, "1", True, float("nan"), 10**6, [], {}]), st.data())
+@settings(deadline=None, max_examples=100)
+def test_polygons_of_anything_else_are_refused(polygon, odd, data):
+    """Oracle: one fault for one coordinate too few, and for one that is no number within reach."""
+    place = data.draw(st.integers(0, len(polygon) - 1))
+    for wrong in (polygon[:place] + polygon[place + 1 :], polygon[:place] + [odd] + polygon[place + 1 :]):
+        assert len(told([wrong], (9, 9))) == 1

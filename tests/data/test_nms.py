@@ -98,7 +98,7 @@ def test_limit_of_candidates(monkeypatch):
 
 
 def test_nothing_found():
-    """Nothing above the threshold gives an array of no rows, of the same width, beside a picture that has some."""
+    """Oracle: nothing above the threshold gives no rows of the same width, beside a picture that has some."""
     decoded = torch.cat([rows((0, 0, 2, 2, 0, 1, 1)), rows((0, 0, 2, 2, 1, 1, 0))])
     empty, one = detections(decoded)
     assert empty.shape == (0, 6) and empty.dtype == np.float32 and one.shape == (1, 6)
@@ -160,8 +160,7 @@ def decoded(rows, prototypes):
 
 
 def test_masks_are_the_official_formula():
-    """Oracle: PyTorch's interpolation of the whole image, cut to the box by comparing every pixel's index; points nearer
-    than 1e-5 to the threshold are left out: the two interpolations add in another order."""
+    """Oracle: PyTorch's interpolation cut to the box by pixel index; points within 1e-5 of the threshold left out."""
     rows, prototypes = random_rows(0)
     masks = decoded(rows, prototypes)
     logits = torch.einsum("km,mhw->khw", torch.from_numpy(rows[:, 6:]), torch.from_numpy(prototypes))

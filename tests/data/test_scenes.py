@@ -1,14 +1,18 @@
-"""The drawn data set, held to its promises: purity, boxes tight around what is seen, annotations that COCO reads."""
+"""The drawn data set: purity, tight boxes, annotations that COCO reads, and how it is painted, by hand."""
 
 import hashlib
+import math
 import subprocess
 import sys
+from random import Random
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from oscillab.data.scenes import LEAST_SIDE, Scenes
+from oscillab.data import paint
+from oscillab.data.paint import LEVELS, NAMES, area, coverage, outline
+from oscillab.data.scenes import LEAST_SIDE, Scenes, clutter
 
 
 def digest(sample):
@@ -33,9 +37,7 @@ def test_seed_split_and_index_each_change_the_picture_and_masks_do_not():
     places = [(split, seed, i) for split in ("train", "val") for seed in (0, 1) for i in (0, 1)]
     assert len({digest(Scenes(split=split, seed=seed).sample(i)) for split, seed, i in places}) == 8
     given, without = Scenes().sample(3), Scenes(masks=False).sample(3)
-    assert without.masks is None and digest(given._replace(masks=given.boxes)) == digest(
-        without._replace(masks=without.boxes)
-    )
+    assert without.masks is None and digest(given[:3]) == digest(without[:3])
 
 
 @pytest.mark.parametrize("size", [64, 160, 320])
@@ -91,11 +93,83 @@ def test_the_ground_truth_reads_in_pycocotools(capsys):
         assert [scenes.category_ids.index(entry["category_id"]) for entry in entries] == sample.labels.tolist()
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"count": 0}, "count must be 1 or more, seed 0 or more, size 64..640 pixels, got 0, 0 and 160"),
-    ({"split": "vall"}, "split must be one of train, val, test, got 'vall'"),
-    ({"size": 32, "seed": -1}, "got 500, -1 and 32"),
+@pytest.mark.parametrize("call, message", [
+    (lambda: Scenes(0), "count must be 1 or more, seed 0 or more, size 64..640 pixels, got 0, 0 and 160"),
+    (lambda: Scenes(split="vall"), "split must be one of train, val, test, got 'vall'"),
+    (lambda: Scenes(size=32, seed=-1), "got 500, -1 and 32"),
+    (lambda: outline("blob", 0), "unknown shape 'blob'; shapes are disc"),
 ])  # fmt: skip
-def test_bad_settings_are_refused(settings, message):
+def test_bad_settings_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
-        Scenes(**settings)
+        call()
+
+
+def test_blend_and_coverage_by_hand():
+    """Oracle: by hand: alpha 0 keeps, 128 is half; x from 1.5 to 3 covers half of column 1 and all of column 2."""
+    image = np.full((4, 5, 3), 40, np.uint8)
+    paint.blend(image, np.full((1, 3, 3), 200, np.uint8), np.array([[0, 128, 255]], np.uint8), 1, 2)
+    assert image[2, :, 0].tolist() == [40, 40, pytest.approx(120, abs=1), 200, 40]
+    assert np.all(np.delete(image, 2, axis=0) == 40)
+    corners = np.array([(1.5, 1), (3, 1), (3, 4), (1.5, 4)])
+    alpha, x, y = coverage([corners], 10, 10)
+    assert (x, y, alpha.shape) == (1, 1, (3, 2))
+    assert np.all(alpha[:, 1] == 255)
+    assert np.all(np.abs(alpha[:, 0].astype(int) - 128) <= 64)  # an edge through a point counts the point as inside
+    assert coverage([corners - 20], 10, 10) is None
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_colours_keep_from_the_ground(level):
+    """Invariant: both colours of a shape are at least CONTRAST away from the background's."""
+    ground = np.array([level, level * 0.8, level * 0.5])
+    weights = np.array([0.3, 0.5, 0.2])
+    for seed in range(50):
+        for colour in paint.contrasting(Random(seed), tuple(ground)):
+            assert np.sqrt((weights * (np.array(colour) - ground) ** 2).sum()) >= paint.CONTRAST
+
+
+def test_the_bank_is_centred_noise_of_its_seed():
+    """Invariant: purity of seed and size. Oracle: mean 128 and deviation 32, five standard errors."""
+    first = paint.bank(3, 64)
+    paint.bank.cache_clear()
+    again, other = paint.bank(3, 64), paint.bank(4, 64)
+    assert np.array_equal(first.grain, again.grain) and not np.array_equal(again.grain, other.grain)
+    assert all(np.array_equal(a, b) for a, b in zip(first.smooth, again.smooth, strict=True))
+    grain = other.grain.astype(float)
+    assert grain.mean() == pytest.approx(128, abs=5 * 32 / np.sqrt(grain.size))
+    assert grain.std() == pytest.approx(32, rel=0.02)
+
+
+def test_clutter_stays_slender_or_small():
+    """Invariant: no clutter covers more than a twentieth of the picture, so that it cannot hide the shapes."""
+    random = Random(0)
+    for _ in range(200):
+        covered = coverage(clutter(random, 160), 160, 160)
+        assert covered is None or covered[0].sum() / 255 < 0.05 * 160 * 160
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("level", [0, LEVELS - 1])
+def test_outlines_are_centred_with_longest_radius_one(name, level):
+    """Invariant: the bounding box of a centred outline is symmetric, its farthest corner lies on the unit circle."""
+    outside = outline(name, level)[0]
+    assert np.allclose(outside.min(axis=0), -outside.max(axis=0), atol=1e-6)
+    assert np.linalg.norm(outside, axis=1).max() == pytest.approx(1, abs=1e-6)
+
+
+def test_areas_equal_the_closed_forms():
+    """Oracle: polygon areas by hand; a circle of 40 corners has 40 / 2 * sin(2 pi / 40) instead of pi."""
+    assert area("square", 0) == pytest.approx(2, abs=1e-6)
+    assert area("disc", 0) == pytest.approx(math.pi, rel=0.01)
+    assert area("ring", 0) == pytest.approx(math.pi * (1 - 0.62**2), rel=0.02)
+    assert area("six-pointed star", 0) == pytest.approx(6 * 0.45 * math.sin(math.pi / 6), rel=1e-5)
+    half = 0.26  # a plus: its square of side 2, less four corners, over the squared radius of its farthest corner
+    assert area("plus", 0) == pytest.approx((4 - 4 * (1 - half) ** 2) / (1 + half**2), rel=1e-5)
+
+
+@pytest.mark.parametrize("level", range(LEVELS))
+def test_the_fine_detail_is_there_and_small(level):
+    """Invariant: a gap, a notch or a hole takes area away; a gap and a notch take less than a fifth."""
+    for detailed, plain in (("open ring", "ring"), ("notched square", "square")):
+        assert 0.8 < area(detailed, level) / area(plain, level) < 0.97
+    assert len(outline("ring", level)) == 2 and len(outline("open ring", level)) == 1
