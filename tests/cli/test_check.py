@@ -1,10 +1,13 @@
-"""The command `check`, and what the command line says without a command."""
+"""The command `check`, what is said without a command, and which code a result came from."""
 
 import json
+import shutil
 import subprocess
 import sys
 
-from oscillab import __version__
+import pytest
+
+from oscillab import __version__, provenance
 from oscillab.__main__ import COMMANDS, main
 from oscillab.cli.train import QuantOptions
 from oscillab.data.dataset import CocoFolder
@@ -33,18 +36,17 @@ def test_a_folder_is_described_and_its_faults_are_listed(tmp_path, capsys):
     assert "error: bbox of entry 0 of 'annotations'" in capsys.readouterr().out
 
 
-def test_without_a_command(capsys):
-    """Oracle: a line for each command; the package's version; the nearest command."""
+def test_without_a_command(monkeypatch, capsys, root):
+    """Oracle: a line for each command, the version, the nearest; a fresh interpreter's modules; QuantSpec's values."""
     for words in ([], ["--help"]):
         assert main(words) == 0
         shown = capsys.readouterr().out
         assert all(f"  {word} " in shown for word in COMMANDS)
     assert main(["--version"]) == 0 and capsys.readouterr().out == f"oscillab {__version__}\n"
     assert main(["evalute"]) == 2 and "no command 'evalute'; did you mean 'evaluate'?" in capsys.readouterr().err
-
-
-def test_help_is_quick_and_lists_what_is_allowed_and_used(root):
-    """Oracle: sys.modules of a fresh interpreter; QuantSpec's values; no option that a command does not use."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["pretrain"]) == 2
+    assert "torchrun shares qat, correct, evaluate among processes; start pretrain without" in capsys.readouterr().err
     code = (
         "import sys; from oscillab.__main__ import COMMANDS, main\n"
         "for word in COMMANDS:\n    print('===', word)\n    try: main([word, '--help'])\n    except SystemExit: pass\n"
@@ -61,3 +63,33 @@ def test_help_is_quick_and_lists_what_is_allowed_and_used(root):
     unused |= {"correct": "weight-decay step-size-rate sync-bn", "predict": "seed timeout"}
     for command, options in unused.items():
         assert not [option for option in options.split() if f"--{option}" in helps[command]]
+
+
+AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="this machine has no git")
+def test_a_result_says_which_code_it_came_from(tmp_path, monkeypatch):
+    """Oracle: git's own hash; + where code is changed or new, not for results; None without a commit or without git."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    code, more = tmp_path / "oscillab" / "code.py", tmp_path / "oscillab" / "more.py"
+    code.parent.mkdir()
+    code.write_text("1\n")
+    git("init", "--quiet"), git("add", "."), git(*AUTHOR, "commit", "--quiet", "--message", "one")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    plain = git("rev-parse", "HEAD")[:12]
+    (tmp_path / "table.csv").write_text("map\n")
+    assert provenance.commit() == plain
+    more.write_text("2\n")
+    assert provenance.commit() == f"{plain}+"
+    more.unlink()
+    code.write_text("3\n")
+    assert provenance.commit() == f"{plain}+"
+    shutil.rmtree(tmp_path / ".git")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.commit() is None
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit() is None

@@ -32,7 +32,6 @@ def download(mirror, folder, *arguments):
 
 
 def tree(folder):
-    """Every file below a folder and its bytes."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import oscillab
-from oscillab.__main__ import main
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,24 +23,18 @@ SMALL += ["--no-progress", "--no-measure"]
 LONG = 600  # seconds until a test gives up on a busy machine
 
 
-def environment(root, **more):
-    return os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | more
-
-
 def started(command, root, **more):
-    """A process whose output can be read when it has ended."""
+    env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | more
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", *command], cwd=root, env=environment(root, **more), **pipes)
+    return subprocess.Popen([sys.executable, "-m", *command], cwd=root, env=env, **pipes)
 
 
 def torchrun(root, *arguments):
-    return started(
-        ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "oscillab", *arguments], root
-    )
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "oscillab"]
+    return started([*launcher, *arguments], root)
 
 
 def wait_for(path, process):
-    """None, once the file is there."""
     for _ in range(10 * LONG):
         if path.exists():
             return
@@ -52,7 +45,6 @@ def wait_for(path, process):
 
 
 def child_of_rank(process, rank):
-    """The process id of torchrun's child of that rank."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     wanted = f"RANK={rank}".encode()
     return next(int(pid) for pid in children if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
@@ -98,10 +90,3 @@ def test_a_silent_process_ends_the_run_with_a_sentence(tmp_path, root):
     assert first.returncode == 2
     assert "error: process 0 of 2 lost the others: one has ended or has not answered for 30 s" in errors
     assert "Traceback" not in errors
-
-
-def test_commands_of_one_process_say_so(monkeypatch, capsys):
-    """Oracle: the sentence a user reads who starts a study with torchrun."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["pretrain"]) == 2
-    assert "torchrun shares qat, correct, evaluate among processes; start pretrain without" in capsys.readouterr().err

@@ -25,8 +25,6 @@ def white_on_black(height=96, width=96, box=(20, 30, 60, 50)):
 
 
 class One:
-    """A data set of the same sample again and again."""
-
     fresh = False
 
     def __init__(self, sample):
@@ -56,7 +54,7 @@ def test_all_switched_off_and_nothing_on_the_picture():
 
 
 def test_draws_of_matrix_and_colours():
-    """Oracle: cv2.getRotationMatrix2D around the canvas' centre; HSV: a grey's value moves by the gain at most."""
+    """Oracle: cv2.getRotationMatrix2D around the centre; HSV's grey; by hand: (12, -7), 96 - x, the official limits."""
     augment = Augment(degrees=30, translate=0, scale=0.5)
     matrix, gain = augment.draw_matrix((200, 300), 100, generator(1))
     draws = generator(1)
@@ -71,10 +69,6 @@ def test_draws_of_matrix_and_colours():
     values = np.array([level[0, 0, 0] for level in levels])
     assert 59 <= values.min() < 65 and 135 < values.max() <= 140
     assert shift_colours(grey, (0, 0, 0), generator()) is grey
-
-
-def test_shifts_mirrors_and_limits_by_hand():
-    """Oracle: by hand: (12, -7) with grey 114; x to 96 - x; sides above 2, a tenth of the area, aspect below 100."""
     sample = white_on_black()._replace(masks=None)
     moved = transform(sample, np.array([[1, 0, 12.0], [0, 1, -7.0]]), 96, gain=1.0)
     assert moved.boxes.tolist() == [[32, 23, 72, 43]]

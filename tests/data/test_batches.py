@@ -32,8 +32,8 @@ def same(first, second):
     return torch.equal(first.images, second.images) and torch.equal(first.targets, second.targets)
 
 
-def test_targets_by_hand():
-    """Oracle: by hand; 32 x 64 letterboxed to 64 lies 16 lower, so y from 4..20 becomes 20..36."""
+def test_targets_and_epochs():
+    """Oracle: by hand: 32 x 64 in 64 lies 16 lower, so 4..20 is 20..36. Invariant: epochs are other permutations."""
     (batch,) = Batches(Pictures(3), size=64, batch_size=4, shuffle=False).epoch(0)
     assert batch.images.shape == (3, 3, 64, 64) and batch.images.dtype == torch.uint8
     assert batch.images[2, 0, 32, 5] == 2 and batch.images[2, 0, 3, 5] == 114
@@ -42,10 +42,6 @@ def test_targets_by_hand():
     assert batch.targets.tolist() == [[1, *row], [2, *row], [2, *row]]
     (bare,) = Batches(Pictures(1), size=64, batch_size=1).epoch(0)
     assert bare.targets.shape == (0, 6)
-
-
-def test_an_epoch_holds_every_picture_once():
-    """Invariant: shuffled epochs are permutations and differ; each epoch of a fresh data set has its own pictures."""
     batches = Batches(Pictures(10), size=64, batch_size=4)
     orders = [[number for batch in batches.epoch(epoch) for number in batch.image_ids] for epoch in (0, 1)]
     assert len(batches) == 3 and sorted(orders[0]) == sorted(orders[1]) == list(range(100, 110))
@@ -54,15 +50,6 @@ def test_an_epoch_holds_every_picture_once():
     scenes = Scenes(4, split="train", masks=False)
     ids = [next(Batches(scenes, size=160, batch_size=4).epoch(epoch)).image_ids for epoch in (0, 1, 5)]
     assert [sorted(chosen) for chosen in ids] == [[0, 1, 2, 3], [4, 5, 6, 7], [20, 21, 22, 23]]
-
-
-@pytest.mark.parametrize("given", [Batches(Pictures(3), size=64, batch_size=1), DataLoader([1]), [1], "coco"])
-def test_what_is_no_data_set(given):
-    """Oracle: the sentence; batches themselves say that they come by epoch."""
-    with pytest.raises(ValueError, match="such as Scenes or CocoFolder, is needed, got a (Batches|Data|list|str)"):
-        Batches(given, size=64, batch_size=1)
-    with pytest.raises(ValueError, match=r"batches are served by epoch: `batches.epoch\(0\)`"):
-        next(iter(Batches(Pictures(3), size=64, batch_size=1)))
 
 
 @pytest.mark.parametrize("augment", [None, Augment()])
@@ -93,17 +80,35 @@ def test_workers_and_masks():
         assert y + height / 2 == pytest.approx(rows[-1] + 1, abs=1e-3)
 
 
-@pytest.mark.parametrize("count, settings, message", [
-    (0, {}, "the data set pictures is empty"),
-    (3, {"size": 100}, "size must be a multiple of 32 pixels, got 100"),
-    (3, {"batch_size": 0}, "batch_size must be 1 or more, workers and seed 0 or more, got 0, 0 and 0"),
-    (3, {"drop_last": True}, "batch_size must be 1..3 with drop_last on this data set, got 4"),
-    (3, {"workers": -1}, "workers and seed 0 or more, got 4, -1 and 0"),
-    (2, {"masks": True}, "open it with masks=True"),
+def of(given, batch_size=4, **settings):
+    data = Pictures(given) if isinstance(given, int) else given
+    return Batches(data, **({"size": 64, "batch_size": batch_size} | settings))
+
+
+NEEDED = "a data set, such as Scenes or CocoFolder, is needed, got a "
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: of(0).epoch(0), "the data set pictures is empty"),
+    (lambda: of(3, size=100), "size must be a multiple of 32 pixels, got 100"),
+    (lambda: of(3, 0), "batch_size must be 1 or more, workers and seed 0 or more, got 0, 0 and 0"),
+    (lambda: of(3, drop_last=True), "batch_size must be 1..3 with drop_last on this data set, got 4"),
+    (lambda: of(3, workers=-1), "workers and seed 0 or more, got 4, -1 and 0"),
+    (lambda: next(of(2, masks=True).epoch(0)), "open it with masks=True"),
+    (lambda: of(of(3)), NEEDED + "Batches"),
+    (lambda: of(DataLoader([1])), NEEDED + "Data"),
+    (lambda: of([1]), NEEDED + "list"),
+    (lambda: of("coco"), NEEDED + "str"),
+    (lambda: iter(of(3)), r"batches are served by epoch: `batches.epoch\(0\)`"),
+    (lambda: of(16, 8).part(0, 3), "batch_size must be a multiple of the 3 processes that share it, got 8"),
+    (lambda: of(17, 8).part(0, 2), "the last of 3 batches has 1 images for 2 processes, each needs one: .* drop_last"),
+    (lambda: of(3, 8).part(0, 4), "the last of 1 batches has 3 images for 4 processes"),
 ])  # fmt: skip
-def test_bad_settings_are_refused(count, settings, message):
+def test_what_is_refused(call, message):
+    """Oracle: the sentence; without the last batch the 17 pictures can be shared."""
     with pytest.raises(ValueError, match=message):
-        next(Batches(Pictures(count), **({"size": 64, "batch_size": 4} | settings)).epoch(0))
+        call()
+    assert len(of(17, 8, drop_last=True).part(1, 2)) == 2
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -119,15 +124,3 @@ def test_parts_are_together_the_very_batch(count):
         assert torch.equal(torch.cat([share.targets[:, 1:] for share in shares]), batch.targets[:, 1:])
         assert all(share.targets[:, 0].max() < len(share.images) for share in shares if len(share.targets))
         assert max(len(share.images) for share in shares) - min(len(share.images) for share in shares) <= 1
-
-
-@pytest.mark.parametrize("pictures, count, sentence", [
-    (16, 3, "batch_size must be a multiple of the 3 processes that share it, got 8"),
-    (17, 2, "the last of 3 batches has 1 images for 2 processes, each needs one: .* drop_last"),
-    (3, 4, "the last of 1 batches has 3 images for 4 processes"),
-])  # fmt: skip
-def test_a_batch_that_cannot_be_shared(pictures, count, sentence):
-    """Oracle: the sentence a user reads; without the last batch the 17 pictures can be shared."""
-    with pytest.raises(ValueError, match=sentence):
-        Batches(Pictures(pictures), size=64, batch_size=8).part(0, count)
-    assert len(Batches(Pictures(17), size=64, batch_size=8, drop_last=True).part(1, 2)) == 2

@@ -1,4 +1,4 @@
-"""COCO's average precision: by hand, against pycocotools' own summary, and the official code's numbers on real pictures."""
+"""COCO's average precision: by hand, against pycocotools' summary, and the official numbers on real pictures."""
 
 import copy
 import io
@@ -72,11 +72,8 @@ class Says(nn.Module):
 
 
 # In a letterbox of 64 pixels the first picture is halved, with 16 grey rows above it; the second is doubled.
-WIDE, SQUARE = (
-    ((128, 64), [(0, 20, 10, 60, 50), (1, 100, 0, 128, 40), (2, 0, 0, 50, 40)]),
-    ((32, 32), [(0, 4, 4, 20, 20)]),
-)
-TOY = Pictures(WIDE, SQUARE)
+WIDE = (128, 64), [(0, 20, 10, 60, 50), (1, 100, 0, 128, 40), (2, 0, 0, 50, 40)]
+TOY = Pictures(WIDE, ((32, 32), [(0, 4, 4, 20, 20)]))
 FOUND = (
     [(0, 0.9, 10, 21, 30, 41), (1, 0.6, 50, 12, 70, 36), (2, 0.5, 0, 16, 18, 36)],
     [(0, 0.8, 40, 40, 60, 60), (0, 0.7, 8, 8, 40, 40)],
@@ -179,7 +176,6 @@ del UNSAID.classes  # found out by its first output
     (UNSAID, TOY, {}, "4 classes need rows of 9, the model gave 11"),
     (Says(*FOUND), TOY, {"conf": 2}, "conf and iou must be 0..1"),
     (Says(*FOUND), Batches(Scenes(4), size=64, batch_size=2), {}, "is needed, got a Batches; these batches hold theirs as"),
-    (Says(*FOUND), [1, 2], {}, "a data set, such as Scenes or CocoFolder, is needed, got a list"),
     ("yolov5n.pt", TOY, {}, r"a network is needed, got a str: `oscillab.load\(path\)` opens"),
 ])  # fmt: skip
 def test_what_does_not_fit(model, dataset, arguments, says):
@@ -228,27 +224,21 @@ class Squares(Pictures):
         return truth
 
 
-class Paints(nn.Module):
-    """A network that reports each picture's box and fills the mask given for it, at a quarter of the size."""
-
-    classes, strides = 4, (8, 16, 32)
+class Paints(Says):
+    """A network that says each picture's box and fills the mask given for it, at a quarter of the size."""
 
     def __init__(self, dataset, masks):
-        super().__init__()
-        self.layer = nn.Conv2d(3, 1, 1)
-        self.dataset, self.masks, self.seen = dataset, masks, 0
+        super().__init__(*([(n, 1, *told[0][1:])] for n, (_, told) in enumerate(dataset.pictures)), width=5 + 4 + 32)
+        self.masks = masks
 
     def forward(self, images):
-        decoded = torch.zeros(len(images), 1, 5 + 4 + 32)
+        first, border = self.seen, (images.shape[2] - 64) // 2  # a rectangle leaves some grey on every side
+        decoded = super().forward(images)
+        decoded[:, 0, :2] += border
+        decoded[:, 0, 9] = 1
         prototypes = torch.full((len(images), 32, *(side // 4 for side in images.shape[2:])), -20.0)
-        border = (images.shape[2] - 64) // 2  # a rectangle leaves some grey on every side
-        for row, planes in zip(decoded[:, 0], prototypes, strict=True):
-            x1, y1, x2, y2 = (side + border for side in self.dataset.pictures[self.seen][1][0][1:])
-            row[:5] = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 1])
-            row[5 + self.seen] = row[9] = 1
-            middle = slice(border // 4, border // 4 + 16)
-            planes[0, middle, middle] += 40.0 * torch.from_numpy(self.masks[self.seen, ::4, ::4])
-            self.seen += 1
+        middle = slice(border // 4, border // 4 + 16)
+        prototypes[:, 0, middle, middle] += 40.0 * torch.from_numpy(self.masks[first : self.seen, ::4, ::4])
         return decoded, prototypes
 
 

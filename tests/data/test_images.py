@@ -68,8 +68,7 @@ def test_pixels_boxes_and_masks():
 
 
 def test_the_official_square_of_a_real_picture(shared):
-    """Oracle: the official code's letterbox of COCO 139 from the unshrunk picture: grey rows to the bit, the pixels
-    within the loss of shrinking twice and a JPEG (2.1 grey values on average; another picture differs by 32)."""
+    """Oracle: the official letterbox of COCO 139: grey rows to the bit, pixels but for two shrinkings and a JPEG."""
     pixels = np.load(shared / "oracle" / "real-yolov5n-seg.npz")["pixels"][0].transpose(1, 2, 0)
     image = cv2.imread(str(shared / "coco" / "images" / "val2017" / "000000000139.jpg"))
     square, _ = letterbox(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), 320)
@@ -77,9 +76,10 @@ def test_the_official_square_of_a_real_picture(shared):
     assert np.abs(square.astype(int) - pixels).mean() < 3
 
 
-@pytest.mark.parametrize("image", [
-    "a.png", np.zeros((9, 9)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3)), torch.rand(3, 9, 9),
-])  # fmt: skip
+GREY, FOUR = np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8)
+
+
+@pytest.mark.parametrize("image", ["a.png", GREY, GREY / 1.0, FOUR, np.zeros((9, 9, 3)), torch.rand(3, 9, 9)])
 def test_what_is_no_image(image):
     """Oracle: the sentence: floats would be divided by 255 once more, and four channels would shift the colours."""
     with pytest.raises(ValueError, match=r"must be an array of uint8 \(H, W, 3\), RGB, got a (str|ndarray|Tensor)"):
@@ -87,8 +87,6 @@ def test_what_is_no_image(image):
 
 
 class Noise:
-    """Pictures of random pixels of given (width, height)."""
-
     def __init__(self, *sizes):
         self.sizes = sizes
 
@@ -97,21 +95,8 @@ class Noise:
         return Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), None, 10 + index)
 
 
-@pytest.mark.parametrize("heights, size, shape", [
-    ([100], 416, (448, 448)),
-    ([75], 640, (512, 672)),
-    ([50, 70], 640, (480, 672)),
-    ([150, 200], 640, (672, 448)),
-    ([50, 200], 640, (672, 672)),
-])  # fmt: skip
-def test_rectangles_have_the_official_shapes(heights, size, shape):
-    """Oracle: ceil(ratio * size / 32 + 0.5) * 32 by hand: a square of 416 is run at 448, of 640 at 672."""
-    images = [{"width": 100, "height": height} for height in heights]
-    assert [found for _, found in evaluation_batches(images, size, 2, rectangular=True)] == [shape]
-
-
-def test_batches_hold_pictures_of_like_shape():
-    """Oracle: the order of height / width by hand, every picture in its batch's rectangle, once; squares keep the order."""
+def test_rectangles_hold_pictures_of_like_shape():
+    """Oracle: the order of height / width by hand, each picture once; ceil(ratio * size / 32 + 0.5) * 32."""
     sizes = [(100, 100), (200, 100), (100, 200), (150, 100), (100, 150)]
     images = [{"width": w, "height": h} for w, h in sizes]
     found = evaluation_batches(images, 96, 2, rectangular=True)
@@ -124,6 +109,10 @@ def test_batches_hold_pictures_of_like_shape():
     for size, expected in ((2, [[0, 1], [2, 3], [4]]), (5, [[0, 1, 2, 3, 4]]), (8, [[0, 1, 2, 3, 4]])):
         squares = evaluation_batches(images, 64, size)
         assert [part.tolist() for part, _ in squares] == expected and {shape for _, shape in squares} == {(64, 64)}
+    cases = (([100], 416, (448, 448)), ([75], 640, (512, 672)), ([50, 70], 640, (480, 672)))
+    for heights, size, shape in (*cases, ([150, 200], 640, (672, 448)), ([50, 200], 640, (672, 672))):
+        images = [{"width": 100, "height": height} for height in heights]
+        assert [found for _, found in evaluation_batches(images, size, 2, rectangular=True)] == [shape]
 
 
 def exif(turn):

@@ -83,11 +83,17 @@ def test_boxes_by_hand(decoded, settings, expected):
     np.testing.assert_allclose(detections(decoded, **settings)[0], expected, rtol=1e-6)
 
 
-def test_limit_of_candidates(monkeypatch):
-    """Worked by hand: with room for three candidates, the three best pairs of box and class are left, of any class.
-
-    More equal pairs than may enter NMS, from a network that says the same everywhere, give 300 boxes.
-    """
+def test_few_many_and_broken_boxes(monkeypatch):
+    """Oracle: no rows of the same width; NaN is an error; 300 equal boxes; the three best where three have room."""
+    decoded = torch.cat([rows((0, 0, 2, 2, 0, 1, 1)), rows((0, 0, 2, 2, 1, 1, 0))])
+    empty, one = detections(decoded)
+    assert empty.shape == (0, 6) and empty.dtype == np.float32 and one.shape == (1, 6)
+    assert detections(torch.zeros(1, 4, 39), classes=2)[0].shape == (0, 38)
+    for column in (0, 4, 5):
+        broken = HALF.clone()
+        broken[0, 1, column] = float("nan")
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            detections(broken)
     decoded = torch.full((1, 8000, 9), 0.5)
     decoded[0, :, 0] = torch.arange(8000) * 2.0  # far apart: nothing is suppressed
     assert len(detections(decoded)[0]) == 300
@@ -95,14 +101,6 @@ def test_limit_of_candidates(monkeypatch):
     assert len(detections(apart)[0]) == 6
     monkeypatch.setattr(nms, "CANDIDATE_LIMIT", 3)
     np.testing.assert_allclose(detections(apart)[0][:, 4:], [[0.9, 0], [0.8, 1], [0.7, 0]], rtol=1e-6)
-
-
-def test_nothing_found():
-    """Oracle: nothing above the threshold gives no rows of the same width, beside a picture that has some."""
-    decoded = torch.cat([rows((0, 0, 2, 2, 0, 1, 1)), rows((0, 0, 2, 2, 1, 1, 0))])
-    empty, one = detections(decoded)
-    assert empty.shape == (0, 6) and empty.dtype == np.float32 and one.shape == (1, 6)
-    assert detections(torch.zeros(1, 4, 39), classes=2)[0].shape == (0, 38)
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
@@ -117,15 +115,6 @@ def test_forked_process():
 def _in_child(decoded):
     torch.set_num_threads(1)
     return detections(decoded)
-
-
-@pytest.mark.parametrize("column", [0, 4, 5])
-def test_output_that_is_not_finite(column):
-    """A NaN in a box, in an objectness or in a class is an error, and no empty picture."""
-    decoded = HALF.clone()
-    decoded[0, 1, column] = float("nan")
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        detections(decoded)
 
 
 @pytest.mark.parametrize("shape, arguments, says", [
@@ -155,12 +144,11 @@ def random_rows(seed, count=40):
 
 
 def decoded(rows, prototypes):
-    """The masks (k, height, width) of rows in an image of SHAPE."""
     return np.stack([decode_mask(runs, *SHAPE) for runs in mask_runs(rows, prototypes, WHOLE)])
 
 
 def test_masks_are_the_official_formula():
-    """Oracle: PyTorch's interpolation cut to the box by pixel index; points within 1e-5 of the threshold left out."""
+    """Oracle: PyTorch's interpolation cut to the box, but within 1e-5 of the threshold; OpenCV's resize; the error."""
     rows, prototypes = random_rows(0)
     masks = decoded(rows, prototypes)
     logits = torch.einsum("km,mhw->khw", torch.from_numpy(rows[:, 6:]), torch.from_numpy(prototypes))
@@ -170,10 +158,11 @@ def test_masks_are_the_official_formula():
     inside, clear = (x >= x1) & (x < x2) & (y >= y1) & (y < y2), np.abs(large - 0.5) > 1e-5
     assert masks.dtype == np.uint8 and 0.05 < masks.mean() < 0.5 and clear.mean() > 0.999
     np.testing.assert_array_equal(masks[clear], (inside & (large > 0.5))[clear])
-
-
-def test_masks_come_back_in_the_pictures_own_pixels():
-    """Oracle: the whole masks, grey border cut off, resized by OpenCV: as it was (ratio 1), halved, and doubled."""
+    rows, prototypes = random_rows(0)
+    assert mask_runs(rows[:0], prototypes, WHOLE) == []
+    for arguments in ((rows[:, :-1], prototypes, WHOLE), (rows, prototypes, WHOLE._replace(shape=(64, 100)))):
+        with pytest.raises(ValueError, match=r"do not fit an image of .*: rows must be 6 \+ M"):
+            mask_runs(*arguments)
     rows, prototypes = random_rows(2)
     whole = decoded(rows, prototypes)
     for about in ((75, 64, 1.0, (10.5, 0.0)), (40, 32, 2.0, (8.0, 0.0)), (192, 103, 0.5, (0.0, 6.25))):
@@ -184,12 +173,3 @@ def test_masks_come_back_in_the_pictures_own_pixels():
             expected = cv2.resize(mask[top:bottom, left:right], (place.width, place.height))
             assert runs["size"] == [place.height, place.width]
             assert np.array_equal(decode_mask(runs, place.height, place.width), expected)
-
-
-def test_what_does_not_fit_together_is_refused():
-    """Oracle: the error says what was given and what must hold; no row gives no mask."""
-    rows, prototypes = random_rows(0)
-    assert mask_runs(rows[:0], prototypes, WHOLE) == []
-    for arguments in ((rows[:, :-1], prototypes, WHOLE), (rows, prototypes, WHOLE._replace(shape=(64, 100)))):
-        with pytest.raises(ValueError, match=r"do not fit an image of .*: rows must be 6 \+ M"):
-            mask_runs(*arguments)

@@ -1,6 +1,7 @@
 """The drawn data set: purity, tight boxes, annotations that COCO reads, and how it is painted, by hand."""
 
 import hashlib
+import itertools
 import math
 import subprocess
 import sys
@@ -16,12 +17,11 @@ from oscillab.data.scenes import LEAST_SIDE, Scenes, clutter
 
 
 def digest(sample):
-    """One number for all that is in a sample."""
     return hashlib.sha256(b"".join(part.tobytes() for part in sample[:4])).hexdigest()
 
 
-def test_a_sample_is_a_pure_function_of_its_index(root):
-    """Invariant: another process, in another order, with other pictures drawn between, draws the same bytes."""
+def test_a_sample_is_a_pure_function(root):
+    """Invariant: another process and order draw the same bytes; another seed, split or index others; masks none."""
     code = (
         "from oscillab.data.scenes import Scenes; import hashlib; scenes = Scenes(5, seed=2)\n"
         "parts = [[part.tobytes() for part in scenes.sample(index)[:4]] for index in (9, 4, 0)]\n"
@@ -30,10 +30,6 @@ def test_a_sample_is_a_pure_function_of_its_index(root):
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     scenes = Scenes(500, seed=2)
     assert [digest(scenes.sample(index)) for index in (9, 4, 0)] == other.stdout.split()
-
-
-def test_seed_split_and_index_each_change_the_picture_and_masks_do_not():
-    """Invariant: eight different samples; the same picture and boxes without masks."""
     places = [(split, seed, i) for split in ("train", "val") for seed in (0, 1) for i in (0, 1)]
     assert len({digest(Scenes(split=split, seed=seed).sample(i)) for split, seed, i in places}) == 8
     given, without = Scenes().sample(3), Scenes(masks=False).sample(3)
@@ -55,8 +51,8 @@ def test_boxes_are_tight_and_masks_are_apart(size):
         assert (boxes[:, 2:] - boxes[:, :2]).min() >= LEAST_SIDE * size
 
 
-def test_the_same_scene_at_every_size():
-    """Invariant: size sets the sharpness, not the content; boxes agree to a pixel and a half of the smaller picture."""
+def test_sizes_and_classes():
+    """Invariant: size sets the sharpness alone, to 1.5 pixels. Oracle: multinomial distribution, five deviations."""
     small, large = Scenes(size=160, seed=1), Scenes(size=640, seed=1)
     agreeing = 0
     for index in range(12):
@@ -65,10 +61,6 @@ def test_the_same_scene_at_every_size():
             agreeing += 1
             assert np.abs(first.boxes - second.boxes / 4).max() <= 1.5
     assert agreeing >= 10
-
-
-def test_classes_are_equally_frequent():
-    """Oracle: the multinomial distribution; each of ten classes within five standard deviations of a tenth."""
     scenes = Scenes(split="train", masks=False)
     labels = np.concatenate([scenes.sample(index).labels for index in range(400)])
     counts = np.bincount(labels, minlength=len(scenes.names))
@@ -104,8 +96,16 @@ def test_bad_settings_are_refused(call, message):
         call()
 
 
-def test_blend_and_coverage_by_hand():
-    """Oracle: by hand: alpha 0 keeps, 128 is half; x from 1.5 to 3 covers half of column 1 and all of column 2."""
+def test_noise_blends_and_colours():
+    """Oracle: mean 128, deviation 32; alpha 0 keeps, 128 is half. Invariant: colours CONTRAST apart, clutter small."""
+    first = paint.bank(3, 64)
+    paint.bank.cache_clear()
+    again, other = paint.bank(3, 64), paint.bank(4, 64)
+    assert np.array_equal(first.grain, again.grain) and not np.array_equal(again.grain, other.grain)
+    assert all(np.array_equal(a, b) for a, b in zip(first.smooth, again.smooth, strict=True))
+    grain = other.grain.astype(float)
+    assert grain.mean() == pytest.approx(128, abs=5 * 32 / np.sqrt(grain.size))
+    assert grain.std() == pytest.approx(32, rel=0.02)
     image = np.full((4, 5, 3), 40, np.uint8)
     paint.blend(image, np.full((1, 3, 3), 200, np.uint8), np.array([[0, 128, 255]], np.uint8), 1, 2)
     assert image[2, :, 0].tolist() == [40, 40, pytest.approx(120, abs=1), 200, 40]
@@ -116,60 +116,30 @@ def test_blend_and_coverage_by_hand():
     assert np.all(alpha[:, 1] == 255)
     assert np.all(np.abs(alpha[:, 0].astype(int) - 128) <= 64)  # an edge through a point counts the point as inside
     assert coverage([corners - 20], 10, 10) is None
-
-
-@pytest.mark.parametrize("level", [0, 90, 255])
-def test_colours_keep_from_the_ground(level):
-    """Invariant: both colours of a shape are at least CONTRAST away from the background's."""
-    ground = np.array([level, level * 0.8, level * 0.5])
     weights = np.array([0.3, 0.5, 0.2])
-    for seed in range(50):
+    for level, seed in itertools.product((0, 90, 255), range(50)):
+        ground = np.array([level, level * 0.8, level * 0.5])
         for colour in paint.contrasting(Random(seed), tuple(ground)):
             assert np.sqrt((weights * (np.array(colour) - ground) ** 2).sum()) >= paint.CONTRAST
-
-
-def test_the_bank_is_centred_noise_of_its_seed():
-    """Invariant: purity of seed and size. Oracle: mean 128 and deviation 32, five standard errors."""
-    first = paint.bank(3, 64)
-    paint.bank.cache_clear()
-    again, other = paint.bank(3, 64), paint.bank(4, 64)
-    assert np.array_equal(first.grain, again.grain) and not np.array_equal(again.grain, other.grain)
-    assert all(np.array_equal(a, b) for a, b in zip(first.smooth, again.smooth, strict=True))
-    grain = other.grain.astype(float)
-    assert grain.mean() == pytest.approx(128, abs=5 * 32 / np.sqrt(grain.size))
-    assert grain.std() == pytest.approx(32, rel=0.02)
-
-
-def test_clutter_stays_slender_or_small():
-    """Invariant: no clutter covers more than a twentieth of the picture, so that it cannot hide the shapes."""
     random = Random(0)
     for _ in range(200):
         covered = coverage(clutter(random, 160), 160, 160)
         assert covered is None or covered[0].sum() / 255 < 0.05 * 160 * 160
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("level", [0, LEVELS - 1])
-def test_outlines_are_centred_with_longest_radius_one(name, level):
-    """Invariant: the bounding box of a centred outline is symmetric, its farthest corner lies on the unit circle."""
-    outside = outline(name, level)[0]
-    assert np.allclose(outside.min(axis=0), -outside.max(axis=0), atol=1e-6)
-    assert np.linalg.norm(outside, axis=1).max() == pytest.approx(1, abs=1e-6)
-
-
-def test_areas_equal_the_closed_forms():
-    """Oracle: polygon areas by hand; a circle of 40 corners has 40 / 2 * sin(2 pi / 40) instead of pi."""
+def test_outlines_and_areas():
+    """Oracle: areas by hand, a circle as 40 corners. Invariant: centred, farthest corner on the unit circle."""
     assert area("square", 0) == pytest.approx(2, abs=1e-6)
     assert area("disc", 0) == pytest.approx(math.pi, rel=0.01)
     assert area("ring", 0) == pytest.approx(math.pi * (1 - 0.62**2), rel=0.02)
     assert area("six-pointed star", 0) == pytest.approx(6 * 0.45 * math.sin(math.pi / 6), rel=1e-5)
     half = 0.26  # a plus: its square of side 2, less four corners, over the squared radius of its farthest corner
     assert area("plus", 0) == pytest.approx((4 - 4 * (1 - half) ** 2) / (1 + half**2), rel=1e-5)
-
-
-@pytest.mark.parametrize("level", range(LEVELS))
-def test_the_fine_detail_is_there_and_small(level):
-    """Invariant: a gap, a notch or a hole takes area away; a gap and a notch take less than a fifth."""
-    for detailed, plain in (("open ring", "ring"), ("notched square", "square")):
-        assert 0.8 < area(detailed, level) / area(plain, level) < 0.97
-    assert len(outline("ring", level)) == 2 and len(outline("open ring", level)) == 1
+    for name, level in itertools.product(NAMES, (0, LEVELS - 1)):
+        outside = outline(name, level)[0]
+        assert np.allclose(outside.min(axis=0), -outside.max(axis=0), atol=1e-6), name
+        assert np.linalg.norm(outside, axis=1).max() == pytest.approx(1, abs=1e-6), name
+    for level in range(LEVELS):  # a gap and a notch take area away, less than a fifth
+        for detailed, plain in (("open ring", "ring"), ("notched square", "square")):
+            assert 0.8 < area(detailed, level) / area(plain, level) < 0.97
+        assert len(outline("ring", level)) == 2 and len(outline("open ring", level)) == 1

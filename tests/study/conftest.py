@@ -52,5 +52,4 @@ def make_table():
 
 @pytest.fixture
 def table(make_table):
-    """A study of two bit widths and two seeds."""
     return make_table()

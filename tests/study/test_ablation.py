@@ -23,15 +23,11 @@ def layer_of(positions, averages, *, step_size=0.5):
     return layer
 
 
-def test_the_neighbour_nearer_to_the_average():
-    """Oracle: by hand: the neighbour nearer to the average; a weight on the grid has no choice; beyond it, its end."""
+def test_neighbours_and_gradients_by_hand():
+    """Oracle: by hand: the neighbour nearer to the average, or the end; to s state - w / s, or the limit / sqrt(12)."""
     positions = [1.4, 1.4, 1.4, 1.4, -0.2, 2.0, 9.0]
     averages = [1.6, 1.2, 3.0, -2.0, -0.7, 0.1, 0.1]
     assert layer_of(positions, averages).integer_state().flatten().tolist() == [2, 1, 2, 1, -1, 2, 3]
-
-
-def test_gradients_by_hand():
-    """Oracle: by hand: to w 1 within -4..3; to s state - w / s within, else the limit, times 1 / sqrt(12)."""
     layer = layer_of([1.4, 1.4, -0.2, 9.0], [1.6, 1.2, -0.7, 0.1])
     layer._quantized_weight().sum().backward()
     assert layer.weight.grad.flatten().tolist() == [1, 1, 1, 0]
@@ -112,7 +108,7 @@ def copies(model):
 
 
 def test_held_to_the_bit_from_half_time_on(tiny_network, train_tiny):
-    """Oracle: the step sizes after step 4 of 8, in a resumed run too; after `remove` they learn again."""
+    """Oracle: the step sizes after step 4 of 8, resumed too; after `remove` they learn; a part alone stands still."""
     model, seen, weights = tiny_network(activation="affine"), [], []
     optimizer, _ = frozen_run(model)
     look = lambda step: (seen.append(copies(model)), weights.append(model[0].weight.detach().clone()))  # noqa: E731
@@ -135,17 +131,13 @@ def test_held_to_the_bit_from_half_time_on(tiny_network, train_tiny):
     resumed.remove()
     train_tiny(other, second, 1)
     assert not any(torch.equal(before[name], after) for name, after in copies(other).items())
-
-
-@pytest.mark.parametrize("part, kind", [("weights", "weight_quantizer"), ("activations", "input_quantizer")])
-def test_one_part_alone(tiny_network, train_tiny, part, kind):
-    """Oracle: an invariant; the part that is named stands still, the other moves."""
-    model = tiny_network()
-    optimizer, _ = frozen_run(model, begin=0.0, parts=(part,))
-    before = copies(model)
-    train_tiny(model, optimizer, 3)
-    after = copies(model)
-    assert {name for name in before if torch.equal(before[name], after[name])} == {n for n in before if kind in n}
+    for part, kind in (("weights", "weight_quantizer"), ("activations", "input_quantizer")):
+        model = tiny_network()
+        optimizer, _ = frozen_run(model, begin=0.0, parts=(part,))
+        before = copies(model)
+        train_tiny(model, optimizer, 3)
+        after = copies(model)
+        assert {name for name in before if torch.equal(before[name], after[name])} == {n for n in before if kind in n}
 
 
 @pytest.mark.parametrize("build, words", [

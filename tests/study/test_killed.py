@@ -19,7 +19,6 @@ KILLS = 5
 
 
 def table_of(options):
-    """The study's table without its clock."""
     return pd.read_csv(options.folder / "table.csv").drop(columns="seconds")
 
 
@@ -76,7 +75,7 @@ def test_the_processes_of_a_killed_study_end_with_it(tiny, processes):
 
 
 def test_a_failed_run_takes_no_other_along(tiny, monkeypatch, no_report):
-    """Oracle: the run of seed 1 fails; the other is in the table, the error names the one, a second call mends it."""
+    """Oracle: seed 1 fails, the other is in the table, the error names the one, a second call mends it; exit codes."""
     run_job = pool.run_job
 
     def fail_for_one(job, source):
@@ -93,6 +92,10 @@ def test_a_failed_run_takes_no_other_along(tiny, monkeypatch, no_report):
     monkeypatch.setattr(pool, "run_job", run_job)
     run_study(options)
     assert set(table_of(options)[lambda table: table.method == "lsq"].seed) == {0, 1}
+    job = jobs_of(options)[0]  # of a killed process, which could not write its status
+    state.set_status(job, "running")
+    assert pool.outcome(job, -9) == "its process ended with exit code -9"
+    assert state.status(job) == "failed" and pool.outcome(job, 0) is None
 
 
 def test_a_network_that_was_removed_is_named_and_the_table_stays(tiny, capsys, no_report):
@@ -107,11 +110,3 @@ def test_a_network_that_was_removed_is_named_and_the_table_stays(tiny, capsys, n
     with pytest.raises(ValueError, match=r"each of 1 runs failed: .*lsq.pt, which lsq is measured from, was removed"):
         run_study(options)
     assert (options.folder / "table.csv").read_bytes() == table
-
-
-def test_a_process_that_was_killed_is_a_failed_run(tiny):
-    """Oracle: an exit code of a killed process and a status that it could not write."""
-    job = jobs_of(tiny())[0]
-    state.set_status(job, "running")
-    assert pool.outcome(job, -9) == "its process ended with exit code -9"
-    assert state.status(job) == "failed" and pool.outcome(job, 0) is None

@@ -20,8 +20,6 @@ TRAIN = TrainSpec(epochs=4, learning_rate=1e-4, schedule="constant", warmup_step
 
 
 class Shrink(Remedy):
-    """Makes every weight a little smaller after each step."""
-
     def after_step(self):
         for layer in self.layers:
             layer.weight.mul_(0.98)

@@ -36,10 +36,8 @@ def test_counts_of_a_plan(tiny):
     assert plan.images_left(job, DataSource(options.data)) == pytest.approx(2 * 8 + 3 * 4 * plan.FORWARD_SHARE)
 
 
-@pytest.fixture
-def coco_like(tmp_path):
+def coco_like(root):
     """A folder that looks like COCO 2017 with 80 classes: 2,000 empty stand-ins to train on, 100 to measure on."""
-    root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, 81)]
     for split, count in (("train2017", 2000), ("val2017", 100)):
@@ -56,9 +54,9 @@ def coco_like(tmp_path):
     return root
 
 
-def test_a_dry_run_of_the_paper_opens_each_file_once(tmp_path, coco_like, monkeypatch):
+def test_a_dry_run_of_the_paper_opens_each_file_once(tmp_path, monkeypatch):
     """Oracle: counted calls of `open`: two annotation files, 9 stand-in checkpoints, no picture; 32 steps a pass."""
-    weights, opened, read = tmp_path / "weights", Counter(), Counter()
+    weights, coco, opened, read = tmp_path / "weights", coco_like(tmp_path / "coco"), Counter(), Counter()
     weights.mkdir()
     for name in PAPER.model:
         (weights / f"{name}.pt").write_bytes(name.encode())
@@ -76,7 +74,7 @@ def test_a_dry_run_of_the_paper_opens_each_file_once(tmp_path, coco_like, monkey
     monkeypatch.setattr(plan, "seconds_per_image", lambda job: 1.0)  # it needs the networks themselves
     monkeypatch.setattr("builtins.open", counted)
     monkeypatch.setattr("io.open", counted)
-    data = replace(PAPER.data, data=str(coco_like), size=64)
+    data = replace(PAPER.data, data=str(coco), size=64)
     study = replace(PAPER, weights=weights, out=tmp_path / "out", data=data, run=RunOptions(), dry_run=True)
     shown = run_study(study)
     assert "CPU-hours" in shown["text"] and shown["jobs"] == 108

@@ -65,8 +65,8 @@ def test_the_page(folder, table):
     assert report.write(folder).read_text(encoding="utf-8") == page
 
 
-def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording):
-    """Oracle: the figures of its recordings without mAP, next to the run, or in a folder of the recording's name."""
+def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording, live, table):
+    """Oracle: figures without mAP beside a run or a recording; no table, no report; no 8-bit layer is chosen."""
     run = folder / "yolov5n-3bit-constant-seed0"
     page = report.write(run).read_text(encoding="utf-8")
     assert page.count("<img") == len(list((run / "figures").glob("*.png"))) == 7 and "a &lt;processor&gt;" in page
@@ -74,10 +74,6 @@ def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording):
     assert alone == tmp_path / "mine" / "report.html" and alone.read_text(encoding="utf-8").count("<img") == 7
     with pytest.raises(ValueError, match="holds no table.csv"):
         report.write(tmp_path)
-
-
-def test_the_busiest_layer_is_a_low_bit_one(live, make_recording, table):
-    """Oracle: the 8-bit layer is made to oscillate in every weight, and is not chosen."""
     recording = make_recording()
     recording["frequency"][recording.weights_of("first")] = 1
     assert figures.busiest_layer(recording) == figures.busiest_layer(live) != "first"
@@ -96,7 +92,7 @@ ROWS = [
 COLUMNS = [*COMMON, "map", "mask_map", "oscillating_share"]
 
 
-def test_rows_in_markdown():
+def test_rows_in_markdown(tmp_path):
     """Oracle: by hand: 0.4 and 0.6 are 0.5 ± 0.141; FP32 and PTQ in each row of a width; a dash for what one lacks."""
     table = pd.DataFrame(ROWS, columns=COLUMNS)
     assert markdown(table).splitlines()[2:] == [
@@ -110,10 +106,6 @@ def test_rows_in_markdown():
     shown = markdown(table, "oscillation").splitlines()
     assert shown[0] == "| network | bits | rate | LSQ |"
     assert shown[2:4] == ["| yolov5n-seg | 3 | official | 30.0 % ± 7.1 % |", "| yolov5n-seg | 4* | official | 30.0 % |"]
-
-
-def test_marked_places_are_filled(tmp_path):
-    """Oracle: the table between its marks, the rest as it was; an error that names a folder without a table."""
     (tmp_path / "results").mkdir()
     pd.DataFrame(ROWS, columns=COLUMNS).to_csv(tmp_path / "results" / "table.csv", index=False)
     text = "before\n<!-- oscillation: results -->\nold\n<!-- end -->\nbehind\n"

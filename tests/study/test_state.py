@@ -36,8 +36,8 @@ def test_folders_of_the_first_edition_still_read(root, tmp_path, preset):
         assert state.status(job) == "done" and len(state.rows_of(job)) >= len(job.methods)
 
 
-def test_status_and_rows(tiny, monkeypatch):
-    """Oracle: a job's life by hand: planned, running, failed, done, more asked for; a full disk keeps the rows."""
+def test_status_and_rows(tiny, monkeypatch, tmp_path):
+    """Oracle: a job's life by hand; a full disk keeps the rows; a second process is told, the lock freed at the end."""
     job = jobs_of(tiny())[0]
     assert state.status(job) == "planned" and len(state.missing(job)) == 4
     state.set_status(job, "running")
@@ -58,10 +58,6 @@ def test_status_and_rows(tiny, monkeypatch):
         state.add_row(job, ROW | {"method": "ema+qc_scale"})
     monkeypatch.undo()
     assert [row["method"] for row in state.rows_of(job)] == [method for method, _, _ in job.methods]
-
-
-def test_one_process_works_in_a_folder(tmp_path):
-    """Oracle: the second one waits its patience and is told; the lock is free when the block is left."""
     with (
         state.locked(tmp_path, "study"),
         pytest.raises(ValueError, match="another study is at work in"),

@@ -1,10 +1,11 @@
-"""A study's table: pairs by seed, the printed t test, means over seeds, the paper's numbers."""
+"""A study's table: pairs by seed, the printed t test, means over seeds, the paper's numbers; as text."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from oscillab.study.table import claims, compare_with_paper, differences, groups, paired_p, paper, summary
+from oscillab.study.text import cell, lines, table_text
 
 
 @pytest.mark.parametrize("count, t, p", [(2, 12.706, 0.05), (3, 4.303, 0.05), (5, 2.132, 0.10), (11, 2.228, 0.05)])
@@ -78,3 +79,21 @@ def test_ours_and_the_papers(table, tmp_path):
     assert pd.isna(ema["our_share"]) and pd.isna(ema["our_gain"])
     assert ema["paper_share"] == pytest.approx(22.1 / 28.0) and ema["paper_gain"] == pytest.approx(1.5)
     assert paper(tmp_path).empty and compare_with_paper(table, cells=paper(tmp_path)).empty
+
+
+def test_lines_cells_and_tables():
+    """Oracle: the expected text: aligned columns, mAP to three decimals, shares in percent, dashes for nothing."""
+    assert lines({"map": 0.274812, "images": 188, "checkpoint": "a.pt", "note": None}) == (
+        "map         0.2748\nimages      188\ncheckpoint  a.pt\nnote        -"
+    )
+    assert lines({}) == ""
+    rows = [(32, "fp32", 0.61234, None, None, 3.2), (4, "ema+qc", 0.4, 0.0123, 0.00042, 101.7)]
+    names = ["bits", "method", "map", "oscillating_share", "flip_rate", "seconds"]
+    assert table_text(pd.DataFrame(rows, columns=names)).splitlines() == [
+        "bits  method    mAP  oscillating  flips/step  seconds",
+        "-----------------------------------------------------",
+        "  32  fp32    0.612            -           -        3",
+        "   4  ema+qc  0.400        1.2 %     0.042 %      102",
+    ]
+    assert table_text(pd.DataFrame(columns=["map"])) == "(no rows)"
+    assert cell("gain", 0.03125) == "0.03125" and cell("network", "yolov5n") == "yolov5n"
