@@ -36,7 +36,6 @@ def tree(folder):
 
 
 def expected(mirror):
-    """What must lie in the folder at the end: the archives' members, read by zipfile."""
     files = {}
     for content in mirror.files.values():
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -12,7 +12,6 @@ from oscillab.__main__ import main
 from oscillab.data.images import read_image
 from oscillab.data.nms import detect
 from oscillab.data.scenes import Scenes
-from oscillab.export.write import export_onnx
 from oscillab.provenance import SHIPPED
 
 
@@ -37,11 +36,10 @@ def test_a_folder_gives_its_best_network_and_inspect_says_what_is_saved(tmp_path
     assert "model.0.conv              1728     8          8" in shown and "smaller and not faster" in shown
 
 
-def test_evaluate_takes_an_exported_file(tmp_path, capsys):
+def test_evaluate_takes_an_exported_file(places, capsys):
     """Oracle: mAP of the float file is that of the float checkpoint, to three places."""
-    out, found = tmp_path / "float.onnx", []
-    assert main(["export", str(SHIPPED), str(out)]) == 0
-    for weights in (SHIPPED, out):
+    found = []
+    for weights in (SHIPPED, places / "float.onnx"):
         capsys.readouterr()
         assert main(["evaluate", "--weights", str(weights), "--held-out", "16", "--no-progress"]) == 0
         found.append(capsys.readouterr().out)
@@ -52,7 +50,7 @@ def test_evaluate_takes_an_exported_file(tmp_path, capsys):
 def places(tmp_path_factory):
     """A folder with the shipped detector's float file and two scenes as pictures, one of them cut to a strip."""
     folder = tmp_path_factory.mktemp("predict")
-    export_onnx(oscillab.load(SHIPPED), folder / "float.onnx")
+    assert main(["export", str(SHIPPED), str(folder / "float.onnx")]) == 0
     scenes = Scenes(2, split="val")
     for name, image in (("square.png", scenes.sample(0).image), ("strip.png", scenes.sample(1).image[:100])):
         cv2.imwrite(str(folder / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -16,7 +16,6 @@ def generator(seed=0):
 
 
 def white_on_black(height=96, width=96, box=(20, 30, 60, 50)):
-    """A black picture with one white rectangle, its box and its mask."""
     x1, y1, x2, y2 = box
     mask = np.zeros((1, height, width), np.uint8)
     mask[0, y1:y2, x1:x2] = 1
@@ -42,8 +41,8 @@ def found(plane):
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-def test_all_switched_off_and_nothing_on_the_picture():
-    """Invariant: without mosaic, move, colour and flip all is as it was; no box on an empty picture."""
+def test_nothing_and_a_mosaic():
+    """Invariant: switched off, the identity. Oracle: by hand: four colours meet in the middle half; a pool of one."""
     sample = Scenes().sample(4)
     still = Augment(**STILL)(One(sample), 0, 160, generator())
     assert all(np.array_equal(a, b) for a, b in zip(still, sample, strict=True))
@@ -51,6 +50,20 @@ def test_all_switched_off_and_nothing_on_the_picture():
     for probability in (0, 1):
         varied = Augment(mosaic=probability)(One(empty), 0, 64, generator())
         assert varied.boxes.shape == (0, 4) and varied.image.shape == (64, 64, 3)
+    box, levels = np.float32([[4, 6, 44, 60]]), (10, 60, 180, 250)
+    samples = [Sample(np.full((64, 48, 3), n, np.uint8), box, np.array([n]), None, n) for n in levels]
+    for seed in range(10):
+        canvas, boxes, labels, _, _ = mosaic(samples, 64, generator(seed))
+        assert canvas.shape == (128, 128, 3) and labels.tolist() == [10, 60, 180, 250]
+        for box, label in zip(boxes.astype(int), labels, strict=True):
+            assert np.all(canvas[box[1] : box[3], box[0] : box[2]] == label)
+        right, below = found(canvas[..., 0] == 10)[2:]
+        assert 32 <= right <= 96 and 32 <= below <= 96
+        assert found(canvas[..., 0] == 250)[:2] == [right, below]
+    data = One(white_on_black())
+    data.sample = lambda index: data.only._replace(labels=np.array([index]))
+    varied = Augment(**(STILL | {"mosaic": 1}))(data, 7, 96, generator(), pool=range(40, 41))
+    assert set(varied.labels.tolist()) <= {7, 40} and varied.image_id == 11
 
 
 def test_draws_of_matrix_and_colours():
@@ -104,24 +117,6 @@ def test_boxes_stay_on_their_objects(masks):
             if masks:
                 assert found(varied.masks[number]) == box.tolist()
     assert checked > 40
-
-
-def test_a_mosaic_lays_four_pictures_around_a_point():
-    """Oracle: by hand: four colours meet in the middle half, each box on its own; a pool of one gives that one."""
-    box, levels = np.float32([[4, 6, 44, 60]]), (10, 60, 180, 250)
-    samples = [Sample(np.full((64, 48, 3), n, np.uint8), box, np.array([n]), None, n) for n in levels]
-    for seed in range(10):
-        canvas, boxes, labels, _, _ = mosaic(samples, 64, generator(seed))
-        assert canvas.shape == (128, 128, 3) and labels.tolist() == [10, 60, 180, 250]
-        for box, label in zip(boxes.astype(int), labels, strict=True):
-            assert np.all(canvas[box[1] : box[3], box[0] : box[2]] == label)
-        right, below = found(canvas[..., 0] == 10)[2:]
-        assert 32 <= right <= 96 and 32 <= below <= 96
-        assert found(canvas[..., 0] == 250)[:2] == [right, below]
-    data = One(white_on_black())
-    data.sample = lambda index: data.only._replace(labels=np.array([index]))
-    varied = Augment(**(STILL | {"mosaic": 1}))(data, 7, 96, generator(), pool=range(40, 41))
-    assert set(varied.labels.tolist()) <= {7, 40} and varied.image_id == 11
 
 
 @pytest.mark.parametrize("settings, message", [

@@ -127,8 +127,8 @@ def test_summary_of_pycocotools(seed):
     np.testing.assert_allclose([ours.mean(), ours[0].mean(), ours[5].mean()], judge.stats[:3], atol=1e-12)
 
 
-def test_what_counts_and_what_does_not():
-    """Oracle: the evaluation without an extra picture, at its own size; recall 0 is 0; an untouched ground truth."""
+def test_what_counts_modes_and_silence(capsys):
+    """Oracle: the same without an extra picture; recall 0 is 0; an untouched truth, every module's mode, no output."""
     expected = evaluate(Says(*FOUND), TOY, size=64).per_class
     more = Pictures(*TOY.pictures)
     more.ground_truth = Pictures(*TOY.pictures, ((32, 32), [(0, 0, 0, 9, 9)])).ground_truth
@@ -144,10 +144,6 @@ def test_what_counts_and_what_does_not():
     hit = [{"image_id": 40, "category_id": 7, "bbox": [20, 10, 40, 40], "score": 0.5}]
     assert average_precision(truth, hit, [40])[:, 2] == pytest.approx(1)  # 7 is the third category id of four
     assert truth == before and before["annotations"][0]["id"] == 0
-
-
-def test_modes_stay_and_it_is_silent_unless_asked(capsys):
-    """Invariant: every module keeps its mode, also on an error. Oracle: captured: nothing, or a bar in stderr."""
     fails = pytest.raises(ValueError, match="NaN or infinity")
     for pictures, context in ((FOUND, nullcontext()), ([[], [(0, np.nan, 0, 0, 1, 1)]], fails)):
         model = Says(*pictures).train()

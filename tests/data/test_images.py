@@ -123,11 +123,19 @@ def exif(turn):
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
 
 
-def test_an_image_is_read_as_it_is_shown(tmp_path):
-    """Oracle: EXIF's table: 1 is upright, 6 and 8 turn by a quarter, 3 by a half."""
+def test_turns_boxes_runs_and_polygons_by_hand(tmp_path):
+    """Oracle: EXIF's table: 6 and 8 turn by a quarter; boxes on pixel edges; runs by columns from zeros; rectangles."""
     for turn, shape in ((1, (20, 30)), (3, (20, 30)), (6, (30, 20)), (8, (30, 20))):
         (tmp_path / "a.jpg").write_bytes(exif(turn))
         assert read_image(tmp_path / "a.jpg").shape[:2] == shape
+    mask = np.zeros((6, 8), np.uint8)
+    assert tight_box(mask) == (0, 0, 0, 0)
+    mask[3, 5] = 1
+    assert tight_box(mask) == (5, 3, 6, 4)
+    assert encode_runs(np.array([[1, 0, 0], [1, 1, 0]], np.uint8)) == {"size": [2, 3], "counts": [0, 2, 1, 1, 2]}
+    expected = np.zeros((6, 8), np.uint8)
+    expected[1:3, 2:6], expected[4:, 6:] = 1, 1
+    assert np.array_equal(decode_mask([[2, 1, 6, 1, 6, 3, 2, 3], [6, 4, 11, 4, 11, 9, 6, 9]], 6, 8), expected)
 
 
 def chunk(kind, data):
@@ -154,18 +162,6 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, data, words):
     with pytest.raises(ValueError, match=f"{name} cannot be read as an image: {words}") as caught:
         read_image(tmp_path / name)
     assert "\n" not in str(caught.value)
-
-
-def test_boxes_runs_and_polygons_by_hand():
-    """Oracle: by hand: boxes on pixel edges, COCO's runs by columns from zeros; rectangles, one partly beyond."""
-    mask = np.zeros((6, 8), np.uint8)
-    assert tight_box(mask) == (0, 0, 0, 0)
-    mask[3, 5] = 1
-    assert tight_box(mask) == (5, 3, 6, 4)
-    assert encode_runs(np.array([[1, 0, 0], [1, 1, 0]], np.uint8)) == {"size": [2, 3], "counts": [0, 2, 1, 1, 2]}
-    expected = np.zeros((6, 8), np.uint8)
-    expected[1:3, 2:6], expected[4:, 6:] = 1, 1
-    assert np.array_equal(decode_mask([[2, 1, 6, 1, 6, 3, 2, 3], [6, 4, 11, 4, 11, 9, 6, 9]], 6, 8), expected)
 
 
 SHAPES = st.tuples(st.integers(1, 24), st.integers(1, 24))

@@ -57,12 +57,8 @@ def run(model, train_tiny, steps, **options):
 
 
 def test_flips_are_fewer(tiny_network, train_tiny):
-    """Oracle: the purpose; an average crosses an edge less often than its weight (0.54 of the flips when written)."""
+    """Oracle: 0.54 of the flips when written; the finalized model: its output, states and keys; an Ema from before."""
     assert run(tiny_network(), train_tiny, 60, decay=0.95) < 0.7 * run(tiny_network(), train_tiny, 60, decay=0.0)
-
-
-def test_finalized_model_is_plain_and_gives_the_same(tiny_network, train_tiny):
-    """Oracle: the model before, output and states bit for bit; a plain model's keys; an Ema from before is an error."""
     model, keys = tiny_network(), list(tiny_network().state_dict())
     run(model, train_tiny, 20, decay=0.9)
     remedy = QEma(model, torch.optim.SGD(model.parameters(), lr=0.05), 20)

@@ -26,23 +26,32 @@ def dots(axes):
     return {label: sorted(round(float(x), 1) for x, y in points if y == row) for row, label in enumerate(labels)}
 
 
-def test_gains_are_the_differences_of_each_seed_in_points(make_table):
-    """Oracle: EMA 10, QC 15 and 10; EMA set to 10 and 20: 15 ± 10 / sqrt(2); set to -30.5: text at the edge."""
+def test_gains_and_claims_in_points(make_table, table):
+    """Oracle: EMA 10, QC 15 and 10; of 10 and 20, 15 ± 10 / sqrt(2), p = 1 - 2 / pi * arctan(3); edges as text."""
     at_three_bits = make_table(bits=(3,))
     figure = draw_gains(at_three_bits)
     averages, after_lsq, after_ema = figure.axes
     assert dots(averages) == {"EMA": [10, 10]} and dots(after_lsq) == {"LSQ+QC": [15, 15]}
     assert dots(after_ema) == {"EMA+QC": [10, 10]} and after_ema.patches[0].get_width() == pytest.approx(10)
     assert "2 seeds" in figure.get_suptitle() and "LSQ+QC's, +15.0 points" in figure.get_suptitle()
-    table = at_three_bits.copy()
-    table.loc[(table.method == "ema") & (table.seed == 1), "map"] += 0.1
-    interval = draw_gains(table).axes[0].lines[0].get_xdata()
+    moved = at_three_bits.copy()
+    moved.loc[(moved.method == "ema") & (moved.seed == 1), "map"] += 0.1
+    interval = draw_gains(moved).axes[0].lines[0].get_xdata()
     assert list(interval) == pytest.approx([15 - 10 / 2**0.5, 15 + 10 / 2**0.5])
-    table = at_three_bits.copy()
-    table.loc[table.method == "ema", "map"] = 0.0
-    axes = draw_gains(table).axes[0]
+    moved = at_three_bits.copy()
+    moved.loc[moved.method == "ema", "map"] = 0.0
+    axes = draw_gains(moved).axes[0]
     assert axes.get_xlim()[0] == -20
     assert [text.get_text() for text in axes.texts] == [" ‹ -30.5 in the mean"]
+    figure = draw_claims(table, pairs=PAIRS)
+    assert dots(figure.axes[0]) == {"EMA − LSQ": [10, 10], "EMA+QC − EMA": [10, 10]}
+    title = " ".join(figure.get_suptitle().split())
+    assert title == "4 differences: every seed gains in 4, every seed loses in 0", "no word about a rest that is none"
+    axes = draw_claims(table, pairs=PAIRS[:1], most=5).axes[0]
+    assert axes.get_xlim() == (-5, 5) and "10.0 in the mean" in axes.texts[0].get_text()
+    table.loc[(table.method == "ema") & (table.seed == 1) & (table.bits == 4), "map"] += 0.1
+    texts = [text.get_text() for text in draw_claims(table, pairs=PAIRS[:1]).axes[0].texts]
+    assert texts == ["p 0.205"]
 
 
 @pytest.mark.parametrize("draw, words", [
@@ -56,19 +65,6 @@ def test_tables_that_cannot_be_drawn_are_refused(table, draw, words):
     """Oracle: the sentences of the docstrings."""
     with pytest.raises(ValueError, match=words):
         draw(table)
-
-
-def test_claims_are_rows(table):
-    """Oracle: gains of 10 points; a mean beyond the edge as text; t = 3 gives p = 1 - 2 / pi * arctan(3) = 0.205."""
-    figure = draw_claims(table, pairs=PAIRS)
-    assert dots(figure.axes[0]) == {"EMA − LSQ": [10, 10], "EMA+QC − EMA": [10, 10]}
-    title = " ".join(figure.get_suptitle().split())
-    assert title == "4 differences: every seed gains in 4, every seed loses in 0", "no word about a rest that is none"
-    axes = draw_claims(table, pairs=PAIRS[:1], most=5).axes[0]
-    assert axes.get_xlim() == (-5, 5) and "10.0 in the mean" in axes.texts[0].get_text()
-    table.loc[(table.method == "ema") & (table.seed == 1) & (table.bits == 4), "map"] += 0.1
-    texts = [text.get_text() for text in draw_claims(table, pairs=PAIRS[:1]).axes[0].texts]
-    assert texts == ["p 0.205"]
 
 
 def test_gains_by_length_and_schedule(make_table):

@@ -11,7 +11,7 @@ from oscillab.study.grid import jobs_of, methods_of, quant_spec
 
 
 def test_one_job_for_each_cell(tiny):
-    """Oracle: the product, counted; another folder or bar is the same run, another rate, seed or QC another."""
+    """Oracle: products, counted, as docs/study.md has them; another folder is the same run, another rate is not."""
     jobs = jobs_of(tiny(bits=("4", "4*"), seeds=(0, 1), arms=("lsq", "dampening", "per_channel")))
     assert len(jobs) == len({job.folder for job in jobs}) == 12
     starred = next(job for job in jobs if job.folder.name == "yolov5n-4bit-ends4-constant-dampening-seed1")
@@ -22,6 +22,12 @@ def test_one_job_for_each_cell(tiny):
     assert {jobs_of(options)[0].hash() for options in same} == {job.hash()}
     other = [tiny(train=replace(tiny().train, learning_rate=2e-3)), tiny(seeds=(1,)), tiny(qc_epochs=2)]
     assert len({jobs_of(options)[0].hash() for options in other} | {job.hash()}) == 4
+    jobs = jobs_of(replace(PRESETS["regime"], out=tiny().folder))
+    counts = Counter((job.train.epochs, job.arm == "lsq") for job in jobs)
+    assert counts == {(2, True): 18, (2, False): 18, (8, True): 18, (8, False): 18, (32, True): 12}
+    assert len({job.folder for job in jobs}) == 84 and sum(job.untrained for job in jobs) == 6
+    falls = {job.schedule: (job.train.schedule, job.train.final_share) for job in jobs}
+    assert falls["official"] == ("linear", 0.01) and falls["cosine10"] == ("cosine", 0.1)
 
 
 def test_methods_widths_and_presets(tiny):
@@ -37,16 +43,6 @@ def test_methods_widths_and_presets(tiny):
     assert preset_in(["study", "--preset", "ablation", "--jobs", "1"]) is ABLATION
     assert preset_in(["study", "--preset=scenes"]) is SCENES and preset_in(["study"]) is PRESETS["quick"]
     assert len(SCENES.model) == len(SCENES.seeds) == len(SCENES.bits) == 3
-
-
-def test_the_map_of_the_protocol(tiny):
-    """Oracle: docs/study.md, counted: 3 schedules, seeds, lengths; FP32 and PTQ once for each width and seed."""
-    jobs = jobs_of(replace(PRESETS["regime"], out=tiny().folder))
-    counts = Counter((job.train.epochs, job.arm == "lsq") for job in jobs)
-    assert counts == {(2, True): 18, (2, False): 18, (8, True): 18, (8, False): 18, (32, True): 12}
-    assert len({job.folder for job in jobs}) == 84 and sum(job.untrained for job in jobs) == 6
-    falls = {job.schedule: (job.train.schedule, job.train.final_share) for job in jobs}
-    assert falls["official"] == ("linear", 0.01) and falls["cosine10"] == ("cosine", 0.1)
 
 
 def test_what_does_not_fit_is_refused(tiny, tmp_path):

@@ -30,8 +30,8 @@ def test_differences_of_each_seed_and_claims(table):
     assert unsure["holds"] == "unclear" and unsure["difference"] == pytest.approx((0.1 - 0.06) / 2)
 
 
-def test_means_and_spreads_by_hand(table):
-    """Oracle: by hand: 0.30 and 0.31 are 0.305 ± 0.01 / sqrt(2); one seed has no spread; masks only where some are."""
+def test_summaries_and_text(table):
+    """Oracle: by hand: 0.30, 0.31 are 0.305 ± 0.01 / sqrt(2); masks only where some are; the expected text."""
     rows = summary(table).set_index(["bits", "method"])
     assert rows.loc[("4", "LSQ"), "mAP"] == "0.305 ± 0.007"
     assert rows.loc[("32", "FP32"), "mAP"] == "0.600" and rows.loc[("32", "FP32"), "flips/step"] == "-"
@@ -40,6 +40,20 @@ def test_means_and_spreads_by_hand(table):
     masked = table.assign(mask_map=np.where(table["method"] == "ema", 0.25, np.nan))
     assert set(summary(masked).set_index("method").loc["EMA", "mask mAP"]) == {"0.250 ± 0.000"}
     assert set(summary(masked).set_index("method").loc["LSQ", "mask mAP"]) == {"-"}
+    assert lines({"map": 0.274812, "images": 188, "checkpoint": "a.pt", "note": None}) == (
+        "map         0.2748\nimages      188\ncheckpoint  a.pt\nnote        -"
+    )
+    assert lines({}) == ""
+    rows = [(32, "fp32", 0.61234, None, None, 3.2), (4, "ema+qc", 0.4, 0.0123, 0.00042, 101.7)]
+    names = ["bits", "method", "map", "oscillating_share", "flip_rate", "seconds"]
+    assert table_text(pd.DataFrame(rows, columns=names)).splitlines() == [
+        "bits  method    mAP  oscillating  flips/step  seconds",
+        "-----------------------------------------------------",
+        "  32  fp32    0.612            -           -        3",
+        "   4  ema+qc  0.400        1.2 %     0.042 %      102",
+    ]
+    assert table_text(pd.DataFrame(columns=["map"])) == "(no rows)"
+    assert cell("gain", 0.03125) == "0.03125" and cell("network", "yolov5n") == "yolov5n"
 
 
 @pytest.mark.parametrize("network, metric, bits, ends_bits, method, percent", [
@@ -79,21 +93,3 @@ def test_ours_and_the_papers(table, tmp_path):
     assert pd.isna(ema["our_share"]) and pd.isna(ema["our_gain"])
     assert ema["paper_share"] == pytest.approx(22.1 / 28.0) and ema["paper_gain"] == pytest.approx(1.5)
     assert paper(tmp_path).empty and compare_with_paper(table, cells=paper(tmp_path)).empty
-
-
-def test_lines_cells_and_tables():
-    """Oracle: the expected text: aligned columns, mAP to three decimals, shares in percent, dashes for nothing."""
-    assert lines({"map": 0.274812, "images": 188, "checkpoint": "a.pt", "note": None}) == (
-        "map         0.2748\nimages      188\ncheckpoint  a.pt\nnote        -"
-    )
-    assert lines({}) == ""
-    rows = [(32, "fp32", 0.61234, None, None, 3.2), (4, "ema+qc", 0.4, 0.0123, 0.00042, 101.7)]
-    names = ["bits", "method", "map", "oscillating_share", "flip_rate", "seconds"]
-    assert table_text(pd.DataFrame(rows, columns=names)).splitlines() == [
-        "bits  method    mAP  oscillating  flips/step  seconds",
-        "-----------------------------------------------------",
-        "  32  fp32    0.612            -           -        3",
-        "   4  ema+qc  0.400        1.2 %     0.042 %      102",
-    ]
-    assert table_text(pd.DataFrame(columns=["map"])) == "(no rows)"
-    assert cell("gain", 0.03125) == "0.03125" and cell("network", "yolov5n") == "yolov5n"
