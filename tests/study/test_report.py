@@ -78,6 +78,10 @@ def test_a_run_and_a_recording_have_reports(folder, tmp_path, make_recording, li
     recording["frequency"][recording.weights_of("first")] = 1
     assert figures.busiest_layer(recording) == figures.busiest_layer(live) != "first"
     assert list(figures.report_figures(table, {})) == ["map-by-method"]
+    trained = table[table["steps"] > 0]
+    longer = pd.concat([table, trained.assign(steps=2000), trained.assign(method="ema_1")])
+    names = {"map-by-method", "yolov5n-regimes", *(f"yolov5n-{b}bit-constant-500steps-gains" for b in (3, 4))}
+    assert set(figures.report_figures(longer, {})) == names
 
 
 COMMON = ["network", "bits", "ends_bits", "schedule", "steps", "method", "seed"]

@@ -19,6 +19,7 @@ from .map_by_method import draw_before_after, draw_map_by_method, draw_map_vs_os
 from .regimes import draw_regimes
 
 GAINS = "Differences of mAP to LSQ or to EMA of the same seed: dots; their mean and standard deviation: a bar."
+REGIMES = "What EMA and QC gain on LSQ by the length of the run, a curve for each schedule of the learning rate: seeds and mean."
 Figures = dict[str, tuple[InlineFigure, str]]
 FIGURES: dict[str, Callable[..., InlineFigure]] = {
     "mAP by method": draw_map_by_method,
@@ -70,11 +71,17 @@ def report_figures(table: pd.DataFrame, runs: Mapping[str, Mapping[str, Recordin
     """
     caption = "mAP by method, COCO's measure, on the images of this study. A point is a seed, a bar the mean."
     found = {"map-by-method": (draw_map_by_method(table), caption)}
-    for group in groups(table):
+    every = groups(table)
+    lengths = {network: {one.steps for one in every if one.network == network} for network in table["network"]}
+    for network in (name for name, steps in lengths.items() if len(steps) > 1):
+        with suppress(ValueError):  # nothing but LSQ was measured
+            found[f"{network}-regimes"] = draw_regimes(table[table["network"] == network]), REGIMES
+    for group in every:
         rows = group.rows(table)
         name = run_name(group.network, *group[2:4], group.schedule, "lsq", seed := rows["seed"].min())
         if set(rows["method"]) - set(QUANTIZED):
-            found[name.removesuffix(f"seed{seed}") + "gains"] = draw_gains(rows), GAINS
+            length = f"{group.steps}steps-" if len(lengths[group.network]) > 1 else ""
+            found[name.removesuffix(f"seed{seed}") + length + "gains"] = draw_gains(rows), GAINS
         if name in runs:
             floats = table[(table["network"] == group.network) & (table["method"] == "fp32")]
             caption = "Left: share of weights that flip in a step, live (LSQ) and averaged (EMA). Right: mAP."
@@ -106,6 +113,11 @@ def run_figures(recordings: Mapping[str, Recording]) -> Figures:
         ),
         "step-sizes": (plot.draw(recordings, "step size", layer), "The weight step size of that layer."),
     }
+    with suppress(ValueError):  # not every recording counts them, or has layers that are large enough
+        caption = (
+            "Do latent weights gather at bin edges? Left: their distances at four times; right: the share near an edge."
+        )
+        found["crowding"] = plot.draw(live, "crowding"), caption
     with suppress(ValueError):  # not every recording has seen its inputs
         caption = "The range that the layer's input quantizer clips to, against the inputs that came in."
         found["ranges"] = plot.draw(live, "inputs", layer), caption
