@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+STATES = ("integer_state", "unchecked_integer_state")
 PROTOCOL = ("integer_state", "weight_step_size", "activation_range")
 
 
@@ -208,8 +209,9 @@ def describe(name: str, module: Any, start: int) -> Layer:
         raise ValueError(
             f"layer '{name}' says that it has {bits!r} bits; the recorder takes whole numbers, 1 to 8, or None"
         )
-    # our own layers look for NaN in `integer_state`; the recorder does that itself, for all layers in one go
-    state_method = getattr(module, "unchecked_integer_state", module.integer_state)
+    # our layers' second method leaves NaN to the recorder; what defines the first anew has states of its own
+    homes = [next((one for one in (module, *type(module).__mro__) if name in vars(one)), None) for name in STATES]
+    state_method = getattr(module, STATES[homes[0] is homes[1] is not None])
     states, weight, step_size = state_method(), module._parameters.get("weight"), module.weight_step_size()
     shape, parametrized = tuple(states.shape), parametrize.is_parametrized(module, "weight")
     return Layer(

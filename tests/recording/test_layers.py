@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from oscillab.recording.layers import WatchedLayers, find_layers
+from oscillab.quant import QuantConv2d
+from oscillab.recording.layers import WatchedLayers, describe, find_layers
 from oscillab.recording.recorder import record
 
 
@@ -108,3 +109,28 @@ def test_bits_that_are_no_number_of_bits_are_refused_at_the_start(fakes, bits):
         ValueError, match="^layer 'stem' says that it has .* bits; the recorder takes whole numbers, 1 to 8"
     ):
         record(net, fakes.Average())
+
+
+def test_a_subclass_has_states_of_its_own():
+    """Oracle: what its `integer_state` says, on the class and on one object; a plain layer is read without a second check."""
+
+    class Ones(QuantConv2d):
+        def integer_state(self):
+            return torch.ones_like(self.weight, dtype=torch.int8)
+
+    def layer(kind):
+        one = kind(1, 2, 1, bits=3)
+        one.weight_quantizer.calibrate(one.weight.detach())
+        one.input_quantizer.calibrate(torch.rand(4))
+        return one
+
+    plain, own, patched = layer(QuantConv2d), layer(Ones), layer(QuantConv2d)
+    patched.integer_state = lambda: torch.full_like(patched.weight, -1, dtype=torch.int8)
+    for one, expected in (
+        (plain, plain.integer_state()),
+        (own, own.integer_state()),
+        (patched, patched.integer_state()),
+    ):
+        found = WatchedLayers(one)
+        assert found.integer_states(torch.empty(2, dtype=torch.int8)).tolist() == expected.flatten().tolist()
+    assert describe("", plain, 0).state_method == plain.unchecked_integer_state
