@@ -52,7 +52,7 @@ def child_of_rank(process, rank):
 
 def test_a_killed_process_ends_the_run_and_resuming_finishes_it(tmp_path, root):
     """Oracle: exit status and message after SIGKILL; then the files of one process, written once, and run.json."""
-    process = torchrun(root, "qat", "--out", str(tmp_path), *SMALL, "--epochs", "500")
+    process = torchrun(root, "qat", "--out", str(tmp_path), *SMALL, "--schedule", "constant", "--epochs", "500")
     try:
         wait_for(tmp_path / "last.pt", process)
         os.kill(child_of_rank(process, 1), signal.SIGKILL)
@@ -61,7 +61,9 @@ def test_a_killed_process_ends_the_run_and_resuming_finishes_it(tmp_path, root):
         process.terminate()  # torchrun ends its children
     assert process.returncode != 0 and ("SIGKILL" in errors or "lost the others" in errors)
     assert not (tmp_path / "lsq.pt").exists()
-    process = torchrun(root, "qat", "--out", str(tmp_path), *SMALL, "--epochs", "1", "--resume")
+    process = torchrun(
+        root, "qat", "--out", str(tmp_path), *SMALL, "--schedule", "constant", "--epochs", "1", "--resume"
+    )
     printed, errors = process.communicate(timeout=LONG)
     assert process.returncode == 0, errors
     names = {path.name for path in tmp_path.iterdir()}
