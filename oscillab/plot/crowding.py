@@ -40,7 +40,7 @@ def draw_crowding(recording: Recording, layer: str | None = None) -> InlineFigur
     worst = str(wide.iloc[-1].idxmax())
     _add_shares(axes[0, 1], wide, worst)
     first, last = wide.median(axis=1).iloc[[0, -1]]
-    ends = f"{first:.1f} % of weights before and {last:.1f} % after {steps[-1]:,} steps (even: 10 %)"
+    ends = f"{first:.1f} % of weights before and {last:.1f} % after {steps[-1]:,} steps (median of layers; even: 10 %)"
     text = f"Near a bin edge lie {ends}; most in {worst}, {wide[worst].iloc[-1]:.1f} %"
     return set_headline_of(figure, text, {"lsq": recording})
 

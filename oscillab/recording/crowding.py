@@ -37,7 +37,7 @@ class Crowding:
             self._steps, self._rows, self.interval = self._steps[::2], self._rows[::2], 2 * self.interval
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return `edge_distance_step` (C,) and `edge_distance_count` (C, cells, layers)."""
+        """Return `edge_distance_step` (rows,) and `edge_distance_count` (rows, cells, layers)."""
         counts = np.stack(self._rows) if self._rows else np.zeros((0, CELLS_PER_BIN // 2, len(self._limits)), np.uint32)
         return {"edge_distance_step": np.array(self._steps, np.int64), "edge_distance_count": counts}
 

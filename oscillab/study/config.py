@@ -27,7 +27,7 @@ class Study:
 
     preset: PresetName = "quick"
     """'quick': scenes, 4 and 3 bit, one seed, official and constant rate, minutes on two cores. 'regime': lengths and schedules,
-    the map of docs/study.md, 11 core-hours. 'ablation': every remedy and control at 3 bit, 3 seeds.
+    the map of docs/study.md, many hours. 'ablation': every remedy and control at 3 bit, 3 seeds.
     'scenes': the paper's methods on scenes, 3 networks, 4, 3 and 4* bit, 3 seeds. 'coco-subset': a COCO folder and an
     official checkpoint (give --data and --weights). 'paper': its 9 networks and recipe, 100 epochs of COCO 2017 at 640
     pixels (give --data and a folder of checkpoints as --weights)"""
@@ -60,7 +60,7 @@ class Study:
     """passes of QC; the paper makes one"""
     qc: Choices = field(default_factory=Choices)
     ema_decay: float | None = None
-    """None: of ema_horizon, at most the paper's 0.9999"""
+    """share of the average that a step keeps; by default that of ema_horizon, at most the paper's 0.9999"""
     ema_horizon: float = HORIZON_SHARE
     """1 / (1 - decay) of the average "ema" as a share of the run; the paper's 0.9999 is 0.054 of its 184,900 steps"""
     ema_ramp: float | None = None

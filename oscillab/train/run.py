@@ -39,7 +39,7 @@ class QatConfig:
     quant: QuantSpec = field(default_factory=QuantSpec)
     train: TrainSpec = field(default_factory=lambda: TrainSpec(epochs=6, learning_rate=1e-3, schedule="official"))
     ema_decay: float | None = None
-    """None: of `ema_horizon`, at most the paper's 0.9999"""
+    """share of the average that a step keeps; by default that of `ema_horizon`, at most the paper's 0.9999"""
     ema_horizon: float = HORIZON_SHARE
     """1 / (1 - decay) as a share of the run; the paper's 0.9999 is 0.054 of its 184,900 steps"""
     ema_ramp: float | None = None
